@@ -1,0 +1,1 @@
+"""RefineCode, tokenizer and token shards. Never imports jax."""

@@ -1,0 +1,52 @@
+"""Command line::
+
+    python -m opencoder_data.refinecode --input=FOLDER --output=DIR [--config=FILE.toml] [--section.field=value ...]
+
+A stage by itself: ``--stages=ingest,transform --input=RUN/03-exact_dedup/docs`` reads the Parquet of an earlier run.
+"""
+
+import argparse
+import sys
+
+from opencoder_data.refinecode.config import load
+from opencoder_data.refinecode.pipeline import print_summary, run_pipeline
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m opencoder_data.refinecode",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--input",
+        action="append",
+        required=True,
+        metavar="PATH",
+        help="folder, archive, git repository, Parquet or JSONL; local or URL; may be repeated",
+    )
+    parser.add_argument("--output", required=True, metavar="DIR")
+    parser.add_argument("--config", metavar="FILE.toml")
+    parser.add_argument("--overwrite", action="store_true", help="redo stages whose configuration changed")
+    arguments, rest = parser.parse_known_args(argv)
+    try:
+        overrides = []
+        for item in rest:
+            if not item.startswith("--"):
+                raise ValueError(f"unexpected argument {item!r}; overrides are written --section.field=value")
+            overrides.append(item[2:])
+        summary = run_pipeline(
+            load(arguments.config, overrides), arguments.input, arguments.output, overwrite=arguments.overwrite
+        )
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command resumes", file=sys.stderr)
+        return 130
+    print_summary(summary)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""Runs independent tasks: processes of this machine, or Ray tasks on a cluster.
+
+Tasks are pure functions of their arguments that leave their result in files and return a small value, so the executor
+decides when and where, never what. Ray is imported only when asked for.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from tqdm import tqdm
+
+from opencoder_data.refinecode.config import EngineConfig
+
+Task = Callable[..., Any]
+
+
+class LocalExecutor:
+    """Fork-server processes; with one worker, this process."""
+
+    name = "local"
+
+    def __init__(self, config: EngineConfig):
+        self.workers = config.workers or len(os.sched_getaffinity(0))
+        self._pool: ProcessPoolExecutor | None = None
+
+    def _open(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            context = multiprocessing.get_context("forkserver")
+            # Imported once in the fork server instead of once per worker.
+            context.set_forkserver_preload(["opencoder_data.refinecode.stages"])
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=context)
+        return self._pool
+
+    def run(self, function: Task, tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+        """(task index, result) as they finish."""
+        if self.workers == 1 or len(tasks) == 1:
+            for index, task in enumerate(tasks):
+                yield index, function(*task)
+            return
+        pool = self._open()
+        todo = iter(enumerate(tasks))
+        running: dict[Any, int] = {}
+        try:
+            while True:
+                # A few more than workers, so none waits; not all, so a stopped run stops.
+                while len(running) < 2 * self.workers and (item := next(todo, None)) is not None:
+                    running[pool.submit(function, *item[1])] = item[0]
+                if not running:
+                    return
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    index = running.pop(future)
+                    yield index, future.result()
+        except BrokenProcessPool:
+            raise RuntimeError(
+                "a worker process died (out of memory?); lower --layout.batch_mb or --engine.workers and run the same "
+                "command again: finished partitions are kept"
+            ) from None
+        finally:
+            for future in running:
+                future.cancel()
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+
+class RayExecutor:
+    """Ray tasks, one CPU each. Input and output must be reachable from every node (shared folder or object store)."""
+
+    name = "ray"
+
+    def __init__(self, config: EngineConfig):
+        try:
+            import ray  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            raise ValueError("engine.executor=ray needs the extra [ray]: uv sync --extra data --extra ray") from None
+        self._ray = ray
+        self._owned = not ray.is_initialized()
+        if self._owned:
+            options: dict[str, Any] = {"logging_level": "warning", "log_to_driver": False, "include_dashboard": False}
+            if config.ray_address:
+                options = {"logging_level": "warning", "address": config.ray_address}
+            elif config.workers:
+                options["num_cpus"] = config.workers
+            ray.init(**options)
+        self.workers = config.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+    def run(self, function: Task, tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+        ray = self._ray
+        remote = ray.remote(num_cpus=1, max_retries=3)(function)
+        todo = iter(enumerate(tasks))
+        running: dict[Any, int] = {}
+        while True:
+            while len(running) < 2 * self.workers and (item := next(todo, None)) is not None:
+                running[remote.remote(*item[1])] = item[0]
+            if not running:
+                return
+            done, _ = ray.wait(list(running), num_returns=1)
+            for reference in done:
+                index = running.pop(reference)
+                yield index, ray.get(reference)
+
+    def close(self) -> None:
+        if self._owned:
+            self._ray.shutdown()
+
+
+Executor = LocalExecutor | RayExecutor
+
+
+def make_executor(config: EngineConfig) -> Executor:
+    if config.executor == "local":
+        return LocalExecutor(config)
+    if config.executor == "ray":
+        return RayExecutor(config)
+    raise ValueError(f"engine.executor is local or ray, not {config.executor!r}")
+
+
+def run_tasks(
+    executor: Executor, function: Task, tasks: Sequence[tuple[Any, ...]], *, label: str, progress: bool, done: int = 0
+) -> list[Any]:
+    """All results in task order, with a progress bar that counts `done` earlier tasks as finished."""
+    results: list[Any] = [None] * len(tasks)
+    with tqdm(total=len(tasks) + done, initial=done, desc=label, unit="part", disable=not progress) as bar:
+        for index, result in executor.run(function, tasks):
+            results[index] = result
+            bar.update()
+    return results

@@ -1,0 +1,246 @@
+"""General code signals (prefix `qsc_code_`, 33 published): size, characters, words, repetition, strings, comments.
+
+Definitions: RefineCode's released filter; the base is RedPajama-v2 and StarCoder. Shares are 0..1.
+"""
+
+import re
+from functools import cache
+
+import numpy as np
+import re2
+
+from . import kernels
+from .registry import Value, ratio, signal
+from .text_kernels import base64_runs, hex_words, long_word_chars, string_token_lines
+from .views import View, _ascii_table, class_table, count_lines_with
+
+LONG_STRING_TOKENS = 20
+LONG_WORD_CHARS = 20
+
+
+@signal("qsc_code_size_file_byte")
+def size_file_byte(v: View) -> Value:
+    """Size in bytes."""
+    return float(v.size_bytes)
+
+
+@signal("qsc_code_num_lines", "qsc_doc_num_lines")
+def num_lines(v: View) -> Value:
+    """Number of lines."""
+    return float(v.num_lines)
+
+
+@signal("qsc_code_num_chars", "qsc_doc_num_chars")
+def num_chars(v: View) -> Value:
+    """Number of characters."""
+    return float(len(v.content))
+
+
+@signal("qsc_code_num_words", "qsc_doc_num_words")
+def num_words(v: View) -> Value:
+    """Number of normalised words."""
+    return float(v.num_words)
+
+
+@signal("qsc_code_num_chars_line_max")
+def num_chars_line_max(v: View) -> Value:
+    """Characters of the longest line, newline included."""
+    return float((v.spans[:, 1] - v.spans[:, 0]).max()) if v.num_lines else 0.0
+
+
+@signal("qsc_code_num_chars_line_mean")
+def num_chars_line_mean(v: View) -> Value:
+    """Mean characters per line, newline included."""
+    return ratio(len(v.content), v.num_lines) if v.num_lines else 0.0
+
+
+@signal("qsc_code_mean_word_length", "qsc_doc_mean_word_length")
+def mean_word_length(v: View) -> Value:
+    """Characters per normalised word."""
+    return ratio(v.word_chars, v.num_words)
+
+
+@signal("qsc_code_frac_words_unique", "qsc_doc_frac_words_unique")
+def frac_words_unique(v: View) -> Value:
+    """Distinct words ÷ words."""
+    return ratio(len(v.word_ids[1]), v.num_words)
+
+
+def _top(n: int):
+    def top(v: View) -> Value:
+        return round(float(v.ngrams[n]), 8)
+
+    return top
+
+
+for _n in (2, 3, 4):
+    signal(
+        f"qsc_code_frac_chars_top_{_n}grams",
+        f"qsc_doc_frac_chars_top_{_n}grams",
+        about=f"Share of word characters in the most frequent {_n}-gram of words.",
+    )(_top(_n))
+for _n in range(5, 11):
+    signal(
+        f"qsc_code_frac_chars_dupe_{_n}grams",
+        f"qsc_doc_frac_chars_dupe_{_n}grams",
+        about=f"Share of word characters covered by {_n}-grams that occur at least twice.",
+    )(_top(_n))
+
+
+@signal("qsc_code_frac_chars_alphabet")
+def frac_chars_alphabet(v: View) -> Value:
+    """Alphabetic characters ÷ visible characters (0 when there are none)."""
+    visible = len(v.content) - v.counts[0]
+    return ratio(v.counts[1], visible) if visible else 0.0
+
+
+@signal("qsc_code_frac_chars_digital", "qsc_doc_frac_chars_digital")
+def frac_chars_digital(v: View) -> Value:
+    """Digits ÷ visible characters (1 when there are none)."""
+    visible = len(v.content) - v.counts[0]
+    return ratio(v.counts[2], visible) if visible else 1.0
+
+
+@signal("qsc_code_frac_chars_whitespace", "qsc_doc_frac_chars_whitespace")
+def frac_chars_whitespace(v: View) -> Value:
+    """Whitespace ÷ characters (1 when empty)."""
+    return ratio(v.counts[0], len(v.content)) if v.content else 1.0
+
+
+@signal("qsc_code_frac_chars_replacement_symbols", "qsc_doc_frac_chars_replacement_symbols")
+def frac_chars_replacement_symbols(v: View) -> Value:
+    """U+FFFD ÷ characters: traces of a wrong decoding."""
+    return ratio(v.counts[3], len(v.content))
+
+
+@signal("qsc_code_frac_chars_comments", profile="default")
+def frac_chars_comments(v: View) -> Value:
+    """Characters in comments and doc-strings ÷ characters."""
+    return ratio(len(v.source_cp) - len(v.code_cp), len(v.content))
+
+
+@signal("qsc_code_frac_lines_dupe_lines")
+def frac_lines_dupe_lines(v: View) -> Value:
+    """Code lines that occur more than once ÷ code lines, whitespace ignored; single characters and `},` never count."""
+    hashes, lengths = v.code_lines
+    if not len(hashes):
+        return None
+    ids, counts = kernels.group_ids(hashes)
+    repeated = counts[ids] > 1
+    trivial = lengths == 1
+    if repeated.any():
+        trivial |= hashes == _closing_hash()
+    return ratio(int((repeated & ~trivial).sum()), len(hashes))
+
+
+@cache
+def _closing_hash() -> np.uint64:
+    cp = np.array([125, 44], np.uint32)
+    return kernels.line_hashes(cp, kernels.line_spans(cp), _ascii_table(), False)[0][0]
+
+
+@signal("qsc_code_cate_xml_start")
+def cate_xml_start(v: View) -> Value:
+    """An XML declaration within the first 100 characters."""
+    return float("<?xml version=" in v.content[:100])
+
+
+_AUTOGEN = re.compile(
+    r"auto-?generated|automatically\s+generated|generated\s+automatically|(?:file|code) (?:is|was) (?:\w+ )?generated"
+    r"|\bgenerated\s+(?:by|from|with|using)\b|@generated\b|do\s+not\s+(?:edit|modify)|\bautogen\b",
+    re.IGNORECASE,
+)
+
+
+@signal("qsc_code_cate_autogen", profile="default")
+def cate_autogen(v: View) -> Value:
+    """A marker of generated code in the comments of the first 1,000 characters (or `@generated`, `do not edit`)."""
+    head = v.content[:1000]
+    if not _AUTOGEN.search(head):
+        return 0.0
+    comments = "".join(c if m else " " for c, m in zip(v.source[:1000], v.mask[:1000] == 1, strict=False))
+    return float(bool(_AUTOGEN.search(comments)))
+
+
+@signal("qsc_code_cate_autogen", profile="compat")
+def cate_autogen_compat(v: View) -> Value:
+    """'generate', 'autogen' or 'do not edit' anywhere in the first 200 characters."""
+    head = v.content[:200].lower()
+    return float(any(s in head for s in ("generate", "autogen", "do not edit", "auto-generated")))
+
+
+@signal("qsc_code_frac_lines_long_string")
+def frac_lines_long_string(v: View) -> Value:
+    """Lines of string literals with more than 20 tokens ÷ code lines."""
+    if not v.num_code_lines:
+        return None
+    cp, spans = v.long_strings
+    table = _ascii_table() if v.ascii else class_table()
+    return ratio(string_token_lines(cp, spans, table, LONG_STRING_TOKENS), v.num_code_lines)
+
+
+@signal("qsc_code_frac_chars_string_length")
+def frac_chars_string_length(v: View) -> Value:
+    """Characters inside string literals ÷ characters of code."""
+    _, spans = v.strings
+    return ratio(int((spans[:, 1] - spans[:, 0]).sum()), len(v.code_cp))
+
+
+@signal("qsc_code_frac_chars_long_word_length")
+def frac_chars_long_word_length(v: View) -> Value:
+    """Characters of blank-separated words longer than 20 inside literals, URLs apart ÷ characters of code."""
+    cp, spans = v.strings
+    return ratio(long_word_chars(cp, spans, v.table, LONG_WORD_CHARS), len(v.code_cp))
+
+
+@cache
+def _concat():
+    return re2.compile(rb"=\s*[\"'][^\n]+?[\"']\s*\+\s*[\"'][^\n]+?[\"'][^\n]*")
+
+
+@signal("qsc_code_frac_lines_string_concat")
+def frac_lines_string_concat(v: View) -> Value:
+    """Lines that assign one literal plus another ÷ code lines (published, not used)."""
+    if not v.num_code_lines:
+        return None
+    lines = (line for line in v.code.split("\n") if "+" in line and "=" in line and ('"' in line or "'" in line))
+    return ratio(sum(_concat().search(line.encode("utf-8", "replace")) is not None for line in lines), v.num_code_lines)
+
+
+@cache
+def _encoded():
+    return (
+        re2.compile(rb"(?:\b(?:0x|\\x)?[0-9a-fA-F]{2}(?:,|\b\s*)){8,}"),
+        re2.compile(rb"(?:\\u[0-9a-fA-F]{4}){8,}"),
+    )
+
+
+@signal("qsc_code_cate_encoded_data")
+def cate_encoded_data(v: View) -> Value:
+    """Base64-like runs of 64 or more, 8 or more hexadecimal bytes or \\u escapes: one above 1,024 characters, or all
+    of them together above half of the file."""
+    total, longest = base64_runs(v.cp, v.compat)
+    for pattern in _encoded():
+        for m in pattern.finditer(v.utf8):
+            size = m.end() - m.start()
+            total += size
+            longest = max(longest, size)
+    return float(longest > 1024 or total > 0.5 * len(v.content)) if v.content else 0.0
+
+
+@signal("qsc_code_frac_chars_hex_words")
+def frac_chars_hex_words(v: View) -> Value:
+    """Characters of 0x... words ÷ characters of code."""
+    return ratio(hex_words(v.code_cp, v.table), len(v.code_cp))
+
+
+@signal("qsc_code_frac_lines_prompt_comments")
+def frac_lines_prompt_comments(v: View) -> Value:
+    """Comment lines with 'your code here', 'fixme' or 'todo' ÷ lines."""
+    return ratio(count_lines_with(v.comment.lower(), "your code here", "fixme", "todo"), v.num_lines)
+
+
+@signal("qsc_code_frac_lines_assert")
+def frac_lines_assert(v: View) -> Value:
+    """Code lines that contain 'assert' ÷ code lines."""
+    return ratio(count_lines_with(v.code_lower, "assert"), v.num_code_lines)

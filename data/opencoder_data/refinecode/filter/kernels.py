@@ -1,0 +1,290 @@
+"""Linear-time loops over code points, compiled by numba: character counts, lines, words, word n-grams.
+
+Every function takes text as a uint32 array of code points (one specialisation serves ASCII and Unicode) and runs in
+time proportional to its length, so that no input can make one of them slow.
+"""
+
+import numpy as np
+from numba import njit
+
+# Classes of code points, as bits of one uint8 table (see `views.class_table`).
+SPACE, ALPHA, DIGIT, WORD, DELETED = 1, 2, 4, 8, 16
+
+_MIX1 = np.uint64(0x9E3779B97F4A7C15)
+_MIX2 = np.uint64(0xD6E8FEB86659FD93)
+_S32 = np.uint64(32)
+
+
+@njit(cache=True, inline="always")
+def _mix(x):
+    x ^= x >> _S32
+    x *= _MIX2
+    x ^= x >> _S32
+    return x
+
+
+@njit(cache=True)
+def char_counts(cp, table):
+    """Counts over all characters: [whitespace, alphabetic, digits, U+FFFD, '{' or '}'] (int64[5])."""
+    out = np.zeros(5, np.int64)
+    for i in range(cp.size):
+        c = cp[i]
+        k = table[c]
+        if k & SPACE:
+            out[0] += 1
+        else:
+            if k & ALPHA:
+                out[1] += 1
+            if k & DIGIT:
+                out[2] += 1
+            if c == 0xFFFD:
+                out[3] += 1
+            elif c == 123 or c == 125:
+                out[4] += 1
+    return out
+
+
+@njit(cache=True)
+def depth(cp):
+    """Largest excess of opening over closing brackets of any prefix, or of closing over opening ones of any suffix."""
+    level = 0
+    low = 0
+    best = 0
+    for i in range(cp.size):
+        c = cp[i]
+        if c == 40 or c == 91 or c == 123:
+            level += 1
+            best = max(best, level - low)
+        elif c == 41 or c == 93 or c == 125:
+            level -= 1
+            low = min(low, level)
+    return max(best, -low)
+
+
+@njit(cache=True)
+def operator_run(cp, mask):
+    """Longest run of one of ~ + - * ! & < outside comments and strings (mask 0), whitespace between apart."""
+    best = 0
+    run = 0
+    last = 0
+    for i in range(cp.size):
+        if mask[i] != 0:
+            continue
+        c = cp[i]
+        if c == 32 or c == 9 or c == 10 or c == 13:
+            continue
+        if c == last:
+            run += 1
+        else:
+            run = 1
+            last = c
+        if c == 126 or c == 43 or c == 45 or c == 42 or c == 33 or c == 38 or c == 60:
+            best = max(best, run)
+    return best
+
+
+@njit(cache=True)
+def line_spans(cp):
+    """Start and end of every line; the end includes its newline; a text without trailing newline ends in a line too."""
+    n = cp.size
+    count = 0
+    for i in range(n):
+        if cp[i] == 10:
+            count += 1
+    if n and cp[n - 1] != 10:
+        count += 1
+    spans = np.empty((count, 2), np.int64)
+    start = 0
+    k = 0
+    for i in range(n):
+        if cp[i] == 10:
+            spans[k, 0] = start
+            spans[k, 1] = i + 1
+            k += 1
+            start = i + 1
+    if start < n:
+        spans[k, 0] = start
+        spans[k, 1] = n
+    return spans
+
+
+@njit(cache=True)
+def line_hashes(cp, spans, table, inner_space):
+    """Per line: hash and number of characters after whitespace is removed (everywhere, or at both ends only).
+
+    Returns (hash uint64[L], length int64[L]); a line of whitespace has length 0.
+    """
+    num = spans.shape[0]
+    hashes = np.empty(num, np.uint64)
+    lengths = np.empty(num, np.int64)
+    for k in range(num):
+        a, b = spans[k, 0], spans[k, 1]
+        while a < b and table[cp[a]] & SPACE:
+            a += 1
+        while b > a and table[cp[b - 1]] & SPACE:
+            b -= 1
+        h = np.uint64(0x243F6A8885A308D3)
+        m = 0
+        for i in range(a, b):
+            c = cp[i]
+            if not inner_space and table[c] & SPACE:
+                continue
+            h = _mix((h ^ np.uint64(c)) * _MIX1)
+            m += 1
+        hashes[k] = h
+        lengths[k] = m
+    return hashes, lengths
+
+
+@njit(cache=True)
+def group_ids(keys):
+    """Dense ids in order of first occurrence and their counts: (ids int32[n], counts int32[u])."""
+    n = keys.size
+    size = 16
+    while size < 2 * n:
+        size *= 2
+    mask = np.uint64(size - 1)
+    slot = np.full(size, -1, np.int32)
+    ids = np.empty(n, np.int32)
+    first = np.empty(n, np.int64)
+    counts = np.zeros(n, np.int32)
+    u = 0
+    for i in range(n):
+        key = keys[i]
+        j = _mix(key * _MIX1) & mask
+        while True:
+            s = slot[j]
+            if s < 0:
+                slot[j] = u
+                first[u] = i
+                ids[i] = u
+                counts[u] = 1
+                u += 1
+                break
+            if keys[first[s]] == key:
+                ids[i] = s
+                counts[s] += 1
+                break
+            j = (j + np.uint64(1)) & mask
+    return ids, counts[:u].copy()
+
+
+@njit(cache=True)
+def words(cp, table, lower):
+    """Split into runs of word characters and runs of other visible characters, as NLTK's word-punct does.
+
+    `table` bits: SPACE separates, DELETED is skipped (it neither separates nor counts), WORD marks word characters.
+    `lower` folds A-Z. Returns (hash uint64[W], length int32[W]).
+    """
+    n = cp.size
+    hashes = np.empty(n, np.uint64)
+    lengths = np.empty(n, np.int32)
+    w = 0
+    kind = 0  # 0 outside, 1 word, 2 other
+    h = np.uint64(0)
+    m = 0
+    for i in range(n):
+        c = cp[i]
+        k = table[c]
+        if k & DELETED:
+            continue
+        now = 0 if k & SPACE else (1 if k & WORD else 2)
+        if now != kind:
+            if kind:
+                hashes[w] = h
+                lengths[w] = m
+                w += 1
+            kind = now
+            h = np.uint64(0x13198A2E03707344)
+            m = 0
+        if now:
+            if lower and c >= 65 and c <= 90:
+                c += np.uint32(32)
+            h = _mix((h ^ np.uint64(c)) * _MIX1)
+            m += 1
+    if kind:
+        hashes[w] = h
+        lengths[w] = m
+        w += 1
+    return hashes[:w].copy(), lengths[:w].copy()
+
+
+@njit(cache=True)
+def count_words(cp, table):
+    """Number of tokens `words` would return."""
+    kind = 0
+    w = 0
+    for i in range(cp.size):
+        k = table[cp[i]]
+        now = 0 if k & SPACE else (1 if k & WORD else 2)
+        if now != kind:
+            if now:
+                w += 1
+            kind = now
+    return w
+
+
+@njit(cache=True)
+def ngram_shares(ids, counts, lengths):
+    """Shares of word characters in repeated word n-grams.
+
+    ids int32[W]: dense word ids, counts int32[U], lengths int32[W] in characters.
+    Returns float64[11]: entry n (2..4) is the share of the most frequent n-gram (characters x count / word characters,
+    the first of equals; 0 when nothing repeats), entry n (5..10) the share covered by n-grams that occur at least
+    twice, overlaps counted once. An n-gram can repeat only where its first n-1 words repeat, so each level looks only
+    at the survivors of the one before; ids make the comparison exact.
+    """
+    out = np.zeros(11)
+    num = ids.size
+    total = 0
+    for i in range(num):
+        total += lengths[i]
+    if total == 0:
+        return out
+    gram = ids.copy()  # id of the n-gram that starts here; -1: occurs once
+    for i in range(num):
+        if counts[ids[i]] < 2:
+            gram[i] = -1
+    keys = np.empty(num, np.uint64)
+    where = np.empty(num, np.int64)
+    for n in range(2, 11):
+        m = 0
+        for i in range(num - n + 1):
+            # the n-gram's tail must repeat too; after n = 2 gram[i + 1] is the id of that tail
+            if gram[i] >= 0 and gram[i + 1] >= 0:
+                keys[m] = (np.uint64(gram[i]) << _S32) | np.uint64(ids[i + n - 1])
+                where[m] = i
+                m += 1
+        if m == 0:
+            break
+        sub, cnt = group_ids(keys[:m])
+        for i in range(num):
+            gram[i] = -1
+        best = 0
+        best_at = 0
+        repeats = False
+        for j in range(m):
+            c = cnt[sub[j]]
+            if c > 1:
+                gram[where[j]] = sub[j]
+                repeats = True
+                if c > best:
+                    best = c
+                    best_at = where[j]
+        if not repeats:
+            break
+        if n <= 4:
+            chars = 0
+            for i in range(best_at, best_at + n):
+                chars += lengths[i]
+            out[n] = chars * best / total
+        else:
+            reach = 0  # first word not covered by a repeated n-gram seen so far
+            chars = 0
+            for i in range(num):
+                if gram[i] >= 0:
+                    reach = i + n
+                if i < reach:
+                    chars += lengths[i]
+            out[n] = chars / total
+    return out

@@ -1,0 +1,183 @@
+"""Structure of a document from a tree-sitter parse: one parse and one query per document, captures counted by name.
+
+Captures every language uses: `function` (a definition with a name), `class` (class, struct, interface, enum, record),
+`import`, `variable` (a declared or assigned name: variables, parameters, loop variables, fields), `bare` (a declaration
+without a value, or with a literal or a name), `return` (of nothing, a literal or a name), `print`. Further ones where a
+published signal asks for them. The parser cannot be interrupted from Python; the time limit is `guard.Guard`'s.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+from tree_sitter import Node, Parser, Query, QueryCursor, Tree
+from tree_sitter_language_pack import get_language
+
+from .kernels import depth, operator_run
+
+# Larger files are dropped for their size (3 MB) whatever their structure.
+MAX_BYTES = 3_000_000
+# Deepest nesting of brackets and longest run of one operator that is parsed; code written by hand stays below 30.
+MAX_DEPTH = 500
+
+_C = """
+(function_definition) @function
+(preproc_include) @import
+(struct_specifier body: (_)) @class
+(union_specifier body: (_)) @class
+(enum_specifier body: (_)) @class
+(parameter_declaration) @variable
+(declaration) @variable
+(field_declaration) @variable
+(declaration declarator: (identifier)) @bare
+(return_statement) @returns
+(goto_statement) @goto
+(preproc_include) @directive (preproc_def) @directive (preproc_function_def) @directive (preproc_if) @directive
+(preproc_ifdef) @directive (preproc_else) @directive (preproc_elif) @directive (preproc_call) @directive
+(function_definition declarator: (function_declarator declarator: (identifier) @main) (#eq? @main "main"))
+"""
+
+QUERIES: dict[str, str] = {
+    "c": _C
+    + """
+(call_expression function: (identifier) @print (#match? @print "^(v?f?printf|puts|putchar|fputs)$"))
+""",
+    "cpp": _C
+    + """
+(class_specifier body: (_)) @class
+(using_declaration) @import
+(for_range_loop) @variable
+(call_expression function: (identifier) @print (#match? @print "^(v?f?printf|puts|putchar|fputs)$"))
+(expression_statement (binary_expression left: (_) @cout)) @print_statement
+""",
+    "csharp": """
+[(method_declaration) (constructor_declaration) (destructor_declaration) (operator_declaration)
+ (conversion_operator_declaration) (local_function_statement)] @function
+[(class_declaration) (struct_declaration) (interface_declaration) (enum_declaration) (record_declaration)] @class
+(using_directive) @import
+[(variable_declarator) (parameter) (property_declaration) (foreach_statement)] @variable
+(variable_declaration (variable_declarator . (identifier) .)) @bare
+(return_statement) @returns
+(invocation_expression function: (member_access_expression) @print (#match? @print "^(System[.])?Console[.]Write"))
+""",
+    "go": """
+[(function_declaration) (method_declaration)] @function
+(type_spec type: [(struct_type) (interface_type)]) @class
+(import_spec) @import
+[(var_spec) (const_spec) (short_var_declaration) (range_clause) (parameter_declaration)] @variable
+(var_spec name: (identifier) type: (_) !value) @bare
+(return_statement) @returns
+(call_expression function: (selector_expression) @print (#match? @print "^(fmt[.]Print|log[.]Print)"))
+""",
+    "java": """
+[(method_declaration) (constructor_declaration) (compact_constructor_declaration)] @function
+(method_declaration name: (identifier) @function_name)
+[(class_declaration) (interface_declaration) (enum_declaration) (record_declaration) (annotation_type_declaration)] @class
+(class_declaration name: (identifier) @class_name)
+(interface_declaration name: (identifier) @class_name)
+(enum_declaration name: (identifier) @class_name)
+(record_declaration name: (identifier) @class_name)
+(method_declaration (modifiers) @modifiers)
+(constructor_declaration (modifiers) @modifiers)
+(class_declaration (modifiers) @modifiers)
+(interface_declaration (modifiers) @modifiers)
+(import_declaration) @import
+(variable_declarator name: (identifier) @variable_name)
+[(variable_declarator) (formal_parameter) (enhanced_for_statement) (resource) (enum_constant)] @variable
+(variable_declarator !value) @bare
+(return_statement) @returns
+(method_invocation object: (field_access) @print (#match? @print "^System[.](out|err)$"))
+""",
+    "javascript": """
+(function_declaration name: (identifier) @function_name) @function
+(generator_function_declaration name: (identifier) @function_name) @function
+(method_definition name: (_) @function_name) @function
+(variable_declarator name: (identifier) @function_name
+ value: [(function_expression) (arrow_function) (generator_function)]) @function
+(class_declaration name: (identifier) @class_name) @class
+(import_statement) @import
+(variable_declarator name: (identifier) @variable_name) @variable
+(variable_declarator name: [(object_pattern) (array_pattern)]) @variable
+(formal_parameters (_)) @variable
+(for_in_statement) @variable
+(assignment_expression left: [(identifier) (member_expression) (subscript_expression)]) @variable
+(variable_declarator !value) @bare
+(variable_declarator value: [(number) (string) (identifier) (true) (false) (null) (undefined) (unary_expression)]) @bare
+(return_statement) @returns
+(program (_) @statement)
+(program (comment) @comment)
+(call_expression function: (member_expression) @print (#match? @print "^console[.](log|info|debug)$"))
+""",
+    "python": """
+(function_definition) @function
+(class_definition) @class
+[(import_statement) (import_from_statement) (future_import_statement)] @import
+[(assignment) (augmented_assignment) (named_expression) (for_statement) (for_in_clause) (as_pattern_target)] @variable
+(parameters (_)) @variable
+(lambda_parameters (_)) @variable
+(class_definition body: (block (expression_statement (assignment) @bare)))
+(return_statement) @returns
+(pass_statement) @pass
+(function_definition body: (block . (return_statement) .)) @simple_function
+(call function: (identifier) @print (#eq? @print "print"))
+(print_statement) @print
+""",
+}
+
+_SIMPLE_RETURN = {
+    "identifier", "number_literal", "string_literal", "char_literal", "true", "false", "null", "this", "boolean_literal",
+    "integer_literal", "real_literal", "character_literal", "null_literal", "nil", "int_literal", "float_literal",
+    "interpreted_string_literal", "raw_string_literal", "decimal_integer_literal", "decimal_floating_point_literal",
+    "number", "string", "undefined", "none", "integer", "float",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Counts and names of one parse. ok: no syntax error was met."""
+
+    ok: bool
+    counts: dict[str, int]
+    names: dict[str, list[bytes]]
+
+    def __getitem__(self, capture: str) -> int:
+        return self.counts.get(capture, 0)
+
+
+@cache
+def _tools(language: str, query: str) -> tuple[Parser, QueryCursor]:
+    grammar = get_language(language)  # pyright: ignore[reportArgumentType]
+    return Parser(grammar), QueryCursor(Query(grammar, query))
+
+
+def captures(language: str, query: str, source: bytes) -> tuple[Tree, dict[str, list[Node]]]:
+    """Parse `source` (UTF-8) and run `query`: the tree and its captures by name."""
+    parser, cursor = _tools(language, query)
+    tree = parser.parse(source)
+    return tree, cursor.captures(tree.root_node)
+
+
+def too_deep(view) -> bool:
+    """Whether brackets nest, or one operator repeats outside comments and strings, more than `MAX_DEPTH` times."""
+    return depth(view.cp) > MAX_DEPTH or operator_run(view.source_cp, view.mask) > MAX_DEPTH
+
+
+def parse(view) -> Structure | None:
+    """Structure of a document; None for a language without a query, for a file dropped for its size anyway, and for one
+    the parser's error recovery would take quadratic time for (`too_deep`)."""
+    if view.language not in QUERIES or view.size_bytes > MAX_BYTES or too_deep(view):
+        return None
+    tree, captured = captures(view.language, QUERIES[view.language], view.utf8)
+    counts = {name: len(nodes) for name, nodes in captured.items()}
+    counts["return"] = sum(map(_is_simple, captured.get("returns", ())))
+    names = {k: [n.text or b"" for n in v] for k, v in captured.items() if k.endswith(("_name", "modifiers", "cout"))}
+    return Structure(not tree.root_node.has_error, counts, names)
+
+
+def _is_simple(node: Node) -> bool:
+    if not node.named_child_count:
+        return True
+    value = node.named_child(0)
+    assert value is not None
+    if value.type == "expression_list":
+        return all(child.type in _SIMPLE_RETURN for child in value.named_children)
+    return value.type in _SIMPLE_RETURN

@@ -1,0 +1,361 @@
+"""A document and everything that more than one signal looks at, each part built once, on first use."""
+
+import re
+import string
+import unicodedata
+from functools import cache, cached_property, lru_cache
+
+import numpy as np
+import regex
+
+from . import kernels, scan
+from .syntax import compat_syntax, default_syntax
+from .text_kernels import quoted
+
+_CONTROL = [*range(8), *range(0x0E, 0x1B), *range(0x1C, 0x20)]
+_FULL_TO_HALF = {chr(ord(c) + 0xFEE0): c for c in string.punctuation} | dict(
+    zip("。、《》【】「」“”￥‘’", ".,\"\"[]''\"\"¥''", strict=True)
+)
+
+
+@cache
+def class_table() -> np.ndarray:
+    """uint8[0x110000]: SPACE, ALPHA, DIGIT as `str` defines them, and WORD as Unicode does for regular expressions
+    (letters, marks, digits, connectors, joiners), of every code point."""
+    table = np.zeros(0x110000, np.uint8)
+    for code in range(0x110000):
+        if 0x323B0 <= code < 0xE0000 or code > 0xE01F0:  # unassigned or private
+            continue
+        c = chr(code)
+        bits = 0
+        if c.isspace():
+            bits = kernels.SPACE
+        elif c.isalnum():
+            bits = kernels.WORD
+            if c.isalpha():
+                bits |= kernels.ALPHA
+            if c.isdigit():
+                bits |= kernels.DIGIT
+        elif unicodedata.category(c) in ("Mn", "Mc", "Me", "Pc") or code in (0x200C, 0x200D):
+            bits = kernels.WORD
+        table[code] = bits
+    return table
+
+
+@cache
+def _ascii_table() -> np.ndarray:
+    return np.array(
+        [
+            kernels.SPACE
+            if chr(c).isspace()
+            else (kernels.WORD if chr(c).isalnum() or c == 95 else 0)
+            | (kernels.ALPHA if chr(c).isalpha() else 0)
+            | (kernels.DIGIT if chr(c).isdigit() else 0)
+            for c in range(128)
+        ],
+        np.uint8,
+    )
+
+
+@cache
+def _ascii_word_table() -> np.ndarray:
+    table = _ascii_table().copy()
+    table[[ord(c) for c in string.punctuation]] = kernels.SPACE
+    table[_CONTROL] = kernels.DELETED
+    return table
+
+
+@cache
+def _normalise_map() -> dict[int, str]:
+    table = dict.fromkeys(_CONTROL, "") | {0x2009: " ", 0x200B: " ", 0x202C: ""}
+    table |= {ord(c): " " for c in string.punctuation}
+    table |= {ord(full): " " if half in string.punctuation else half for full, half in _FULL_TO_HALF.items()}
+    return table
+
+
+@cache
+def _word_table() -> np.ndarray:
+    """For normalised words: `_ascii_word_table` below 128, `class_table` above."""
+    table = class_table().copy()
+    table[:128] = _ascii_word_table()
+    return table
+
+
+@cache
+def _beyond_ascii():
+    return re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")
+
+
+def _fold(match: re.Match) -> str:
+    return _folded(match.group())
+
+
+@lru_cache(65536)
+def _folded(run: str) -> str:
+    """Normalised form of a run of characters beyond ASCII and the one before it (a base that may compose with it).
+
+    Punctuation that NFKC makes (an ellipsis becomes three dots) is a word of its own, unlike punctuation of the text;
+    it is moved to the private-use area, where the word splitter sees a visible character.
+    """
+    text = unicodedata.normalize("NFKC", run.translate(_normalise_map()).lower())
+    return text.translate(_private()) if not text.isalnum() else text
+
+
+@cache
+def _private() -> dict[int, int]:
+    return {ord(c): 0xE000 + ord(c) for c in string.punctuation}
+
+
+def code_points(text: str) -> np.ndarray:
+    """uint32[len(text)]."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def text_of(cp: np.ndarray) -> str:
+    """Inverse of `code_points`."""
+    return cp.tobytes().decode("utf-32-le", "surrogatepass")
+
+
+def natural_language(content: str) -> str:
+    """'ja' (kana above 5 % of the characters), 'zh' (Han above 15 %) or 'en': enough to choose the text group and the
+    word splitter; a caller that runs a language identifier passes its own result instead."""
+    if content.isascii() or not content:
+        return "en"
+    cp = code_points(content)
+    if np.count_nonzero((cp >= 0x3040) & (cp <= 0x30FF)) > 0.05 * cp.size:
+        return "ja"
+    if np.count_nonzero((cp >= 0x4E00) & (cp <= 0x9FFF)) > 0.15 * cp.size:
+        return "zh"
+    return "en"
+
+
+class View:
+    """One document.
+
+    content: the text. language: canonical lower-case name of the programming language ('cpp', 'csharp', 'python', ...).
+    doc_type: 'code', 'data' or 'text'. file_name: last part of the path, with extension. natural: 'en', 'zh', 'ja' or
+    another ISO code; found by `natural_language` when None. size_bytes: size on disk; that of the UTF-8 text when None.
+    profile: 'default' or 'compat'.
+    """
+
+    def __init__(self, content, language, doc_type, file_name="", natural=None, size_bytes=None, profile="default"):
+        self.content: str = content
+        self.language: str = language
+        self.doc_type: str = doc_type
+        self.file_name: str = file_name
+        self.profile: str = profile
+        self.natural: str = natural or natural_language(content)
+        self._size_bytes = size_bytes
+
+    @property
+    def compat(self) -> bool:
+        return self.profile == "compat"
+
+    @property
+    def extension(self) -> str:
+        return self.file_name.rpartition(".")[2] if "." in self.file_name else ""
+
+    @cached_property
+    def size_bytes(self) -> int:
+        return len(self.content.encode("utf-8", "surrogatepass")) if self._size_bytes is None else self._size_bytes
+
+    # --- characters and lines of the raw text -------------------------------------------------------------------
+    @cached_property
+    def ascii(self) -> bool:
+        return self.content.isascii()
+
+    @cached_property
+    def table(self) -> np.ndarray:
+        return _ascii_table() if self.ascii else class_table()
+
+    @cached_property
+    def cp(self) -> np.ndarray:
+        return code_points(self.content)
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """int64[5]: whitespace, alphabetic, digits, U+FFFD, braces."""
+        return kernels.char_counts(self.cp, self.table)
+
+    @cached_property
+    def spans(self) -> np.ndarray:
+        """int64[lines, 2], each with its newline."""
+        return kernels.line_spans(self.cp)
+
+    @cached_property
+    def num_lines(self) -> int:
+        return len(self.spans)
+
+    @cached_property
+    def lower(self) -> str:
+        return self.content.lower()
+
+    @cached_property
+    def utf8(self) -> bytes:
+        return self.content.encode("utf-8", "replace")
+
+    # --- words ---------------------------------------------------------------------------------------------------
+    @cached_property
+    def words(self) -> tuple[np.ndarray, np.ndarray]:
+        """Normalised words (hash uint64[W], length int32[W]): punctuation removed, lower case, NFKC."""
+        if self.ascii:
+            return kernels.words(self.cp, _ascii_word_table(), True)
+        text = _beyond_ascii().sub(_fold, self.content)
+        if self.natural in ("zh", "ja"):
+            text = split_han(text, self.natural)
+        return kernels.words(code_points(text), _word_table(), True)
+
+    @cached_property
+    def num_words(self) -> int:
+        return len(self.words[0])
+
+    @cached_property
+    def word_chars(self) -> int:
+        return int(self.words[1].sum())
+
+    @cached_property
+    def word_ids(self) -> tuple[np.ndarray, np.ndarray]:
+        """(dense id int32[W], occurrences int32[distinct words])."""
+        return kernels.group_ids(self.words[0])
+
+    @cached_property
+    def ngrams(self) -> np.ndarray:
+        """float64[11]: see `kernels.ngram_shares`."""
+        ids, counts = self.word_ids
+        return kernels.ngram_shares(ids, counts, self.words[1])
+
+    @cached_property
+    def raw_words(self) -> list[str]:
+        """Words of the raw text, case and punctuation kept (only text documents need the strings themselves)."""
+        text = split_han(self.content, self.natural) if self.natural in ("zh", "ja") else self.content
+        return word_punct().findall(text)
+
+    # --- comments and code ---------------------------------------------------------------------------------------
+    @cached_property
+    def source(self) -> str:
+        """The text the comment scanner sees: in `compat` line ends are normalised and outer newlines cut, as a
+        Pygments lexer does before it starts."""
+        if not self.compat or compat_syntax(self.language) is None:
+            return self.content
+        text = self.content.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+        return text.strip("\n") + "\n"
+
+    @cached_property
+    def source_cp(self) -> np.ndarray:
+        return self.cp if self.source is self.content else code_points(self.source)
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """uint8 per character of `source`: scan.CODE, COMMENT or STRING."""
+        if self.compat:
+            from .compat import comment_mask
+
+            return comment_mask(self)
+        return default_syntax(self.language).scan(self.source_cp)
+
+    @cached_property
+    def code_cp(self) -> np.ndarray:
+        """The text without comments."""
+        return self.source_cp[self.mask != scan.COMMENT]
+
+    @cached_property
+    def code(self) -> str:
+        return text_of(self.code_cp)
+
+    @cached_property
+    def code_lower(self) -> str:
+        return self.code.lower()
+
+    @cached_property
+    def comment(self) -> str:
+        """Comments. In `default` every line end of the file stays, so that each comment keeps its line; the released
+        filter joins line comments whose token leaves the newline to the code."""
+        keep = self.mask == scan.COMMENT
+        return text_of(self.source_cp[keep if self.compat else keep | (self.source_cp == 10)])
+
+    @cached_property
+    def code_lines(self) -> tuple[np.ndarray, np.ndarray]:
+        """Non-blank lines of the code: hash of the line without whitespace, and its length without whitespace."""
+        cp = self.code_cp
+        hashes, lengths = kernels.line_hashes(cp, kernels.line_spans(cp), self.table, False)
+        keep = lengths > 0
+        return hashes[keep], lengths[keep]
+
+    @cached_property
+    def num_code_lines(self) -> int:
+        return len(self.code_lines[0])
+
+    @cached_property
+    def strings(self) -> tuple[np.ndarray, np.ndarray]:
+        """String literals: (code points, spans int64[strings, 2] of what is inside the quotes)."""
+        if self.compat:
+            return self.code_cp, quoted(self.code_cp, False)
+        edges = np.flatnonzero(np.diff((self.mask == scan.STRING).astype(np.int8), prepend=0, append=0))
+        return self.source_cp, edges.reshape(-1, 2)
+
+    @cached_property
+    def long_strings(self) -> tuple[np.ndarray, np.ndarray]:
+        """As `strings`; in `compat` the pattern of the long-string signal, whose quotes may span lines."""
+        return (self.code_cp, quoted(self.code_cp, True)) if self.compat else self.strings
+
+    # --- compat only ---------------------------------------------------------------------------------------------
+    @cached_property
+    def code_utf8(self) -> bytes:
+        return self.code.encode("utf-8", "replace")
+
+    @cached_property
+    def compat_matches(self) -> dict:
+        """Results shared by signals of `compat_languages`."""
+        return {}
+
+    @cached_property
+    def python_tree(self):
+        from .compat_languages import PythonTree
+
+        return PythonTree(self.content)
+
+    @cached_property
+    def structure(self):
+        """What the parser says of this document (`structure.Structure`), None for a language without a query."""
+        from .structure import parse
+
+        return parse(self)
+
+
+@cache
+def word_punct():
+    return regex.compile(r"\w+|[^\w\s]+")
+
+
+@cache
+def _han():
+    return re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]+|[【】]")
+
+
+def split_han(text: str, natural: str) -> str:
+    """Put blanks between the words of Chinese or Japanese runs.
+
+    Without a dictionary a run is cut into pairs of characters: the mean length of a Chinese word is 1.6 to 1.8
+    characters, so that counts and mean lengths stay near those of a segmenter (docs/refinecode/filter_decisions.md).
+    """
+
+    def cut(match):
+        run = match.group()
+        return " " + " ".join(run[i : i + 2] for i in range(0, len(run), 2)) + " "
+
+    return _han().sub(cut, text)
+
+
+def count_lines_with(text: str, *needles: str) -> int:
+    """Number of lines of `text` that contain one of `needles`."""
+    hits: set[int] = set()
+    for needle in needles:
+        at = text.find(needle)
+        while at >= 0:
+            start = text.rfind("\n", 0, at) + 1
+            hits.add(start)
+            end = text.find("\n", at)
+            if end < 0:
+                break
+            at = text.find(needle, end)
+    return len(hits)

@@ -1,0 +1,136 @@
+"""Stage 6 over partitions: signals and decision of each document, every value kept in a `signals` file.
+
+The signals themselves and their rules are in the package `filter`; here they meet the driver: a time limit in a child
+process, thresholds from the configuration, ledger rows that name every rule that fired.
+"""
+
+import atexit
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from opencoder_data.refinecode import storage
+from opencoder_data.refinecode.config import FilterConfig
+from opencoder_data.refinecode.engine import Executor
+from opencoder_data.refinecode.filter import (
+    Thresholds,
+    compute_signals,
+    decide,
+    group_of,
+    load_thresholds,
+    natural_language,
+    signals,
+)
+from opencoder_data.refinecode.filter.guard import Guard
+from opencoder_data.refinecode.run import Run, partition_writers, run_step
+
+STAGE = "filter"
+_GUARDS: dict[float, Guard] = {}
+
+
+def run(run: Run, executor: Executor) -> dict[str, float]:
+    thresholds_of(run.config.filter)  # a rule that does not parse stops here, before any work
+    return run_step(run, executor, STAGE, "docs", filter_partition, range(run.num_parts()), "filter")
+
+
+def thresholds_of(config: FilterConfig) -> Thresholds:
+    """Rules of the profile with the configuration's changes; the condition ``off`` switches a rule off.
+
+    Raises ValueError for an unknown group or signal, or a condition that does not parse.
+    """
+    changes = {}
+    for group, entries in config.thresholds.items():
+        if not hasattr(entries, "items"):
+            raise ValueError(f"filter.thresholds.{group} takes a table of signals and conditions, not {entries!r}")
+        changes[group] = {name: None if str(text) == "off" else str(text) for name, text in entries.items()}
+    return load_thresholds(config.profile, changes)
+
+
+def signal_schema(profile: str) -> pa.Schema:
+    """One row a document, kept or dropped: identity, verdict, rules that fired, and one column per signal."""
+    return pa.schema(
+        [
+            ("doc_id", pa.string()),
+            ("language", pa.string()),
+            ("doc_type", pa.string()),
+            ("group", pa.string()),
+            ("keep", pa.bool_()),
+            ("rules", pa.list_(pa.string())),
+            ("errors", pa.list_(pa.string())),
+            *((name, pa.float64()) for name in sorted(signals(profile))),
+        ]
+    )
+
+
+def _guard(seconds: float) -> Guard:
+    """One child per process, kept for its life."""
+    if seconds not in _GUARDS:
+        _GUARDS[seconds] = Guard(seconds)
+        atexit.register(_GUARDS[seconds].close)
+    return _GUARDS[seconds]
+
+
+def filter_partition(run: Run, part: int) -> dict[str, Any]:
+    config = run.config.filter
+    thresholds = thresholds_of(config)
+    schema = signal_schema(config.profile)
+    layout = run.config.layout
+    stopped = 0
+    fired: Counter[str] = Counter()
+    with (
+        storage.open_read(run.part(run.upstream(STAGE), "docs", part)) as handle,
+        storage.replacing(run.part(STAGE, "signals", part)) as signals_path,
+    ):
+        parquet = pq.ParquetFile(handle)
+        with partition_writers(run, STAGE, part, parquet.schema_arrow) as writers:
+            table = storage.ParquetAppender(signals_path, schema, layout.batch_mb * 1e6, layout.compression_level)
+            for group in range(parquet.num_row_groups):
+                batch = parquet.read_row_group(group)
+                rows, drops = filter_batch(batch, config, thresholds)
+                stopped += sum(any("stopped after" in e for e in r["errors"]) for r in rows)
+                fired.update(rule for r in rows for rule in r["rules"])
+                table.append(
+                    pa.Table.from_arrays(
+                        [pa.array([r.get(f.name) for r in rows], f.type) for f in schema], schema=schema
+                    )
+                )
+                writers.keep(batch.filter(pa.array([r["keep"] for r in rows], pa.bool_())))
+                writers.drop(drops)
+            table.close()
+            return {**writers.counts(), "stopped": stopped, "fired": dict(sorted(fired.items()))}
+
+
+def filter_batch(
+    batch: pa.Table, config: FilterConfig, thresholds: Thresholds
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(rows of the signal table, rows of dropped documents) of a batch of documents."""
+    compute = _guard(config.time_limit_s).compute if config.time_limit_s else compute_signals
+    names = ("doc_id", "path", "language", "doc_type", "size", "sha256")
+    content = batch.column("content")
+    rows, drops = [], []
+    for i, (doc_id, path, language, doc_type, size, sha256) in enumerate(
+        zip(*(batch.column(name).to_pylist() for name in names), strict=True)
+    ):
+        text: str = content[i].as_py()
+        natural = natural_language(text) if doc_type == "text" else None
+        values = compute(
+            text,
+            language=language or "",
+            doc_type=doc_type or "",
+            file_name=path.rsplit("/", 1)[-1],
+            profile=config.profile,
+            natural=natural,
+            size_bytes=size,
+        )
+        group = group_of(language or "", doc_type or "", natural or "en")
+        keep, rules = decide(values, group, thresholds, sha256)
+        errors = [f"{name}: {reason}" for name, reason in sorted(values.errors.items())]
+        row = {"doc_id": doc_id, "language": language, "doc_type": doc_type, "group": group, "keep": keep}
+        rows.append({**values, **row, "rules": [r.signal for r in rules], "errors": errors})
+        if not keep:
+            rule = ";".join(r.signal for r in rules) or "no_rule_group"
+            detail = "; ".join(f"{r.signal} = {values[r.signal]:.6g}, dropped when {r.condition}" for r in rules)
+            drops.append({"doc_id": doc_id, "language": language, "doc_type": doc_type, "rule": rule, "detail": detail})
+    return rows, drops

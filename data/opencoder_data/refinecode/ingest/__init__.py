@@ -1,0 +1,116 @@
+"""Stage 1: read folders, archives, git repositories, Parquet and JSONL into documents; list every file in the ledger."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+from opencoder_data.refinecode import storage
+from opencoder_data.refinecode.engine import Executor
+from opencoder_data.refinecode.ingest import archives, git, plan, table_files, tree
+from opencoder_data.refinecode.ingest.decode import decode
+from opencoder_data.refinecode.ingest.raw import RawFile
+from opencoder_data.refinecode.languages import name_verdict
+from opencoder_data.refinecode.run import Run, partition_writers, run_step
+from opencoder_data.refinecode.schema import DOCUMENTS, LEDGER, doc_id, table_of
+
+STAGE = "ingest"
+
+
+def run(run: Run, executor: Executor) -> dict[str, float]:
+    """Plan (once), then read each partition."""
+    target = storage.join(run.folder(STAGE), "plan.json")
+    if not storage.exists(target):
+        count = 0
+        for count, units in enumerate(plan.plan(run.inputs, run.config.ingest, run.config.layout, _skip_names(run)), 1):
+            storage.write_json(storage.join(run.folder(STAGE), "plan", f"{count - 1:05d}.json"), units)
+        storage.write_json(target, {"partitions": count})
+    return run_step(run, executor, STAGE, "docs", read_partition, range(run.num_parts()), "ingest")
+
+
+def _skip_names(run: Run) -> bool:
+    return run.config.ingest.skip_unread and "preprocess" in run.config.stages
+
+
+def read_partition(run: Run, part: int) -> dict[str, Any]:
+    """Documents of one partition, and a ledger row for each file, read or refused."""
+    units = storage.read_json(storage.join(run.folder(STAGE), "plan", f"{part:05d}.json"))
+    config = run.config.ingest
+    skip_names = _skip_names(run)
+    limit = run.config.layout.batch_mb * 1e6
+    with partition_writers(run, STAGE, part, DOCUMENTS, LEDGER) as writers:
+        docs: list[dict[str, Any]] = []
+        seen: list[dict[str, Any]] = []
+        held = size = refused = 0
+
+        def flush() -> None:
+            writers.keep(table_of(docs, DOCUMENTS))
+            writers.drops.append(table_of(seen, LEDGER))
+            docs.clear()
+            seen.clear()
+
+        for raw in _read(units, run):
+            if skip_names and raw.data is not None and (rule := name_verdict(raw.path.rsplit("/", 1)[-1])):
+                raw.data, raw.rule, raw.detail = None, rule, "by name"
+            doc, row = _document(raw, config.licence)
+            seen.append(row)
+            size += row["size"]
+            if doc is None:
+                refused += 1
+            else:
+                docs.append(doc)
+                held += len(doc["content"])
+            if held > limit / 2 or len(seen) >= 20_000:
+                flush()
+                held = 0
+        flush()
+        return {"files": writers.drops.rows, "bytes": size, "kept": writers.docs.rows, "dropped": refused}
+
+
+def _read(units: list[plan.Unit], run: Run) -> Iterator[RawFile]:
+    config = run.config.ingest
+    for unit in units:
+        kind, source = unit["kind"], unit["source"]
+        if kind == "files":
+            yield from tree.read_files(unit["root"], unit["entries"], source, config.repo_depth, config.max_file_bytes)
+        elif kind == "archive":
+            yield from archives.read_archive(unit["url"], source, source, config.max_file_bytes)
+        elif kind == "git":
+            yield from git.read_git(unit["url"], source, source, config.max_file_bytes)
+        elif kind == "parquet":
+            yield from table_files.read_parquet(unit["url"], source, tuple(unit["groups"]), unit["start"])
+        elif kind == "jsonl":
+            yield from table_files.read_jsonl(unit["url"], source)
+        else:
+            yield RawFile(source, "", "", rule=unit["rule"], detail=unit["detail"], index=-1)
+
+
+def _document(raw: RawFile, licence: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """(document or None, ledger row)."""
+    identity = raw.doc_id or doc_id(raw.source, raw.path, raw.index)
+    text, encoding, sha = raw.text, raw.encoding, raw.sha256
+    if raw.data is not None:
+        decoded = decode(raw.data)
+        text, encoding = decoded.text, decoded.encoding
+        raw.rule, raw.detail = decoded.rule, decoded.detail
+        sha = hashlib.sha256(raw.data).hexdigest()
+    if text is not None and "\0" in text:
+        text, raw.rule, raw.detail = None, "binary", "NUL characters"
+    if text is not None and not text:
+        text, raw.rule = None, "empty"
+    row = {
+        "doc_id": identity, "source": raw.source, "repo": raw.repo, "path": raw.path, "size": raw.size,
+        "language": raw.language, "doc_type": raw.doc_type, "status": "kept" if text is not None else "dropped",
+    }  # fmt: skip
+    if text is None:
+        return None, {**row, "stage": STAGE, "rule": raw.rule, "detail": raw.detail or None}
+    if sha is None:
+        sha = hashlib.sha256(text.encode("utf-8")).hexdigest()
+    doc = {
+        **row, "content": text, "sha256": sha, "stars": raw.stars, "commit_time": raw.commit_time,
+        "time_source": raw.time_source, "licence": raw.licence or licence or None, "encoding": encoding,
+    }  # fmt: skip
+    del doc["status"]
+    return doc, row
+
+
+__all__ = ["STAGE", "read_partition", "run"]

@@ -1,0 +1,96 @@
+"""tar (plain, gz, bz2, xz, zst) and zip archives, streamed member by member."""
+
+import lzma
+import tarfile
+import time
+import zipfile
+import zlib
+from calendar import timegm
+from collections.abc import Iterator
+from typing import Any
+
+import zstandard
+
+from opencoder_data.refinecode import storage
+from opencoder_data.refinecode.ingest.raw import RawFile, one_line, printable_path
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".crate")
+ZIP_SUFFIXES = (".zip", ".whl", ".egg", ".jar")
+SUFFIXES = TAR_SUFFIXES + ZIP_SUFFIXES
+
+
+def is_archive(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def read_archive(url: str, source: str, repo: str, max_file_bytes: int) -> Iterator[RawFile]:
+    """Members as files; a broken archive ends with a refusal that names it, after the members read so far."""
+    index = 0
+    try:
+        with storage.open_read(url) as handle:
+            members = (
+                _zip(handle, max_file_bytes)
+                if url.lower().endswith(ZIP_SUFFIXES)
+                else _tar(handle, url, max_file_bytes)
+            )
+            for path, size, mtime, data, rule, detail in members:
+                yield RawFile(
+                    source, repo, path, size=size, data=data, rule=rule, detail=detail, index=index,
+                    commit_time=mtime, time_source="archive" if mtime is not None else None,
+                )  # fmt: skip
+                index += 1
+    except (tarfile.TarError, zipfile.BadZipFile, zstandard.ZstdError, EOFError, OSError, ValueError, RuntimeError,
+            NotImplementedError, zlib.error, lzma.LZMAError) as error:  # fmt: skip
+        yield RawFile(source, repo, "", rule="unreadable_archive", detail=one_line(error), index=-1)
+
+
+Member = tuple[str, int, int | None, bytes | None, str, str]
+
+
+def _tar(handle: Any, url: str, limit: int) -> Iterator[Member]:
+    stream: Any = handle
+    if url.lower().endswith((".tar.zst", ".tzst")):
+        stream = zstandard.ZstdDecompressor().stream_reader(handle)
+    with tarfile.open(fileobj=stream, mode="r|" if stream is not handle else "r|*") as archive:
+        for member in archive:
+            path, mtime = printable_path(member.name), int(member.mtime) or None
+            if member.isdir():
+                continue
+            if not member.isfile():
+                kind = "symlink" if member.issym() or member.islnk() else "not_a_file"
+                yield path, 0, mtime, None, kind, printable_path(member.linkname or "")
+            elif member.size > limit:
+                yield path, member.size, mtime, None, "size_limit", f"{member.size} bytes > {limit}"
+            else:
+                content = archive.extractfile(member)
+                assert content is not None
+                data = content.read()
+                if len(data) != member.size:
+                    raise EOFError(f"{path} ends after {len(data)} of {member.size} bytes")
+                yield path, member.size, mtime, data, "", ""
+
+
+def _zip(handle: Any, limit: int) -> Iterator[Member]:
+    with zipfile.ZipFile(handle) as archive:
+        for info in archive.infolist():
+            path = printable_path(info.filename)
+            mtime: int | None = timegm((*info.date_time, 0, 0, 0)) if info.date_time > (1980, 1, 1, 0, 0, 0) else None
+            if mtime is not None and mtime > time.time() + 86_400 * 366:
+                mtime = None
+            if info.is_dir():
+                continue
+            if (info.external_attr >> 28) == 0o12:
+                yield path, 0, mtime, None, "symlink", ""
+            elif info.file_size > limit:
+                yield path, info.file_size, mtime, None, "size_limit", f"{info.file_size} bytes > {limit}"
+            else:
+                # A damaged member does not stop the rest: zip keeps an index.
+                try:
+                    with archive.open(info) as member:
+                        data = member.read(limit + 1)
+                    if len(data) > limit:
+                        yield path, len(data), mtime, None, "size_limit", "unpacks to more than its header says"
+                    else:
+                        yield path, len(data), mtime, data, "", ""
+                except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+                    yield path, info.file_size, mtime, None, "unreadable_member", one_line(error)

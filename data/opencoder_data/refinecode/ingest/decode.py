@@ -1,0 +1,64 @@
+"""Bytes to text: UTF-8, byte-order marks, legacy encodings by detection; binary content is refused."""
+
+from typing import NamedTuple
+
+from charset_normalizer import from_bytes
+
+# Detection looks at this much: more changes the verdict rarely and costs linearly.
+_SAMPLE = 32_768
+_MARKS = (
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+
+
+class Decoded(NamedTuple):
+    """`text` is None when the bytes were refused; then `rule` and `detail` say why."""
+
+    text: str | None
+    encoding: str
+    rule: str = ""
+    detail: str = ""
+
+
+def decode(data: bytes) -> Decoded:
+    """Text of a source file.
+
+    A UTF-8 byte-order mark is removed. Bytes with NUL that carry no UTF-16 or UTF-32 mark are binary, as Git has it.
+    """
+    for mark, encoding in _MARKS:
+        if data.startswith(mark):
+            try:
+                text = data.decode(encoding)
+            except UnicodeDecodeError as error:
+                return Decoded(None, encoding, "undecodable", f"{encoding} mark, then {error.reason}")
+            if "\0" in text:
+                return Decoded(None, encoding, "binary", "NUL characters")
+            return Decoded(text, encoding)
+    position = data.find(b"\0")
+    if position >= 0:
+        return Decoded(None, "binary", "binary", f"NUL byte at {position}")
+    try:
+        if data.startswith(b"\xef\xbb\xbf"):
+            return Decoded(data[3:].decode("utf-8"), "utf-8-sig")
+        return Decoded(data.decode("utf-8"), "utf-8")
+    except UnicodeDecodeError as error:
+        first_bad = error.start
+    return _legacy(data, first_bad)
+
+
+def _legacy(data: bytes, first_bad: int) -> Decoded:
+    control = sum(data.count(bytes([c])) for c in (*range(1, 9), *range(14, 27), *range(28, 32), 127))
+    if control > max(4, len(data) // 200):
+        return Decoded(None, "binary", "binary", f"{control} control bytes")
+    # A window around the first byte that is not UTF-8, cut at line ends.
+    start = data.rfind(b"\n", 0, max(0, first_bad - _SAMPLE // 2)) + 1
+    best = from_bytes(data[start : start + _SAMPLE], threshold=0.3).best()
+    if best is not None:
+        try:
+            return Decoded(data.decode(best.encoding), best.encoding)
+        except (UnicodeDecodeError, LookupError):
+            pass
+    return Decoded(None, "unknown", "undecodable", f"no encoding fits; not UTF-8 at byte {first_bad}")

@@ -1,0 +1,69 @@
+"""Files of a folder, local or by URL. Symbolic links are listed and never followed."""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+
+from opencoder_data.refinecode import storage
+from opencoder_data.refinecode.ingest.raw import RawFile, one_line, printable_path
+
+
+def read_files(
+    root: str, entries: Sequence[Sequence[str]], source: str, repo_depth: int, max_file_bytes: int
+) -> Iterator[RawFile]:
+    """`entries` are (path under root, rule decided while planning or ""); local paths may hold surrogate escapes."""
+    fs, base = storage.filesystem(root)
+    local = "file" in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,))
+    name = printable_path(os.path.basename(base.rstrip("/")) or base)
+    for relative, rule in entries:
+        shown = printable_path(relative)
+        pieces = shown.split("/")
+        repo = "/".join(pieces[:repo_depth]) if 0 < repo_depth < len(pieces) else name
+        raw = RawFile(source, repo, shown)
+        try:
+            if local:
+                raw.size, raw.data, raw.rule, raw.detail = _read_local(
+                    os.path.join(base, relative), rule, max_file_bytes
+                )
+            else:
+                raw.size, raw.data, raw.rule, raw.detail = _read_remote(
+                    fs, storage.join(base, relative), rule, max_file_bytes
+                )
+        except (OSError, ValueError) as error:
+            raw.rule, raw.detail = "unreadable", one_line(error)
+        yield raw
+
+
+def _read_local(path: str, rule: str, limit: int) -> tuple[int, bytes | None, str, str]:
+    info = os.lstat(path)
+    if stat.S_ISLNK(info.st_mode):
+        return 0, None, "symlink", printable_path(os.readlink(path))
+    if not stat.S_ISREG(info.st_mode):
+        return 0, None, "not_a_file", stat.filemode(info.st_mode)
+    if rule:
+        return info.st_size, None, rule, "by name"
+    if info.st_size > limit:
+        return info.st_size, None, "size_limit", f"{info.st_size} bytes > {limit}"
+    # O_NOFOLLOW: a file swapped for a link since lstat is not followed.
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return 0, None, "symlink", ""
+        raise
+    with open(handle, "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        return len(data), None, "size_limit", f"more than {limit} bytes"
+    return len(data), data, "", ""
+
+
+def _read_remote(fs, path: str, rule: str, limit: int) -> tuple[int, bytes | None, str, str]:
+    size = int(fs.size(path) or 0)
+    if rule:
+        return size, None, rule, "by name"
+    if size > limit:
+        return size, None, "size_limit", f"{size} bytes > {limit}"
+    data = fs.cat_file(path)
+    return len(data), data, "", ""

@@ -1,0 +1,97 @@
+"""Runs the stages of a configuration over an input, resuming what an earlier run left."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from opencoder_data.refinecode import storage
+from opencoder_data.refinecode.config import STAGES, RefineConfig, to_dict
+from opencoder_data.refinecode.engine import make_executor
+from opencoder_data.refinecode.ledger import write_ledger
+from opencoder_data.refinecode.run import Run
+from opencoder_data.refinecode.stages import RUN
+
+
+def run_pipeline(
+    config: RefineConfig, inputs: Sequence[str], output: str, *, overwrite: bool = False
+) -> dict[str, Any]:
+    """From raw files to documents, ledger and summary under `output`; returns the summary.
+
+    Finished partitions of an earlier run with the same configuration are kept. Stages whose configuration changed are
+    refused, or redone with `overwrite`.
+
+    Raises ValueError for what the caller can put right.
+    """
+    run = Run(config, tuple(i.rstrip("/") or "/" for i in inputs), output.rstrip("/"))
+    for url in run.inputs:
+        if not storage.exists(url):
+            raise ValueError(f"input {url} does not exist")
+    stale = _check_output(run, overwrite)
+    for stage in stale:
+        storage.remove(run.folder(stage))
+    executor = make_executor(config.engine)
+    try:
+        timings: dict[str, Any] = {}
+        for stage in config.stages:
+            start = time.perf_counter()
+            _open_stage(run, stage)
+            cost = RUN[stage](run, executor)
+            timings[stage] = {"wall_s": round(time.perf_counter() - start, 3), "task_cpu_s": round(cost["cpu_s"], 3)}
+        start = time.perf_counter()
+        summary = write_ledger(run, executor)
+        timings["ledger"] = {"wall_s": round(time.perf_counter() - start, 3)}
+        # Apart from the summary: times differ between runs, rows do not.
+        storage.write_json(storage.join(run.output, "timings.json"), timings)
+        return {**summary, "timings": timings}
+    finally:
+        executor.close()
+
+
+def _check_output(run: Run, overwrite: bool) -> list[str]:
+    """Stages to remove: those of another configuration and all after them."""
+    names = storage.listdir(run.output)
+    marker = storage.join(run.output, "run.json")
+    if names and not storage.exists(marker) and any(not n.startswith(".") for n in names):
+        raise ValueError(f"output folder {run.output} holds other files; give an empty or new folder")
+    stale = False
+    removed: list[str] = []
+    for stage in STAGES:
+        state = storage.join(run.folder(stage), "stage.json")
+        present = storage.exists(run.folder(stage))
+        if stage in run.config.stages and storage.exists(state):
+            stale = stale or storage.read_json(state)["fingerprint"] != run.fingerprint(stage)
+        elif present:
+            stale = True
+        if present and stale:
+            removed.append(stage)
+    if removed and not overwrite:
+        raise ValueError(
+            f"output folder {run.output} holds stage {removed[0]} of a run with another input or configuration; "
+            "give another folder, or --overwrite to redo that stage and the later ones"
+        )
+    storage.write_json(marker, {"inputs": list(run.inputs), "config": to_dict(run.config)})
+    return removed
+
+
+def _open_stage(run: Run, stage: str) -> None:
+    folder = run.folder(stage)
+    state = storage.join(folder, "stage.json")
+    if not storage.exists(state):
+        storage.write_json(state, {"stage": stage, "fingerprint": run.fingerprint(stage)})
+    for name in storage.listdir(folder):
+        if not name.endswith(".json"):
+            storage.remove_temporaries(storage.join(folder, name))
+
+
+def print_summary(summary: dict[str, Any], file: Any = None) -> None:
+    """Files in, kept and dropped by stage and rule, and the largest languages."""
+    file = file or sys.stdout
+    print(f"files in    {summary['files_in']:>10,}  {summary['bytes_in'] / 1e6:>10,.1f} MB", file=file)
+    for entry in summary["files_dropped"]:
+        print(f"  dropped   {entry['files']:>10,}  {entry['stage']}: {entry['rule']}", file=file)
+    print(f"files kept  {summary['files_kept']:>10,}  {summary['bytes_kept'] / 1e6:>10,.1f} MB", file=file)
+    for language, values in list(summary["languages"].items())[:12]:
+        kept = values.get("files_kept", 0)
+        if kept:
+            print(f"  {language:<24}{kept:>8,} files {values['bytes_kept'] / 1e6:>10,.1f} MB", file=file)

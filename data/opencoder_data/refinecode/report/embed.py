@@ -1,0 +1,98 @@
+"""Two-dimensional picture of kept against dropped files (the paper's figure 3 shows CodeBERT embeddings).
+
+The default featuriser needs no weights: counts of hashed word and character n-grams. CodeBERT, or any other model, comes
+in as ``module:function``, which maps a list of texts to a float array [N, D].
+"""
+
+import importlib
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import xxhash
+
+from opencoder_data.refinecode.filter_stage import STAGE as FILTER
+from opencoder_data.refinecode.run import Run
+
+Embedder = Callable[[list[str]], np.ndarray]
+_DIM = 1024
+_CHARS = 4_000
+
+
+def hashed_ngrams(texts: list[str]) -> np.ndarray:
+    """float32 [N, 1024]: counts of word 1- and 2-grams and character 4-grams, hashed, damped by the logarithm, unit length."""
+    out = np.zeros((len(texts), _DIM), np.float32)
+    for i, text in enumerate(texts):
+        text = text[:_CHARS]
+        words = text.split()
+        grams = [*words, *(f"{a} {b}" for a, b in pairwise(words))]
+        grams += [text[j : j + 4] for j in range(0, len(text) - 3, 2)]
+        slots = np.fromiter((xxhash.xxh3_64_intdigest(g.encode()) % _DIM for g in grams), np.int64, len(grams))
+        counts = np.log1p(np.bincount(slots, minlength=_DIM))
+        out[i] = counts / max(float(np.linalg.norm(counts)), 1e-9)
+    return out
+
+
+def load_embedder(name: str) -> Embedder:
+    """``hashed`` or ``module:function``; ValueError when it cannot be imported."""
+    if name == "hashed":
+        return hashed_ngrams
+    module, sep, function = name.partition(":")
+    try:
+        if not sep:
+            raise ImportError("write module:function")
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"embedder {name!r}: {error}") from None
+
+
+def sample_texts(run: Run, per_side: int) -> tuple[list[str], np.ndarray]:
+    """Texts and keep flags of `per_side` kept and dropped files each, those with the smallest ids (which are random)."""
+    ids: dict[bool, list[tuple[str, int]]] = {True: [], False: []}
+    from opencoder_data.refinecode.report.collect import signal_tables
+
+    for part, table in enumerate(signal_tables(run, ["doc_id", "keep"])):
+        for doc_id, keep in zip(table.column("doc_id").to_pylist(), table.column("keep").to_pylist(), strict=True):
+            ids[keep].append((doc_id, part))
+    chosen = {i: (keep, part) for keep in ids for i, part in sorted(ids[keep])[:per_side]}
+    texts, flags = [], []
+    for part in sorted({p for _, p in chosen.values()}):
+        for batch in run.documents(run.upstream(FILTER), part, ["doc_id", "content"]):
+            for i, doc_id in enumerate(batch.column("doc_id").to_pylist()):
+                if doc_id in chosen:
+                    texts.append(batch.column("content")[i].as_py()[:_CHARS])
+                    flags.append(chosen[doc_id][0])
+    return texts, np.array(flags, bool)
+
+
+def principal_components(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(projection float [N, 2], shares of variance [2]) of features [N, D]."""
+    centred = features - features.mean(0)
+    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
+    total = float((singular**2).sum()) or 1.0
+    return centred @ directions[:2].T, singular[:2] ** 2 / total
+
+
+def pca_png(run: Run, embedder: str, per_side: int = 600) -> bytes | None:
+    """Scatter plot as PNG; None when either side has no file."""
+    import io
+
+    from matplotlib.figure import Figure
+
+    texts, keep = sample_texts(run, per_side)
+    if keep.all() or not keep.any() or len(texts) < 3:
+        return None
+    points, share = principal_components(np.asarray(load_embedder(embedder)(texts), np.float64))
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    for flag, colour, name in ((False, "#c0392b", "dropped"), (True, "#2471a3", "kept")):
+        chosen = points[keep == flag]
+        axes.scatter(
+            chosen[:, 0], chosen[:, 1], s=7, alpha=0.5, color=colour, label=f"{name} ({len(chosen)})", linewidths=0
+        )
+    axes.set_xlabel(f"first component ({share[0]:.1%} of variance)")
+    axes.set_ylabel(f"second component ({share[1]:.1%})")
+    axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

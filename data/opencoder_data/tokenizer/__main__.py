@@ -1,0 +1,67 @@
+"""`python -m opencoder_data.tokenizer train --input FOLDER --vocab_size 96640 --output FOLDER`; `... info PATH`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from opencoder_data.tokenizer.model import Tokenizer
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m opencoder_data.tokenizer", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("train", help="train a SentencePiece model on a corpus")
+    command.add_argument("--input", nargs="+", required=True, help="Parquet, JSON lines, or folders of text files")
+    command.add_argument("--vocab_size", type=int, required=True, help="rows of the embedding, a multiple of 128")
+    command.add_argument("--output", required=True, help="folder for tokenizer.model")
+    command.add_argument("--format", default="auto", help="auto, parquet, jsonl or files")
+    command.add_argument("--text_column", default="", help="default: content, else text")
+    command.add_argument("--max_mb", type=float, default=0, help="stop reading after so much text (0: all)")
+    command.add_argument("--character_coverage", type=float, default=0.9995)
+    command.add_argument("--num_threads", type=int, default=0, help="0: all cores")
+    command = commands.add_parser("info", help="describe a tokenizer")
+    command.add_argument("path")
+    args = parser.parse_args(arguments)
+    try:
+        if args.command == "train":
+            _train(args)
+        else:
+            print(_describe(Tokenizer(args.path)))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _train(args: argparse.Namespace) -> None:
+    from opencoder_data.documents import Columns, Skipped, open_corpus
+    from opencoder_data.tokenizer.train import train
+
+    corpus = open_corpus(args.input, format=args.format, columns=Columns(text=args.text_column))
+    skipped = Skipped()
+    path = train(
+        (document.text for document in corpus.documents(skipped)),
+        args.vocab_size,
+        args.output,
+        max_bytes=int(args.max_mb * 1e6),
+        character_coverage=args.character_coverage,
+        num_threads=args.num_threads,
+    )
+    for reason, count in skipped.counts.items():
+        print(f"left out {count} documents: {reason}")
+    print(_describe(Tokenizer(path)))
+
+
+def _describe(tokenizer: Tokenizer) -> str:
+    first = tokenizer.num_pieces
+    unused = tokenizer.vocab_size - first - len(tokenizer.special_ids)
+    return (
+        f"{tokenizer.path}: {first} pieces, special tokens {first} to {first + len(tokenizer.special_ids) - 1}, "
+        f"{unused} unused rows, vocab_size {tokenizer.vocab_size}, hash {tokenizer.hash}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,13 @@
+"""Fused operations of the decoder and their references; needs jax and nothing else.
+
+Every public function takes `implementation=`: "auto" picks the fastest back end that can honour the request on the
+current platform (`chosen()` tells which), a named one that cannot raises `ValueError` with the reason.
+"""
+
+from opencoder_kernels.attention import attention
+from opencoder_kernels.dispatch import chosen
+from opencoder_kernels.linear_cross_entropy import linear_cross_entropy
+from opencoder_kernels.rms_norm import rms_norm
+from opencoder_kernels.swiglu import swiglu
+
+__all__ = ["attention", "chosen", "linear_cross_entropy", "rms_norm", "swiglu"]

@@ -1,0 +1,298 @@
+"""Attention backward on Hopper, in two kernels without atomic additions: the same gradient on every run.
+
+`d_keys_values`: a block of 128 keys, 64 to a computing warpgroup, walks over the blocks of queries that see it, for all
+query heads of its group; dk and dv stay in accumulators from the first block to the last, so grouped heads need neither
+a larger buffer nor a second pass. Everything is transposed there ([keys, queries]), so that the probabilities are the
+left operand of their products. `d_queries`: a block of 128 queries walks over the blocks of keys that it sees.
+Scores and d probabilities are computed in both: 7 products of T x S x H instead of 5, the price of no atomics.
+
+As in the forward kernel, the interpreter takes the left operands (probabilities, their gradients) by way of shared
+memory, the compiled kernel from registers.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+from opencoder_kernels.attention import blocks
+from opencoder_kernels.attention.mosaic_gpu_forward import LOG2E, MASKED
+from opencoder_kernels.hopper import ROWS, WARPGROUPS, rem, smem
+from opencoder_kernels.interpret import is_interpreted
+
+BLOCK = ROWS * WARPGROUPS  # keys of a block in d_keys_values, queries of a block in d_queries
+STEP = 64  # queries, and keys, of the blocks that they walk over
+STAGES = 2
+COMPUTE_REGISTERS, COPY_REGISTERS = 232, 40
+
+
+def masked_scores(s, below, q_seg, kv_seg, q_dim: int):
+    """Scores with MASKED outside `below` (None: no such limit) and where segments differ; queries lie along q_dim."""
+    if below is not None:
+        s = jnp.where(below, s, MASKED)
+    if q_seg is not None:
+        same = lax.broadcast_in_dim(q_seg, s.shape, [q_dim]) == lax.broadcast_in_dim(kv_seg, s.shape, [1 - q_dim])
+        s = jnp.where(same, s, MASKED)
+    return s
+
+
+def iotas(shape):
+    return tuple(plgpu.broadcasted_iota(jnp.int32, shape, d, layout=plgpu.Layout.WGMMA) for d in (0, 1))
+
+
+def product(shape, a, b):
+    """a @ b in a fresh fp32 accumulator, awaited."""
+
+    def run(acc_ref):
+        plgpu.wgmma(acc_ref, a, b)
+        return acc_ref[...]
+
+    return pl.run_scoped(run, plgpu.WGMMAAccumulatorRef(shape, jnp.float32))
+
+
+def left_operand(x, scratch):
+    """x as the left operand of a product: itself, or through shared memory where the interpreter needs that."""
+    if scratch is None:
+        return x
+    scratch[...] = x
+    plgpu.commit_smem()
+    return scratch
+
+
+def d_keys_values(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: bool, scale: float):
+    """(dk, dv) like k and v. lse2 (log-sum-exp, base 2) and delta (out . d out - d lse): fp32 [B, N, T]."""
+    B, T, N, H = q.shape
+    S, K = k.shape[1], k.shape[2]
+    group, packed, through_smem = N // K, q_segments is not None, is_interpreted()
+    some, every = blocks.visibility(q_segments, kv_segments, T, S, STEP, BLOCK, causal)
+    bounds = blocks.ranges(some.swapaxes(1, 2), every.swapaxes(1, 2), B)
+    shape = (ROWS, STEP)
+
+    def kernel(refs, outputs, buffers, barriers):
+        q_ref, k_ref, v_ref, do_ref, lse_ref, delta_ref, bounds_ref, *segment_refs = refs
+        k_smem, v_smem, q_smem, do_smem, lse_smem, delta_smem, scratch, kv_seg_smem, q_seg_smem = buffers
+        kv_ready, ready, free = barriers
+        kv_head, tile, batch = (lax.axis_index(name) for name in ("kv_heads", "kv_tiles", "batch"))
+        warpgroup = lax.axis_index("wg")
+        first, full_first, full_end, end = (bounds_ref[batch, tile, i] for i in range(4))
+
+        @pl.when(warpgroup < WARPGROUPS)
+        def _compute():
+            plgpu.set_max_registers(COMPUTE_REGISTERS, action="increase")
+            start = tile * BLOCK + warpgroup * ROWS
+            rows = (batch, pl.ds(start, ROWS), kv_head)
+            k_rows, v_rows, loaded = k_smem.at[warpgroup], v_smem.at[warpgroup], kv_ready.at[warpgroup]
+            plgpu.copy_gmem_to_smem(k_ref.at[rows], k_rows, loaded)
+            plgpu.copy_gmem_to_smem(v_ref.at[rows], v_rows, loaded)
+            if packed:
+                plgpu.copy_gmem_to_smem(segment_refs[1].at[rows[:2]], kv_seg_smem.at[warpgroup], loaded)
+            plgpu.barrier_wait(loaded)
+            kv_seg = plgpu.load(kv_seg_smem.at[warpgroup], layout=plgpu.Layout.WGMMA.reduce(1)) if packed else None
+            per_query = plgpu.Layout.WGMMA.reduce(0)
+            p_smem = scratch.at[warpgroup] if through_smem else None
+
+            def accumulate(dk_acc, dv_acc):
+                def step(head, i, _):
+                    slot = rem(head * (end - first) + i - first, STAGES)
+                    plgpu.barrier_wait(ready.at[slot])
+                    s = product(shape, k_rows, q_smem.at[slot].transpose((1, 0))) * (scale * LOG2E)
+
+                    def mask(s):
+                        kv_index, q_index = iotas(shape)
+                        below = q_index + i * STEP >= kv_index + start
+                        q_seg = plgpu.load(q_seg_smem.at[slot], layout=per_query) if packed else None
+                        return masked_scores(s, below if causal else None, q_seg, kv_seg, 1)
+
+                    s = lax.cond((i < full_first) | (i >= full_end), mask, lambda s: s, s)
+                    lse_row = plgpu.load(lse_smem.at[slot], layout=per_query)
+                    p = jnp.exp2(s - lax.broadcast_in_dim(lse_row, shape, [1]))
+                    plgpu.wgmma(dv_acc, left_operand(p.astype(k.dtype), p_smem), do_smem.at[slot])
+                    dp = product(shape, v_rows, do_smem.at[slot].transpose((1, 0)))
+                    delta_row = plgpu.load(delta_smem.at[slot], layout=per_query)
+                    ds = p * (dp - lax.broadcast_in_dim(delta_row, shape, [1]))
+                    plgpu.wgmma(dk_acc, left_operand(ds.astype(k.dtype), p_smem), q_smem.at[slot])
+                    plgpu.wgmma_wait(0)
+                    plgpu.barrier_arrive(free.at[slot])
+
+                def per_head(head, _):
+                    lax.fori_loop(first, end, lambda i, c: step(head, i, c), None)
+
+                lax.fori_loop(0, group, per_head, None)
+                return dk_acc[...], dv_acc[...]
+
+            acc = plgpu.WGMMAAccumulatorRef((ROWS, H), jnp.float32)
+            dk, dv = pl.run_scoped(accumulate, acc, acc)
+            k_rows[...] = (dk * scale).astype(k.dtype)
+            v_rows[...] = dv.astype(k.dtype)
+            plgpu.commit_smem()
+            plgpu.copy_smem_to_gmem(k_rows, outputs[0].at[rows])
+            plgpu.copy_smem_to_gmem(v_rows, outputs[1].at[rows])
+            plgpu.wait_smem_to_gmem(0)
+
+        @pl.when(warpgroup == WARPGROUPS)
+        def _copy():
+            plgpu.set_max_registers(COPY_REGISTERS, action="decrease")
+
+            def load(head, i, _):
+                step = head * (end - first) + i - first
+                slot = rem(step, STAGES)
+                pl.when(step >= STAGES)(lambda: plgpu.barrier_wait(free.at[slot]))
+                rows, q_head = pl.ds(i * STEP, STEP), kv_head * group + head
+                plgpu.copy_gmem_to_smem(q_ref.at[batch, rows, q_head], q_smem.at[slot], ready.at[slot])
+                plgpu.copy_gmem_to_smem(do_ref.at[batch, rows, q_head], do_smem.at[slot], ready.at[slot])
+                plgpu.copy_gmem_to_smem(lse_ref.at[batch, q_head, rows], lse_smem.at[slot], ready.at[slot])
+                plgpu.copy_gmem_to_smem(delta_ref.at[batch, q_head, rows], delta_smem.at[slot], ready.at[slot])
+                if packed:
+                    plgpu.copy_gmem_to_smem(segment_refs[0].at[batch, rows], q_seg_smem.at[slot], ready.at[slot])
+
+            def per_head(head, _):
+                lax.fori_loop(first, end, lambda i, c: load(head, i, c), None)
+
+            lax.fori_loop(0, group, per_head, None)
+
+    fixed, moving = (WARPGROUPS, ROWS), (STAGES, STEP)
+    buffers = (
+        smem((*fixed, H)),
+        smem((*fixed, H)),
+        smem((*moving, H)),
+        smem((*moving, H)),
+        smem(moving, jnp.float32),
+        smem(moving, jnp.float32),
+        smem((WARPGROUPS, *shape)) if through_smem else None,
+        smem(fixed, jnp.int32) if packed else None,
+        smem(moving, jnp.int32) if packed else None,
+    )
+    barriers = (
+        plgpu.Barrier(num_arrivals=2 + packed, num_barriers=WARPGROUPS),
+        plgpu.Barrier(num_arrivals=4 + packed, num_barriers=STAGES),
+        plgpu.Barrier(num_arrivals=WARPGROUPS, num_barriers=STAGES),
+    )
+    out = jax.ShapeDtypeStruct(k.shape, k.dtype)
+    run = _kernel(kernel, [out, out], buffers, barriers, (K, S // BLOCK, B), ("kv_heads", "kv_tiles", "batch"))
+    return run(q, k, v, d_out, lse2, delta, bounds, *((q_segments, kv_segments) if packed else ()))
+
+
+def d_queries(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: bool, scale: float):
+    """dq like q; arguments as for d_keys_values."""
+    B, T, N, H = q.shape
+    S, K = k.shape[1], k.shape[2]
+    packed, through_smem = q_segments is not None, is_interpreted()
+    bounds = blocks.ranges(*blocks.visibility(q_segments, kv_segments, T, S, BLOCK, STEP, causal), B)
+    shape = (ROWS, STEP)
+    num_q = T // BLOCK
+
+    def kernel(refs, outputs, buffers, barriers):
+        q_ref, k_ref, v_ref, do_ref, lse_ref, delta_ref, bounds_ref, *segment_refs = refs
+        q_smem, do_smem, k_smem, v_smem, lse_smem, delta_smem, scratch, q_seg_smem, kv_seg_smem = buffers
+        q_ready, ready, free = barriers
+        head, batch = lax.axis_index("heads"), lax.axis_index("batch")
+        tile = num_q - 1 - lax.axis_index("q_tiles")
+        warpgroup = lax.axis_index("wg")
+        first, full_first, full_end, end = (bounds_ref[batch, tile, i] for i in range(4))
+
+        @pl.when(warpgroup < WARPGROUPS)
+        def _compute():
+            plgpu.set_max_registers(COMPUTE_REGISTERS, action="increase")
+            start = tile * BLOCK + warpgroup * ROWS
+            rows, loaded = pl.ds(start, ROWS), q_ready.at[warpgroup]
+            q_rows, do_rows = q_smem.at[warpgroup], do_smem.at[warpgroup]
+            plgpu.copy_gmem_to_smem(q_ref.at[batch, rows, head], q_rows, loaded)
+            plgpu.copy_gmem_to_smem(do_ref.at[batch, rows, head], do_rows, loaded)
+            plgpu.copy_gmem_to_smem(lse_ref.at[batch, head, rows], lse_smem.at[warpgroup], loaded)
+            plgpu.copy_gmem_to_smem(delta_ref.at[batch, head, rows], delta_smem.at[warpgroup], loaded)
+            if packed:
+                plgpu.copy_gmem_to_smem(segment_refs[0].at[batch, rows], q_seg_smem.at[warpgroup], loaded)
+            plgpu.barrier_wait(loaded)
+            per_row = plgpu.Layout.WGMMA.reduce(1)
+            lse_row = plgpu.load(lse_smem.at[warpgroup], layout=per_row)
+            delta_row = plgpu.load(delta_smem.at[warpgroup], layout=per_row)
+            q_seg = plgpu.load(q_seg_smem.at[warpgroup], layout=per_row) if packed else None
+            ds_smem = scratch.at[warpgroup] if through_smem else None
+
+            def accumulate(dq_acc):
+                def step(i, _):
+                    slot = rem(i - first, STAGES)
+                    plgpu.barrier_wait(ready.at[slot])
+                    s = product(shape, q_rows, k_smem.at[slot].transpose((1, 0))) * (scale * LOG2E)
+
+                    def mask(s):
+                        q_index, kv_index = iotas(shape)
+                        below = q_index + start >= kv_index + i * STEP
+                        per_key = plgpu.Layout.WGMMA.reduce(0)
+                        kv_seg = plgpu.load(kv_seg_smem.at[slot], layout=per_key) if packed else None
+                        return masked_scores(s, below if causal else None, q_seg, kv_seg, 0)
+
+                    s = lax.cond((i < full_first) | (i >= full_end), mask, lambda s: s, s)
+                    p = jnp.exp2(s - lax.broadcast_in_dim(lse_row, shape, [0]))
+                    dp = product(shape, do_rows, v_smem.at[slot].transpose((1, 0)))
+                    ds = p * (dp - lax.broadcast_in_dim(delta_row, shape, [0]))
+                    plgpu.wgmma(dq_acc, left_operand(ds.astype(q.dtype), ds_smem), k_smem.at[slot])
+                    plgpu.wgmma_wait(0)
+                    plgpu.barrier_arrive(free.at[slot])
+
+                lax.fori_loop(first, end, step, None)
+                return dq_acc[...]
+
+            dq = pl.run_scoped(accumulate, plgpu.WGMMAAccumulatorRef((ROWS, H), jnp.float32))
+            q_rows[...] = (dq * scale).astype(q.dtype)
+            plgpu.commit_smem()
+            plgpu.copy_smem_to_gmem(q_rows, outputs[0].at[batch, rows, head])
+            plgpu.wait_smem_to_gmem(0)
+
+        @pl.when(warpgroup == WARPGROUPS)
+        def _copy():
+            plgpu.set_max_registers(COPY_REGISTERS, action="decrease")
+            kv_head = lax.div(head, jnp.int32(N // K))
+
+            def load(i, _):
+                slot = rem(i - first, STAGES)
+                pl.when(i - first >= STAGES)(lambda: plgpu.barrier_wait(free.at[slot]))
+                rows = pl.ds(i * STEP, STEP)
+                plgpu.copy_gmem_to_smem(k_ref.at[batch, rows, kv_head], k_smem.at[slot], ready.at[slot])
+                plgpu.copy_gmem_to_smem(v_ref.at[batch, rows, kv_head], v_smem.at[slot], ready.at[slot])
+                if packed:
+                    plgpu.copy_gmem_to_smem(segment_refs[1].at[batch, rows], kv_seg_smem.at[slot], ready.at[slot])
+
+            lax.fori_loop(first, end, load, None)
+
+    fixed, moving = (WARPGROUPS, ROWS), (STAGES, STEP)
+    buffers = (
+        smem((*fixed, H)),
+        smem((*fixed, H)),
+        smem((*moving, H)),
+        smem((*moving, H)),
+        smem(fixed, jnp.float32),
+        smem(fixed, jnp.float32),
+        smem((WARPGROUPS, *shape)) if through_smem else None,
+        smem(fixed, jnp.int32) if packed else None,
+        smem(moving, jnp.int32) if packed else None,
+    )
+    barriers = (
+        plgpu.Barrier(num_arrivals=4 + packed, num_barriers=WARPGROUPS),
+        plgpu.Barrier(num_arrivals=2 + packed, num_barriers=STAGES),
+        plgpu.Barrier(num_arrivals=WARPGROUPS, num_barriers=STAGES),
+    )
+    out = jax.ShapeDtypeStruct(q.shape, q.dtype)
+    run = _kernel(kernel, [out], buffers, barriers, (N, num_q, B), ("heads", "q_tiles", "batch"))
+    return run(q, k, v, d_out, lse2, delta, bounds, *((q_segments, kv_segments) if packed else ()))[0]
+
+
+def _kernel(kernel, out_type, buffers, barriers, grid, grid_names):
+    """kernel(refs, outputs, buffers, barriers) on two computing warpgroups and a copying one per block of the grid."""
+
+    def entry(*refs):
+        inputs, outputs = refs[: -len(out_type)], refs[-len(out_type) :]
+        pl.run_scoped(lambda *scoped: kernel(inputs, outputs, *scoped), buffers, barriers, collective_axes="wg")
+
+    return plgpu.kernel(
+        entry,
+        out_type=out_type,
+        grid=grid,
+        grid_names=grid_names,
+        num_threads=WARPGROUPS + 1,
+        thread_name="wg",
+        compiler_params=plgpu.CompilerParams(approx_math=True),
+    )

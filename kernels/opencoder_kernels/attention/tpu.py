@@ -1,0 +1,130 @@
+"""Attention on TPU: the splash kernels that JAX ships, with this package's masks, padding and log-sum-exp gradient.
+
+A thin use and no kernel of our own: splash attention has grouped heads, segment ids, causal blocks left out and any head
+dim (lanes are padded to 128 in registers, not in memory), and is what MaxText trains with. What it does not do is leave
+out blocks because of segment ids: packed documents are masked, not skipped. Its own gradient has no log-sum-exp
+cotangent, so its two backward kernels are called here with d out . out - d lse in the place of d out . out.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+from opencoder_kernels.attention.mosaic_gpu import padded
+from opencoder_kernels.dispatch import device_kind, platform
+from opencoder_kernels.interpret import is_interpreted
+
+# Queries and keys to a block, largest first; every one divides the padded lengths or the next is taken.
+BLOCKS = (1024, 512, 256, 128)
+# Below this a log-sum-exp is that of a row without any visible key.
+BLIND = -1e20
+
+
+def refuses_device() -> str | None:
+    """Why this device cannot run a Pallas TPU kernel, or None."""
+    if platform() != "tpu" and not is_interpreted():
+        return f"it needs a TPU; the device is {device_kind()!r}; use 'xla'"
+    return None
+
+
+def refuses(q, k, v, *, q_positions, kv_positions, causal, **_) -> str | None:
+    if q.dtype not in (jnp.bfloat16, jnp.float32):
+        return f"q, k, v are {q.dtype}; it takes bfloat16 and float32; cast them, or use 'xla'"
+    if q_positions is not None or kv_positions is not None:
+        return "q_positions and kv_positions are given; it counts from 0; use 'xla'"
+    if causal and q.shape[1] != k.shape[1]:
+        return f"causal with {q.shape[1]} queries and {k.shape[1]} keys; it wants as many of each; use 'xla'"
+    return refuses_device()
+
+
+def attention(q, k, v, *, q_segment_ids, kv_segment_ids, q_positions, kv_positions, causal, scale):
+    """See `opencoder_kernels.attention`."""
+    del q_positions, kv_positions
+    T = q.shape[1]
+    q, k, v, q_segment_ids, kv_segment_ids = padded(q, k, v, q_segment_ids, kv_segment_ids, causal)
+    out, lse = _attention(q, k, v, q_segment_ids, kv_segment_ids, causal, scale)
+    return out[:, :T], lse[:, :T]
+
+
+def _kernel(N: int, T: int, S: int, causal: bool):
+    block_q, block_kv = (next(b for b in BLOCKS if n % b == 0) for n in (T, S))
+    mask = masks.MultiHeadMask([masks.CausalMask((T, S)) if causal else masks.FullMask((T, S))] * N)
+    sizes = splash.BlockSizes(
+        block_q=block_q, block_kv=block_kv, block_kv_compute=block_kv, block_q_dkv=block_q, block_kv_dkv=block_kv,
+        block_kv_dkv_compute=block_kv, block_q_dq=block_q, block_kv_dq=block_kv,
+    )  # fmt: skip
+    return splash.make_splash_mha(mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, save_residuals=True)
+
+
+def _segments(q_segments, kv_segments):
+    return None if q_segments is None else splash.SegmentIds(q_segments, kv_segments)
+
+
+def _each_row(f, *args):
+    """f over the batch; the interpreter runs no batched kernel, so there in a loop."""
+    if is_interpreted():
+        return jax.lax.map(lambda row: f(*row), args)
+    return jax.vmap(f)(*args)
+
+
+def _heads_first(x):
+    return x.swapaxes(1, 2)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _attention(q, k, v, q_segments, kv_segments, causal, scale):
+    kernel = _kernel(q.shape[2], q.shape[1], k.shape[1], causal)
+    q = (q * scale).astype(q.dtype)
+    out, (lse,) = _each_row(kernel, *map(_heads_first, (q, k, v)), _segments(q_segments, kv_segments))
+    out, lse = _heads_first(out), _heads_first(lse)
+    return jnp.where((lse > BLIND)[..., None], out, 0), lse
+
+
+def _forward(q, k, v, q_segments, kv_segments, causal, scale):
+    out, lse = _attention(q, k, v, q_segments, kv_segments, causal, scale)
+    return (out, lse), (q, k, v, q_segments, kv_segments, out, lse)
+
+
+def _backward(causal, scale, saved, cotangents):
+    q, k, v, q_segments, kv_segments, out, lse = saved
+    d_out, d_lse = cotangents
+    seen = lse > BLIND
+    d_out = jnp.where(seen[..., None], d_out, 0)
+    delta = jnp.where(seen, (out.astype(jnp.float32) * d_out.astype(jnp.float32)).sum(-1) - d_lse, 0)
+    kernel = _kernel(q.shape[2], q.shape[1], k.shape[1], causal)
+    sizes = kernel.kwargs["block_sizes"]
+    assert kernel.dq_mask_info is not None
+    assert kernel.dkv_mask_info is not None
+    dq_mask, dkv_mask = kernel.dq_mask_info, kernel.dkv_mask_info
+    common = {
+        name: kernel.kwargs[name]
+        for name in ("is_mqa", "mask_value", "attn_logits_soft_cap", "mask_function", "interpret")
+    } | {"q_layout": sizes.q_layout, "k_layout": sizes.k_layout, "v_layout": sizes.v_layout}
+
+    def one(q, k, v, segments, lse, d_out, delta):
+        args = (q, k, v, segments, None, lse, d_out, delta)
+        _, dk, dv = splash._splash_attention_bwd_dkv(
+            *args, bq=sizes.block_q_dkv, bkv=sizes.block_kv_dkv, bkv_compute=sizes.block_kv_dkv_compute,
+            mask_info=dkv_mask, use_fused_bwd_kernel=False, **common,
+        )  # fmt: skip
+        dq = splash._splash_attention_bwd_dq(
+            *args, bq=sizes.block_q_dq, bkv=sizes.block_kv_dq, mask_info=dq_mask, **common
+        )
+        return dq, dk, dv
+
+    scaled = (q * scale).astype(q.dtype)
+    dq, dk, dv = _each_row(
+        one,
+        *map(_heads_first, (scaled, k, v)),
+        _segments(q_segments, kv_segments),
+        *map(_heads_first, (lse, d_out, delta)),
+    )
+    return (_heads_first(dq) * scale).astype(q.dtype), *map(_heads_first, (dk, dv)), None, None
+
+
+_attention.defvjp(_forward, _backward)

@@ -1,0 +1,37 @@
+"""What the kernels for Hopper GPUs share: the device check and the layout of matrices in shared memory."""
+
+from __future__ import annotations
+
+from jax import lax
+from jax import numpy as jnp
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+from opencoder_kernels.dispatch import device_kind, platform
+
+HOPPER = ("H100", "H200", "H800", "H20", "GH200")
+ROWS = 64  # rows of a warpgroup's matrix product
+WARPGROUPS = 2  # computing ones, beside one that copies
+
+
+def refuses_device() -> str | None:
+    """Why this device cannot run a Mosaic GPU kernel of this project, or None."""
+    if platform() != "gpu" or not any(name in device_kind() for name in HOPPER):
+        return f"it needs a Hopper GPU (H100, H200, H800, H20, GH200); the device is {device_kind()!r}; use 'xla'"
+    return None
+
+
+def layout(width: int):
+    """Tiling and swizzle of bf16 rows of `width` values in shared memory: the widest swizzle that divides a row."""
+    swizzle = next(s for s in (128, 64, 32) if (2 * width) % s == 0)
+    # Both classes leave an abstract method to their base; JAX itself makes them so.
+    tiling = plgpu.TilingTransform((8, swizzle // 2))  # pyright: ignore[reportAbstractUsage]
+    return tiling, plgpu.SwizzleTransform(swizzle)  # pyright: ignore[reportAbstractUsage]
+
+
+def smem(shape, dtype=jnp.bfloat16):
+    """Shared memory; matrices of bf16 are tiled and swizzled for wgmma, fp32 and int32 vectors are plain."""
+    return plgpu.SMEM(shape, dtype, transforms=layout(shape[-1]) if dtype == jnp.bfloat16 else ())
+
+
+def rem(x, n: int):
+    return lax.rem(x, jnp.int32(n))

@@ -1,0 +1,52 @@
+"""Runs the GPU and TPU kernels on a CPU, in the interpreters that come with Pallas."""
+
+from __future__ import annotations
+
+import contextlib
+from contextvars import ContextVar
+
+import jax
+from jax.sharding import AbstractDevice, AbstractMesh
+
+_interpreted: ContextVar[bool] = ContextVar("interpreted", default=False)
+
+
+def is_interpreted() -> bool:
+    """Whether kernels traced now are for an interpreter: some constructs have a form that it can run."""
+    return _interpreted.get()
+
+
+@contextlib.contextmanager
+def gpu(detect_races: bool = True):
+    """Within it, Mosaic GPU kernels run in the interpreter, as on an H100 with every memory poisoned at first.
+
+    With detect_races, accesses of shared or global memory that no barrier orders raise an error.
+    """
+    from jax.experimental.pallas import mosaic_gpu as plgpu
+
+    device = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
+    mesh = AbstractMesh((), (), abstract_device=device)
+    flag = _interpreted.set(True)
+    try:
+        with (
+            jax.sharding.use_abstract_mesh(mesh),
+            plgpu.force_gpu_interpret_mode(plgpu.InterpretGPUParams(detect_races=detect_races)),
+        ):
+            yield
+    finally:
+        _interpreted.reset(flag)
+
+
+@contextlib.contextmanager
+def tpu(detect_races: bool = True):
+    """Within it, Pallas TPU kernels run in the TPU interpreter, memory starting as NaN."""
+    from jax.experimental.pallas import tpu as pltpu
+
+    flag = _interpreted.set(True)
+    try:
+        with pltpu.force_tpu_interpret_mode(
+            pltpu.InterpretParams(detect_races=detect_races, uninitialized_memory="nan")
+        ):
+            yield
+    finally:
+        _interpreted.reset(flag)

@@ -1,0 +1,1 @@
+"""Trainer of opencoder_jax: model, sharding, optimizer, input, training, checkpoints, release."""

@@ -1,0 +1,278 @@
+"""Checkpoints of a run: state, position in the data, configuration, versions. Orbax, asynchronous.
+
+`RUN/checkpoints/STEP/` holds `state` (Orbax arrays), `run` (JSON, see `run_record`) and `checksums.json`. Orbax writes
+under another name and renames; the checksums are written just before, so that a folder with its final name is complete.
+Array files carry no checksum of their own that a reader checks: without ours a flipped bit would be trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import xxhash
+from jax.experimental import multihost_utils
+
+from opencoder_jax import model as lm
+from opencoder_jax.config import CheckpointConfig, ModelConfig, RunConfig
+from opencoder_jax.overrides import from_dict, to_json
+
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+CHECKSUMS = "checksums.json"
+_UNFINISHED = ".orbax-checkpoint-tmp"
+_READ_BYTES = 8 << 20
+
+
+class Checkpoints:
+    """Saves and restores the states of one run.
+
+    Steps that `keep_every` divides are permanent; besides them the newest `max_rolling` of all stay. The processes of a run
+    share the folder. Raises (save, check, wait): ValueError in one line when writing failed, the unfinished folder removed.
+    """
+
+    def __init__(self, run_dir: str | Path, config: CheckpointConfig):
+        self.folder = Path(run_dir).absolute() / "checkpoints"
+        self._verify = config.verify
+        self._saving = -1
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=config.max_rolling,
+            keep_period=config.keep_every or None,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
+        )
+        self._manager = self._guard(
+            lambda: ocp.CheckpointManager(self.folder, options=options, item_names=("state", "run"))
+        )
+
+    def save(self, step: int, state: Any, record: dict[str, Any]) -> None:
+        """Starts writing `state`, and `record` (JSON), as step `step`; returns once the arrays are copied off the device."""
+        if step in self._manager.all_steps():
+            return
+        self.wait()  # for the save before this one
+        self._saving = step
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(record))
+        self._guard(lambda: self._manager.save(step, args=items, force=True))
+
+    def check(self) -> None:
+        """Raises when the save in the background has failed."""
+        self._guard(self._manager.check_for_errors)
+
+    def wait(self) -> None:
+        """Until everything saved is on disk."""
+        self._guard(self._manager.wait_until_finished)
+
+    def close(self) -> None:
+        self._guard(self._manager.close)
+
+    def restore(self, abstract_state: Any) -> tuple[Any, dict[str, Any], list[str]]:
+        """The newest sound checkpoint, laid out as `abstract_state` says (any mesh, any number of processes).
+
+        Returns: state (None when there is none), record, and a line for each newer one that is half-written (removed)
+        or damaged (renamed to damaged-STEP).
+        Raises: ValueError when all are damaged or the checkpoint is of another architecture.
+        """
+        step, complaints = _agree(lambda: newest_sound(self.folder, self._verify, tidy=True))
+        self._manager.reload()
+        if step is None:
+            return None, {}, complaints
+        return *load_state(self.folder / str(step), abstract_state), complaints
+
+    def _write_checksums(self) -> None:
+        """In the thread of the save, when all files are written and the folder has not got its name yet."""
+        if jax.process_index():
+            return
+        write_checksums(next(self.folder.glob(f"{self._saving}{_UNFINISHED}*")))
+
+    def _guard(self, work: Callable[[], Any]) -> Any:
+        try:
+            return work()
+        except (OSError, ValueError, RuntimeError) as error:
+            if jax.process_index() == 0:
+                for left in self.folder.glob(f"*{_UNFINISHED}*"):
+                    shutil.rmtree(left, ignore_errors=True)
+            raise ValueError(_explain(self.folder, error)) from error
+
+
+def write_checksums(folder: Path) -> None:
+    """The last file of a checkpoint folder."""
+    # Not the files beside state and run: Orbax writes the time of the commit into them later.
+    files = (p for part in ("state", "run") for p in (folder / part).rglob("*") if p.is_file())
+    names = sorted(str(p.relative_to(folder)) for p in files)
+    with ThreadPoolExecutor() as pool:
+        sums = dict(zip(names, pool.map(lambda name: _checksum(folder / name), names), strict=True))
+    (folder / CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n")
+
+
+def newest_sound(folder: Path, verify: str = "full", *, tidy: bool = False) -> tuple[int | None, list[str]]:
+    """Step of the newest checkpoint whose files are what was written, and a line for each newer one that is not.
+
+    verify: "full" reads every byte, "size" compares lengths. tidy: unfinished folders are removed, damaged ones renamed.
+    Raises: ValueError when there are checkpoints and all are damaged.
+    """
+    complaints = []
+    unfinished = list(folder.glob(f"*{_UNFINISHED}*"))
+    for left in unfinished:
+        complaints.append(f"{left}: half-written when the run was stopped" + (", removed" if tidy else ""))
+        if tidy:
+            shutil.rmtree(left)
+    damaged = []
+    for step in sorted((int(p.name) for p in folder.glob("*") if p.name.isdigit()), reverse=True):
+        reason = damage(folder / str(step), verify)
+        if reason is None:
+            for bad in damaged if tidy else []:
+                target = folder / f"damaged-{bad}"
+                shutil.rmtree(target, ignore_errors=True)
+                (folder / str(bad)).rename(target)
+            return step, complaints
+        damaged.append(step)
+        complaints.append(reason)
+    if damaged:
+        raise ValueError(f"{'; '.join(complaints)}: no sound checkpoint is left; remove {folder} to start again")
+    return None, complaints
+
+
+def damage(folder: Path, verify: str = "full") -> str | None:
+    """What is wrong with a checkpoint, naming the file; None when nothing is."""
+    try:
+        sums = json.loads((folder / CHECKSUMS).read_text())
+    except (OSError, ValueError) as error:
+        return f"{folder / CHECKSUMS}: {getattr(error, 'strerror', None) or 'damaged'}"
+
+    def compare(item: tuple[str, list]) -> str | None:
+        path, (size, digest) = folder / item[0], item[1]
+        if not path.is_file():
+            return f"{path}: missing"
+        if path.stat().st_size != size:
+            return f"{path}: {path.stat().st_size} bytes where {size} were written"
+        if verify == "full" and _checksum(path)[1] != digest:
+            return f"{path}: damaged (checksum)"
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        return next((reason for reason in pool.map(compare, sums.items()) if reason), None)
+
+
+def run_record(
+    config: RunConfig, step: int, fingerprint: dict[str, str], compiler_options: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """What stands beside the arrays: enough to refuse a wrong resume and to rebuild the model.
+
+    The random state is the seed: weights are drawn at step 0 only, and the order of the data is a function of
+    (seed, step).
+    """
+    return {
+        "step": step,
+        "data": fingerprint | {"position": step * config.data.global_batch_size},
+        "random": {"seed": config.seed},
+        "config": json.loads(to_json(config)),
+        "versions": {name: version(name) for name in PACKAGES},
+        "compiler_options": compiler_options or {},
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+    }
+
+
+def read_record(checkpoint: Path) -> dict[str, Any]:
+    """The record of one checkpoint folder. Raises: ValueError naming the file."""
+    try:
+        return json.loads((checkpoint / "run" / "metadata").read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{checkpoint}/run/metadata: cannot be read ({error}); not a checkpoint of this trainer"
+        ) from None
+
+
+def load_state(checkpoint: Path, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
+    """(state, record) of one checkpoint folder. Raises: ValueError for another architecture."""
+    record = read_record(checkpoint)
+    saved = ModelConfig(**record["config"]["model"])
+    here = jax.tree.map(lambda x: x.shape, abstract_state["params"])
+    if here != jax.tree.map(lambda x: x.shape, lm.abstract_params(saved)):
+        fields = {
+            k: v for k, v in record["config"]["model"].items() if k.startswith(("num_", "vocab")) or k.endswith("_dim")
+        }
+        shape = ", ".join(f"model.{k}={v}" for k, v in fields.items())
+        raise ValueError(
+            f"{checkpoint}: another architecture ({shape}); use its config, or another run_dir or init_from"
+        )
+    with ocp.StandardCheckpointer() as reader:
+        return reader.restore(checkpoint / "state", abstract_state), record
+
+
+def load_params(path: str | Path) -> tuple[dict[str, Any], RunConfig, dict[str, Any]]:
+    """Parameters (numpy, on the host), configuration and record of a run folder or of one of its checkpoints.
+
+    Reads the parameters alone, a third of the state. Raises: ValueError when there is nothing sound to read there.
+    """
+    checkpoint = resolve(path)
+    record = read_record(checkpoint)
+    config = from_dict(record["config"])
+    shapes = {"params": lm.abstract_params(config.model)}
+    kinds = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray, dtype=x.dtype), shapes)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        args = ocp.args.PyTreeRestore(item=shapes, restore_args=kinds, partial_restore=True)
+        return reader.restore(checkpoint / "state", args=args)["params"], config, record
+
+
+def resolve(path: str | Path) -> Path:
+    """Checkpoint folder of `RUN` (its newest sound one), `RUN/checkpoints` or `RUN/checkpoints/STEP`.
+
+    Raises: ValueError when there is none, or the one named is damaged.
+    """
+    path = Path(path).absolute()
+    if path.name.isdigit() and (path / "run").is_dir():
+        if reason := damage(path):
+            raise ValueError(f"{reason}: choose another checkpoint in {path.parent}")
+        return path
+    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    step, _ = newest_sound(folder)
+    if step is None:
+        raise ValueError(f"{path}: no checkpoint there; give a run folder (runs/NAME) or RUN/checkpoints/STEP")
+    return folder / str(step)
+
+
+def _agree(choose: Callable[[], tuple[int | None, list[str]]]) -> tuple[int | None, list[str]]:
+    """Process 0 chooses for all; its errors are everyone's."""
+    if jax.process_count() == 1:
+        return choose()
+    step, complaints, error = None, [], None
+    if jax.process_index() == 0:
+        try:
+            step, complaints = choose()
+        except ValueError as failure:
+            error = failure
+    code = -2 if error else -1 if step is None else step
+    code = int(multihost_utils.broadcast_one_to_all(np.int32(code)))
+    if code == -2:
+        raise error or ValueError("no sound checkpoint is left (process 0 says more)")
+    return (None if code == -1 else code), complaints
+
+
+def _checksum(path: Path) -> list:
+    """[size in bytes, xxh3-64 in hex]."""
+    digest, size = xxhash.xxh3_64(), 0
+    with path.open("rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+            size += len(block)
+    return [size, digest.hexdigest()]
+
+
+def _explain(folder: Path, error: Exception) -> str:
+    text = str(error)
+    if any(sign in text for sign in ("No space left", "os_error_code='28'", "ENOSPC", "Disk quota")):
+        free = shutil.disk_usage(folder).free / 2**30 if folder.exists() else 0
+        return f"{folder}: disk full while saving ({free:.1f} GiB free); make room or lower checkpoint.max_rolling, then resume"
+    if any(sign in text for sign in ("File too large", "os_error_code='27'", "EFBIG")):
+        return f"{folder}: saving failed: File too large for the operating system's limit (ulimit -f); raise it, then resume"
+    if isinstance(error, PermissionError):
+        return f"{folder}: not writable; give another run_dir"
+    first = (text.strip().splitlines() or [type(error).__name__])[0]
+    return f"{folder}: saving failed: {first[:300]}"

@@ -1,0 +1,159 @@
+"""Finds a configuration by name and applies typed overrides such as `--mesh.fsdp=8` to it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.util
+import json
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from opencoder_jax.config import RunConfig, SourceConfig
+
+_HERE = Path(__file__).parent
+_CONFIG_FOLDERS = (_HERE.parent / "configs", _HERE / "_configs")  # a checkout; an installed wheel
+
+
+def parse(arguments: Sequence[str]) -> RunConfig:
+    """`--config=NAME [--field=value ...] [--flag]` -> the resolved configuration.
+
+    Raises: ValueError in one line: no or unknown config, unknown field (names the nearest), value of another type.
+    """
+    values = split(arguments)
+    name = values.pop("config", None)
+    if not name:
+        raise ValueError(f"no --config=NAME given; there are: {', '.join(config_names())}")
+    return apply(load(name), values)
+
+
+def split(arguments: Iterable[str]) -> dict[str, str | None]:
+    """`--name=text` and `--flag` (None) by name. Raises: ValueError for anything else, and for a name given twice."""
+    values: dict[str, str | None] = {}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not argument.startswith("--"):
+            raise ValueError(f"argument {argument!r}: write --field=value, for example --mesh.fsdp=8")
+        if name[2:] in values:
+            raise ValueError(f"{name} is given twice")
+        values[name[2:]] = value if equals else None
+    return values
+
+
+def config_names() -> list[str]:
+    folder = next((f for f in _CONFIG_FOLDERS if f.is_dir()), None)
+    return sorted(p.stem for p in folder.glob("*.py") if p.stem != "__init__") if folder else []
+
+
+def load(name: str) -> RunConfig:
+    """The configuration of `configs/NAME.py`, or of a Python file given by its path.
+
+    Raises: ValueError when there is none.
+    """
+    candidates = [Path(name)] if name.endswith(".py") else [folder / f"{name}.py" for folder in _CONFIG_FOLDERS]
+    path = next((p for p in candidates if p.is_file()), None)
+    if path is None:
+        near = difflib.get_close_matches(name, config_names(), 1, 0.4)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"--config={name}: no such configuration; {hint}there are: {', '.join(config_names())}")
+    module_spec = importlib.util.spec_from_file_location(f"opencoder_config_{path.stem}", path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return module.config()
+
+
+def apply(config: RunConfig, values: Mapping[str, str | None]) -> RunConfig:
+    """Sets dotted fields from their text (None: a flag given by its name alone). Raises: ValueError as `parse` does."""
+    known = dict(leaves(config))
+    names = list(known)
+    for name, text in values.items():
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1, 0.4) or [
+                n for n in names if n.endswith(name.split(".")[-1])
+            ]
+            hint = f"; did you mean --{near[0]}?" if near else f"; fields: {', '.join(names)}"
+            raise ValueError(f"--{name}: no such field{hint}")
+        if text is None and not isinstance(known[name], bool):
+            raise ValueError(f"--{name}: needs a value, --{name}=...")
+        config = _set(config, name.split("."), name, "true" if text is None else text)
+    return config
+
+
+def changes(old: RunConfig, new: RunConfig) -> list[str]:
+    """ "field: old -> new" for every field that differs."""
+    before = dict(leaves(old))
+    return [f"{name}: {before[name]} -> {value}" for name, value in leaves(new) if before[name] != value]
+
+
+def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and value of every field that is not itself a configuration."""
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{f.name}.")
+        else:
+            yield f"{prefix}{f.name}", value
+
+
+def to_json(config: RunConfig) -> str:
+    return json.dumps(dataclasses.asdict(config), indent=1) + "\n"
+
+
+def from_json(text: str) -> RunConfig:
+    """The inverse of `to_json`; fields that a newer version added take their defaults."""
+    return from_dict(json.loads(text))
+
+
+def from_dict(fields: dict[str, Any]) -> RunConfig:
+    return _build(RunConfig, fields)
+
+
+def _build(kind: Any, value: Any) -> Any:
+    if not dataclasses.is_dataclass(kind):
+        is_sources = kind == tuple[SourceConfig, ...]
+        return tuple(SourceConfig(**item) for item in value) if is_sources else value
+    hints = typing.get_type_hints(kind)
+    return typing.cast(Any, kind)(**{k: _build(hints[k], v) for k, v in value.items() if k in hints})
+
+
+def _set(config: Any, path: list[str], name: str, text: str) -> Any:
+    head, *rest = path
+    if rest:
+        return dataclasses.replace(config, **{head: _set(getattr(config, head), rest, name, text)})
+    kind = typing.get_type_hints(type(config))[head]
+    return dataclasses.replace(config, **{head: _convert(kind, name, text)})
+
+
+def _convert(kind: Any, name: str, text: str) -> Any:
+    try:
+        if kind is bool:
+            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
+        if kind is int:
+            return int(text.replace("_", ""))
+        if kind is float:
+            return float(text)
+        if kind == tuple[SourceConfig, ...]:
+            return tuple(_source(item) for item in text.split(",") if item)
+        assert kind is str, kind
+        return text
+    except (ValueError, KeyError):
+        label = (
+            "true or false"
+            if kind is bool
+            else "PATH:WEIGHT,PATH:WEIGHT"
+            if kind not in (int, float)
+            else kind.__name__
+        )
+        raise ValueError(f"--{name}={text}: not {'an' if kind is int else 'a'} {label}") from None
+
+
+def _source(item: str) -> SourceConfig:
+    path, colon, weight = item.rpartition(":")
+    try:
+        return SourceConfig(path, float(weight)) if colon and path else SourceConfig(item)
+    except ValueError:
+        return SourceConfig(item)

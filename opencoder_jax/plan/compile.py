@@ -1,0 +1,131 @@
+"""Compiles the training step for an absent machine and reads memory and program out of the result."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from dataclasses import dataclass
+
+from opencoder_jax.config import RunConfig
+from opencoder_jax.plan import topology as machines
+from opencoder_jax.plan.topology import Topology
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device while a step runs."""
+
+    params: int
+    optimizer: int
+    batch: int
+    activations: int  # kept by the forward pass for the backward pass; by arithmetic, from the remat policy
+    temporaries: int  # everything else the step allocates: gradients, gathered weights, workspaces
+    peak: int  # arguments + results that reuse no argument + all temporaries
+    limit: int
+
+    @property
+    def fits(self) -> bool:
+        return self.peak <= self.limit
+
+
+@dataclass(frozen=True)
+class Compiled:
+    memory: Memory
+    hlo: str  # optimised and scheduled
+    mesh_shape: dict[str, int]
+    lower_seconds: float
+    compile_seconds: float
+
+
+class OutOfMemory(Exception):
+    """The device's compiler found no way to fit the step (TPU; the GPU compiler does not look)."""
+
+    def __init__(self, needed: int | None, message: str):
+        super().__init__(message)
+        self.needed = needed
+
+
+def compile_step(config: RunConfig, topology: Topology, compiler: str) -> Compiled:
+    """Lowers and compiles the step that training runs, on `topology`.
+
+    Raises: ValueError when mesh, model and batch do not fit; OutOfMemory when the compiler gives up.
+    """
+    import jax
+
+    from opencoder_jax import sharding
+    from opencoder_jax.step import make_train_step
+    from opencoder_jax.xla_flags import compiler_options
+
+    mesh = sharding.make_mesh(config.mesh, machines.devices(topology, compiler))
+    with jax.set_mesh(mesh):
+        built = make_train_step(config, mesh)
+        start = time.monotonic()
+        lowered = built.step.lower(built.abstract_state, built.abstract_batch)
+        lowered_at = time.monotonic()
+        platform = "cpu" if compiler == "cpu" else topology.spec.platform
+        try:
+            compiled = lowered.compile(compiler_options=compiler_options(platform, config.xla_flags))
+        except jax.errors.JaxRuntimeError as error:
+            raise _refused(error) from error
+    done = time.monotonic()
+    stats = compiled.memory_analysis()
+    state = built.abstract_state
+    sizes = {
+        "params": shard_bytes(state["params"]),
+        "optimizer": shard_bytes(state["opt_state"]),
+        "batch": shard_bytes(built.abstract_batch),
+    }
+    shape = dict(zip(mesh.axis_names, mesh.devices.shape, strict=True))
+    activations = min(activation_bytes(config, shape), stats.temp_size_in_bytes)
+    fresh = stats.output_size_in_bytes - stats.alias_size_in_bytes
+    memory = Memory(
+        **sizes,
+        activations=activations,
+        temporaries=stats.temp_size_in_bytes - activations,
+        peak=stats.argument_size_in_bytes + fresh + stats.temp_size_in_bytes,
+        limit=topology.memory_limit,
+    )
+    return Compiled(memory, compiled.as_text(), shape, lowered_at - start, done - lowered_at)
+
+
+def _refused(error: Exception) -> Exception:
+    text = str(error)
+    if "RESOURCE_EXHAUSTED" not in text and "out of memory" not in text.lower():
+        return error
+    used = re.search(r"Used ([\d.]+)([GM]) of ([\d.]+)([GM])", text)
+    unit = {"G": 2**30, "M": 2**20}
+    needed = int(float(used.group(1)) * unit[used.group(2)]) if used else None
+    return OutOfMemory(needed, text.splitlines()[0])
+
+
+def shard_bytes(tree) -> int:
+    """Bytes of a tree of sharded abstract arrays on one device."""
+    import jax
+
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def activation_bytes(config: RunConfig, mesh_shape: dict[str, int]) -> int:
+    """Bytes per device that the forward pass keeps for the backward pass, from shapes and remat policy alone.
+
+    Per layer and token: the layer's input (all policies); attention's result and the residual after it (minimal,
+    offload: there in host memory); q, k, v and the gated product (dots). Without remat XLA keeps what it likes: counted
+    as dots and the two normed inputs, gate and up.
+    """
+    import jax.numpy as jnp
+
+    m = config.model
+    width = jnp.dtype(m.compute_dtype).itemsize
+    heads, groups, ffn = m.num_query_heads * m.head_dim, 2 * m.num_kv_heads * m.head_dim, m.ffn_dim
+    tensor = mesh_shape["tensor"]
+    per_token = {
+        "full": m.embed_dim,
+        "offload": m.embed_dim,
+        "minimal": 2 * m.embed_dim + heads / tensor,
+        "dots": 2 * m.embed_dim + (2 * heads + groups + ffn) / tensor,
+        "none": 4 * m.embed_dim + (2 * heads + groups + 3 * ffn) / tensor,
+    }[m.remat]
+    tokens = config.data.global_batch_size // config.grad_accum * config.data.seq_len
+    tokens_here = tokens / (mesh_shape["data"] * mesh_shape["fsdp"] * mesh_shape["context"])
+    return int(m.num_layers * per_token * width * tokens_here)

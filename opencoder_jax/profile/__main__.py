@@ -1,0 +1,90 @@
+"""`python -m opencoder_jax.profile --config=NAME [--profile.steps=2:5] [--field=value ...] [--out=DIR]`
+
+Compiles the training step on the devices at hand, runs it on synthetic batches, traces the chosen steps and prints
+where their time goes. DIR (default runs/profile/NAME) receives profile.md, the xprof trace (tensorboard --logdir DIR)
+and hlo/: the step before and after optimisation and, on request (--buffers), XLA's buffer assignment.
+
+    --trace=DIR --hlo=FILE   tables of an existing trace, for example of `train --profile.steps=10:15 --dump_hlo=true`
+
+Exit codes: 0, or 2 with one line that says what to change.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+EXIT_REFUSED = 2
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        return run(arguments)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+
+
+def run(arguments: list[str]) -> int:
+    if "--help" in arguments:
+        print(__doc__)
+        return 0
+    own, rest = {"trace": "", "hlo": "", "out": "", "buffers": ""}, []
+    for argument in arguments:
+        name, _, value = argument.removeprefix("--").partition("=")
+        if name in own:
+            own[name] = value or "yes"
+        else:
+            rest.append(argument)
+    if own["trace"]:
+        if not own["hlo"]:
+            raise ValueError("--trace=DIR needs --hlo=FILE, the optimised HLO of the same run (train --dump_hlo=true)")
+        print(tables(Path(own["trace"]), Path(own["hlo"])))
+        return 0
+
+    from opencoder_jax import overrides
+    from opencoder_jax.config import profile_steps, replace
+
+    config = overrides.parse(rest)
+    out = Path(own["out"] or f"runs/profile/{config.name}")
+    if not config.profile.steps:
+        config = replace(config, profile=replace(config.profile, steps="2:5"))
+    steps = profile_steps(config)
+    if steps.start < 2:
+        raise ValueError(f"profile.steps={config.profile.steps}: begin at 2 or later; the first steps warm up")
+    if own["buffers"]:  # read when the compiler starts
+        folder = out / "hlo" / "xla"
+        flags = f"--xla_dump_to={folder} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=.*step.*"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+
+    from opencoder_jax.measure import measure
+    from opencoder_jax.xla_flags import set_memory_fraction
+
+    set_memory_fraction()
+    done = measure(config, warmup=1, steps=steps.start - 1, traced=len(steps), trace_dir=out, hlo_dir=out / "hlo")
+    report = (
+        f"# {config.name} on {done.num_devices} x {done.device_kind}\n\n"
+        f"{done.tokens_per_second:,.0f} tokens/s, {1e3 * done.median_seconds:,.1f} ms a step, not traced"
+        + (f", MFU {done.mfu_causal:.1%} causal {done.mfu_full:.1%} full" if done.mfu_causal and done.mfu_full else "")
+        + "\n\n"
+        + tables(out, out / "hlo" / "train_step.optimized.hlo")
+    )
+    (out / "profile.md").write_text(report)
+    print(report)
+    print(f"written to {out}: profile.md, hlo/, trace (tensorboard --logdir {out})")
+    return 0
+
+
+def tables(trace_dir: Path, hlo_file: Path) -> str:
+    from opencoder_jax.plan import hlo
+    from opencoder_jax.profile import table, trace
+
+    if not hlo_file.is_file():
+        raise ValueError(f"{hlo_file}: no such file; it should hold the optimised HLO of the traced run")
+    module = hlo.parse(hlo_file.read_text())
+    return table.text(table.summarise(trace.read(trace.newest(trace_dir)), module))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

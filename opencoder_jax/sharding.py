@@ -1,0 +1,138 @@
+"""Where every dim of every array lives: the mesh, and the one table from logical axes to mesh axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from opencoder_kernels import varying
+
+if TYPE_CHECKING:
+    from opencoder_jax.config import MeshConfig, RunConfig
+
+MESH_AXES = ("data", "fsdp", "tensor", "context")
+
+# Logical axis -> mesh axes. Weights are cut over fsdp along the model dim and over tensor along heads, ffn, vocabulary;
+# activations over data and fsdp along the batch, over context along time, over tensor inside a layer.
+RULES: dict[str, str | tuple[str, ...] | None] = {
+    # weights
+    "layers": None,
+    "embed": "fsdp",
+    "norm": None,
+    "q_heads": "tensor",
+    "kv_heads": "tensor",
+    "head_dim": None,
+    "ffn": "tensor",
+    "vocab": "tensor",
+    # activations
+    "batch": ("data", "fsdp"),
+    "time": "context",
+    "hidden": None,
+}
+
+
+def spec(*logical_axes: str | None) -> P:
+    """PartitionSpec of an array whose dims have these logical axes (None: replicated)."""
+    return P(*(None if name is None else RULES[name] for name in logical_axes))
+
+
+def constrain(x, *logical_axes: str | None):
+    """Pins the layout of an activation to the rule table; nothing to do without a mesh."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, spec(*logical_axes))
+
+
+def per_shard(f: Callable[..., Any], in_axes: Sequence[tuple | None], out_axes: tuple) -> Callable[..., Any]:
+    """f on each device's part of its arguments: kernels are opaque to the partitioner. Without a mesh, f itself.
+
+    Args: in_axes: logical axes of each argument, None where the argument is None. out_axes: of the result, or a tuple
+    of such tuples.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return f
+    several = bool(out_axes) and isinstance(out_axes[0], tuple)
+    out_specs = tuple(spec(*axes) for axes in out_axes) if several else spec(*out_axes)
+    return jax.shard_map(f, in_specs=tuple(spec(*(axes or ())) for axes in in_axes), out_specs=out_specs)
+
+
+def gather(x, mesh_axis: str, axis: int):
+    """Inside `per_shard`: the whole of dim `axis`, which is cut over `mesh_axis`; its gradient is scattered again.
+
+    The part is declared different on every device that holds other tokens before it is gathered. The gradient is then
+    scattered over `mesh_axis` first and summed over the other axes as a part; the other way round, a whole matrix per
+    layer would be summed between nodes.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if x is None or mesh.empty:
+        return x
+    same = tuple(a for a in ("data", "fsdp", "context") if a not in varying.axes(x))
+    x = jax.lax.pcast(x, same, to="varying") if same else x
+    if mesh.shape[mesh_axis] == 1:
+        return x
+    return jax.lax.all_gather(x, mesh_axis, axis=axis, tiled=True)
+
+
+def mesh_shape(config: MeshConfig, num_devices: int) -> tuple[int, ...]:
+    """Axis sizes in the order of MESH_AXES, with the -1 filled in.
+
+    Raises:
+      ValueError: more than one -1, or a product that is not `num_devices`.
+    """
+    sizes = [getattr(config, name) for name in MESH_AXES]
+    known = math.prod(size for size in sizes if size != -1)
+    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+        raise ValueError(f"mesh: {dict(zip(MESH_AXES, sizes, strict=True))} needs sizes >= 1 and at most one -1")
+    if -1 in sizes and num_devices % known == 0:
+        sizes[sizes.index(-1)] = num_devices // known
+    if math.prod(sizes) != num_devices:
+        divisors = [n for n in range(1, num_devices + 1) if num_devices % n == 0]
+        raise ValueError(
+            f"mesh: {dict(zip(MESH_AXES, sizes, strict=True))} does not make {num_devices} devices; axis sizes must multiply to {num_devices}, from {divisors}"
+        )
+    return tuple(sizes)
+
+
+def make_mesh(config: MeshConfig, devices=None) -> Mesh:
+    """The mesh over all devices (or the given ones), in Auto mode: XLA fills in what is not pinned."""
+    devices = jax.devices() if devices is None else devices
+    shape = mesh_shape(config, len(devices))
+    auto = (AxisType.Auto,) * len(MESH_AXES)
+    if any(d.platform != "cpu" for d in devices):
+        return jax.make_mesh(shape, MESH_AXES, axis_types=auto, devices=devices)  # topology-aware order
+    return Mesh(np.asarray(devices).reshape(shape), MESH_AXES, axis_types=auto)
+
+
+def check_fits(config: RunConfig, mesh: Mesh) -> None:
+    """Refuses a model or batch that the mesh does not divide.
+
+    Raises:
+      ValueError: names the field, the mesh axis and the sizes that would fit.
+    """
+    size = dict(zip(mesh.axis_names, mesh.devices.shape, strict=True))
+    model, data = config.model, config.data
+
+    def divides(field: str, value: int, axes: tuple[str, ...]) -> None:
+        n = math.prod(size[a] for a in axes)
+        if value % n:
+            fit = [d for d in range(1, value + 1) if value % d == 0]
+            raise ValueError(f"{field}={value} is not divisible by mesh {' x '.join(axes)}={n}; sizes that fit: {fit}")
+
+    for field in ("num_query_heads", "num_kv_heads", "ffn_dim", "vocab_size"):
+        divides(f"model.{field}", getattr(model, field), ("tensor",))
+    divides("model.embed_dim", model.embed_dim, ("fsdp",))
+    divides("data.seq_len", data.seq_len, ("context",))
+    if data.global_batch_size % config.grad_accum:
+        raise ValueError(
+            f"data.global_batch_size={data.global_batch_size} is not divisible by grad_accum={config.grad_accum}"
+        )
+    divides("data.global_batch_size / grad_accum", data.global_batch_size // config.grad_accum, ("data", "fsdp"))
+
+
+def named(mesh: Mesh, partition_spec: P) -> NamedSharding:
+    return NamedSharding(mesh, partition_spec)

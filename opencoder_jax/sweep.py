@@ -1,0 +1,204 @@
+"""`python -m opencoder_jax.sweep --config=8b --meshes="fsdp=8;fsdp=4,tensor=2" [--steps=10] [--field=value ...]`
+
+Times the training step on one mesh after another, each in a fresh process: a mesh that fails does not end the sweep.
+Meshes are written AXIS=SIZE,... with `;` between them; axes left out have size 1, and fewer devices than there are may
+be used. Finished meshes are kept in DIR/results.jsonl and not run again.
+
+    --scaling=strong|weak   the same global batch for all (default), or the first mesh's batch per device for all
+    --steps=10 --warmup=2   timed and untimed steps
+    --out=DIR               default runs/sweep/CONFIG; receives results.jsonl, report.md, report.png, a log per mesh
+    --fake                  CPU devices made up by XLA: proves the machinery; its figures are no measurements
+
+Exit codes: 0 all meshes ran, 1 some failed (the report says which and why), 2 refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from opencoder_jax import overrides
+from opencoder_jax.config import MeshConfig, RunConfig, replace
+
+EXIT_FAILED, EXIT_REFUSED = 1, 2
+AXES = tuple(f.name for f in dataclasses.fields(MeshConfig))
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        return child(arguments[1:]) if arguments[:1] == ["--child"] else sweep(arguments)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_REFUSED
+
+
+def parse_meshes(text: str) -> list[dict[str, int]]:
+    """`fsdp=8;fsdp=4,tensor=2` -> axis sizes. Raises: ValueError naming the part that is wrong."""
+    meshes = []
+    for part in filter(None, (p.strip() for p in text.split(";"))):
+        sizes = dict.fromkeys(AXES, 1)
+        for item in part.split(","):
+            name, _, size = item.strip().partition("=")
+            if name not in AXES or not re.fullmatch(r"[1-9]\d*", size):
+                raise ValueError(f"--meshes: {item!r}: write AXIS=SIZE with an axis of {', '.join(AXES)}")
+            sizes[name] = int(size)
+        meshes.append(sizes)
+    if not meshes:
+        raise ValueError('no --meshes given, for example --meshes="fsdp=8;fsdp=4,tensor=2"')
+    return meshes
+
+
+def sweep(arguments: list[str]) -> int:
+    if "--help" in arguments:
+        print(__doc__)
+        return 0
+    own = {"meshes": "", "scaling": "strong", "steps": "10", "warmup": "2", "out": "", "fake": "", "timeout": "3600"}
+    rest = []
+    for argument in arguments:
+        name, _, value = argument.removeprefix("--").partition("=")
+        if name in own:
+            own[name] = value or "yes"
+        else:
+            rest.append(argument)
+    meshes, config = parse_meshes(own["meshes"]), overrides.parse(rest)
+    if own["scaling"] not in ("strong", "weak"):
+        raise ValueError(f"--scaling={own['scaling']}: choose strong or weak")
+    out = Path(own["out"] or f"runs/sweep/{config.name}")
+    out.mkdir(parents=True, exist_ok=True)
+    results = out / "results.jsonl"
+    known = {row["key"]: row for row in map(json.loads, results.read_text().splitlines())} if results.exists() else {}
+    rows = []
+    for mesh in meshes:
+        here = config_for(config, mesh, meshes[0], own["scaling"])
+        key = fingerprint(here, own)
+        row = known.get(key)
+        if row is None or "error" in row:
+            print(f"{mesh_name(mesh)}: running", flush=True)
+            row = {"key": key, "mesh": mesh, **run_child(here, own, out)}
+            with results.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        rows.append(row)
+        print(f"{mesh_name(mesh)}: {row.get('error') or f'{row["tokens_per_second"]:,.0f} tokens/s'}", flush=True)
+    from opencoder_jax import sweep_report
+
+    text = sweep_report.text(config.name, rows, scaling=own["scaling"], fake=bool(own["fake"]))
+    (out / "report.md").write_text(text)
+    drawn = sweep_report.draw(rows, out / "report.png", fake=bool(own["fake"]))
+    print(text)
+    print(
+        f"written to {out}: report.md, results.jsonl"
+        + (", report.png" if drawn else "; no report.png: matplotlib is missing (extra data)")
+    )
+    return EXIT_FAILED if any("error" in row for row in rows) else 0
+
+
+def config_for(config: RunConfig, mesh: dict[str, int], first: dict[str, int], scaling: str) -> RunConfig:
+    """The configuration on a mesh; weak scaling keeps the batch per device of the first mesh."""
+    batch = config.data.global_batch_size
+    if scaling == "weak":
+        scaled = batch * math.prod(mesh.values()) / math.prod(first.values())
+        if scaled != int(scaled):
+            raise ValueError(
+                f"--scaling=weak: {mesh_name(mesh)} needs a batch of {scaled}; choose a batch that divides"
+            )
+        batch = int(scaled)
+    return replace(config, mesh=MeshConfig(**mesh), data=replace(config.data, global_batch_size=batch))
+
+
+def mesh_name(mesh: dict[str, int]) -> str:
+    return " ".join(f"{name}={size}" for name, size in mesh.items() if size > 1) or "one device"
+
+
+def fingerprint(config: RunConfig, own: dict[str, str]) -> str:
+    what = overrides.to_json(config) + str([own[name] for name in ("steps", "warmup", "fake")])
+    return hashlib.sha256(what.encode()).hexdigest()[:16]
+
+
+def run_child(config: RunConfig, own: dict[str, str], out: Path) -> dict[str, Any]:
+    """One mesh in a process of its own; what it measured, or `error` with its last line."""
+    name = re.sub(r"\W+", "-", mesh_name(dataclasses.asdict(config.mesh)))
+    job, answer, log = out / f"{name}.config.json", out / f"{name}.result.json", out / f"{name}.log"
+    job.write_text(overrides.to_json(config))
+    answer.unlink(missing_ok=True)
+    environment = dict(os.environ)
+    if own["fake"]:
+        count = math.prod(dataclasses.asdict(config.mesh).values())
+        rest = re.sub(r"--xla_force_host_platform_device_count=\d+", "", environment.get("XLA_FLAGS", ""))
+        environment["XLA_FLAGS"] = f"{rest} --xla_force_host_platform_device_count={count}".strip()
+        environment["JAX_PLATFORMS"] = "cpu"
+    command = [
+        sys.executable,
+        "-m",
+        "opencoder_jax.sweep",
+        "--child",
+        str(job),
+        str(answer),
+        own["steps"],
+        own["warmup"],
+    ]
+    try:
+        with log.open("w") as file:
+            done = subprocess.run(
+                command, env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=float(own["timeout"])
+            )
+    except subprocess.TimeoutExpired:
+        return {"error": f"stopped after {own['timeout']} s (--timeout); see {log}"}
+    if done.returncode == 0 and answer.exists():
+        return json.loads(answer.read_text())
+    return {"error": f"{_reason(log.read_text()) or f'exit code {done.returncode}'}; see {log}"}
+
+
+def _reason(log: str) -> str:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    telling = [x for x in lines if x.startswith("error:") or "RESOURCE_EXHAUSTED" in x or re.match(r"[\w.]*Error: ", x)]
+    return (telling or lines or [""])[-1].removeprefix("error: ")[:300]
+
+
+def child(arguments: list[str]) -> int:
+    """Measures one mesh and writes the answer: timed steps, then two under the profiler for the split of time."""
+    job, answer, steps, warmup = arguments
+    from opencoder_jax.xla_flags import set_memory_fraction
+
+    set_memory_fraction()
+    import jax
+
+    from opencoder_jax.measure import measure
+    from opencoder_jax.plan import hlo
+    from opencoder_jax.profile import table, trace
+
+    config = overrides.from_dict(json.loads(Path(job).read_text()))
+    count = math.prod(dataclasses.asdict(config.mesh).values())
+    devices = jax.devices()
+    if count > len(devices):
+        raise ValueError(f"the mesh asks for {count} devices, there are {len(devices)}")
+    folder = Path(answer).with_suffix(".trace")
+    done = measure(
+        config,
+        steps=int(steps),
+        warmup=int(warmup),
+        traced=2,
+        trace_dir=folder,
+        hlo_dir=folder,
+        devices=devices[:count],
+    )
+    module = hlo.parse((folder / "train_step.optimized.hlo").read_text())
+    split = table.summarise(trace.read(trace.newest(folder)), module)
+    row = dataclasses.asdict(done) | {
+        "median_seconds": done.median_seconds,
+        "split": split.by_kind | {"exposed": split.exposed_collective, "host gap": split.host_gap},
+        "traced_seconds": split.step_seconds,
+    }
+    Path(answer).write_text(json.dumps(row))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

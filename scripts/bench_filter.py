@@ -1,0 +1,175 @@
+"""All signals and the decision of the RefineCode filter: speed per core, and agreement with a reference run.
+
+    python scripts/bench_filter.py --corpus corpus.jsonl [--profile default] [--peer-root DIR --peer-python PY] [--limit N]
+    python scripts/bench_filter.py --corpus corpus.jsonl --agreement reference.jsonl --profile compat
+    python scripts/bench_filter.py --pathological
+
+corpus.jsonl: one file per line with path, filename (stem), ext, program_lang, doc_type, lang, text, size. With
+`--peer-root` (a checkout of the released filter) and `--peer-python` (its own environment: Python 3.11, numpy 1.26.4,
+pygments 2.21, jieba, zhconv, esprima, beautifulsoup4, nltk, regex), the two take turns on slices of the corpus in one
+run and the ratio of their CPU times is printed. reference.jsonl holds the peer's decisions and signals, as
+scripts/bench_filter_peer.py writes them.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from opencoder_data.refinecode.filter import compute_signals, decide, group_of, load_thresholds
+
+
+def load(path: str, limit: int | None) -> list[dict]:
+    """Rows of a JSONL file."""
+    with open(path, encoding="utf-8") as f:
+        return [json.loads(line) for _, line in zip(range(limit or 1 << 60), f, strict=False)]
+
+
+def signals_of(row: dict, profile: str, timings: dict | None = None):
+    """Signals of a corpus row."""
+    name = row["filename"] + ("." + row["ext"] if row["ext"] else "")
+    return compute_signals(
+        row["text"], language=row["program_lang"], doc_type=row["doc_type"], file_name=name, profile=profile,
+        natural=row["lang"], size_bytes=row["size"], timings=timings,
+    )  # fmt: skip
+
+
+def run_ours(rows: list[dict], profile: str, rules, per_language: dict) -> float:
+    """CPU seconds of signals and decision on `rows`."""
+    total = 0.0
+    for row in rows:
+        start = time.process_time()
+        values = signals_of(row, profile)
+        decide(values, group_of(row["program_lang"], row["doc_type"], row["lang"]), rules, row["path"])
+        spent = time.process_time() - start
+        total += spent
+        entry = per_language[row["program_lang"]]
+        entry[0] += len(row["text"]) / 1e6
+        entry[1] += spent
+    return total
+
+
+def run_peer(rows: list[dict], python: str, root: str) -> float:
+    """CPU seconds the released filter needs for `rows`, in its own interpreter."""
+    with tempfile.TemporaryDirectory() as tmp:
+        source, target = Path(tmp) / "in.jsonl", Path(tmp) / "out.jsonl"
+        source.write_text("".join(json.dumps(r) + "\n" for r in rows))
+        script = Path(__file__).with_name("bench_filter_peer.py").resolve()
+        subprocess.run([python, str(script), root, str(source), str(target)], check=True, stdout=subprocess.DEVNULL)
+        return sum(r["seconds"] for r in load(str(target), None))
+
+
+def speed(args) -> None:
+    """Print MB/s per core by language and in all, and the ratio to the peer."""
+    rows = load(args.corpus, args.limit)
+    rules = load_thresholds(args.profile)
+    warm = {r["program_lang"]: r for r in rows}
+    for row in warm.values():
+        signals_of(row, args.profile)
+    per_language: dict = defaultdict(lambda: [0.0, 0.0])
+    ours = peer = 0.0
+    size = -(-len(rows) // args.slices)
+    for at in range(0, len(rows), size):
+        part = rows[at : at + size]
+        ours += run_ours(part, args.profile, rules, per_language)
+        if args.peer_root:
+            peer += run_peer(part, args.peer_python, args.peer_root)
+    mb = sum(len(r["text"]) for r in rows) / 1e6
+    for language, (m, s) in sorted(per_language.items(), key=lambda kv: -kv[1][0])[:20]:
+        print(f"{language:20s} {m:8.2f} MB {m / max(s, 1e-9):8.2f} MB/s")
+    print(f"profile {args.profile}: {len(rows)} files, {mb:.1f} MB, {mb / ours:.2f} MB/s per core (CPU time)")
+    if args.peer_root:
+        print(f"released filter: {mb / peer:.3f} MB/s per core; ratio {peer / ours:.1f}x")
+
+
+def by_signal(args) -> None:
+    """Print where the time goes, by signal (wall time; a shared view is billed to the first signal that asks for it)."""
+    timings: dict[str, float] = {}
+    for row in load(args.corpus, args.limit):
+        signals_of(row, args.profile, timings)
+    total = sum(timings.values())
+    for name, seconds in sorted(timings.items(), key=lambda kv: -kv[1])[:25]:
+        print(f"{seconds:8.2f} s {seconds / total:6.1%} {name}")
+
+
+def pathological(args) -> None:
+    """Print the seconds one 700 kB minified JavaScript file takes (one line, 9,000 nested calls and strings)."""
+    unit = 'function a%d(e,t){var n=e||{};return n.x=t?"s%d":function(){return n&&a%d(n,[1,2,t>0?t:-1])},n}'
+    text = "!function(){" + ";".join(unit % (i, i, i) for i in range(7600)) + "}();"
+    row = {"text": text[:700_000], "filename": "m.min", "ext": "js", "program_lang": "javascript", "doc_type": "code",
+           "lang": "en", "size": 700_000}  # fmt: skip
+    signals_of({**row, "text": "var a = 1;\n"}, args.profile)
+    start = time.perf_counter(), time.process_time()
+    signals_of(row, args.profile)
+    print(
+        f"700 kB minified JavaScript: {time.perf_counter() - start[0]:.3f} s wall, {time.process_time() - start[1]:.3f} s CPU"
+    )
+
+
+def agreement(args) -> None:
+    """Print the share of equal decisions and, for each difference, the rules on which the two differ."""
+    rows = load(args.corpus, args.limit)
+    reference = {r["path"]: r for r in load(args.agreement, None)}
+    rules = load_thresholds(args.profile)
+    equal = total = 0
+    causes: Counter = Counter()
+    unequal_signals: Counter = Counter()
+    for row in rows:
+        other = reference.get(row["path"])
+        if other is None:
+            continue
+        total += 1
+        values = signals_of(row, args.profile)
+        group = group_of(row["program_lang"], row["doc_type"], row["lang"])
+        table = rules[group] if group else {}
+        # rules with a probability are compared as if they always fired (the peer script does the same)
+        fired = {n for n, r in table.items() if r and (v := values.get(n)) is not None and r.hit(v)}
+        for name, value in (other["signals"] or {}).items():
+            mine = values.get(name)
+            if (mine is None) != (value is None) or (mine is not None and abs(mine - value) > 1e-6):
+                unequal_signals[name] += 1
+        if (not fired) == (other["effective"] == "1"):
+            equal += 1
+            continue
+        hits = set(other["hits"])
+        cause = "ours only: " + ",".join(sorted(fired)) if fired else "peer only: " + ",".join(sorted(hits))
+        causes[(row["program_lang"], cause)] += 1
+        if args.verbose:
+            print(row["path"], cause, {n: (values.get(n), (other["signals"] or {}).get(n)) for n in fired ^ hits})
+            if other.get("err"):
+                print("   peer error:", other["err"].strip()[-200:])
+    print(f"profile {args.profile}: {equal} of {total} decisions equal ({equal / max(total, 1):.2%})")
+    for cause, n in causes.most_common(40):
+        print(n, *cause)
+    print("signals that differ in value:", unequal_signals.most_common(60))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus")
+    parser.add_argument("--profile", default="default", choices=("default", "compat"))
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--slices", type=int, default=4)
+    parser.add_argument("--peer-root")
+    parser.add_argument("--peer-python", default=sys.executable)
+    parser.add_argument("--agreement", metavar="REFERENCE")
+    parser.add_argument("--by-signal", action="store_true")
+    parser.add_argument("--pathological", action="store_true")
+    parser.add_argument("--verbose", action="store_true")
+    args = parser.parse_args()
+    if args.pathological:
+        return pathological(args)
+    if not args.corpus:
+        parser.error("--corpus is required")
+    if args.agreement:
+        return agreement(args)
+    return by_signal(args) if args.by_signal else speed(args)
+
+
+if __name__ == "__main__":
+    main()

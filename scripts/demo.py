@@ -1,0 +1,231 @@
+"""From a folder of source code to a trained, resumed, released model and a report: what `make demo` runs.
+
+Every step is a command that a user could type; each is printed, timed and can be found in OUT/logs. A second run goes on
+where the first one stopped. `SOURCE=folder make demo` takes another corpus than the code that Python brought along.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from demo_report import write_report
+from tqdm import tqdm
+
+from opencoder_jax import overrides
+from opencoder_jax.checkpoint import resolve
+
+# Files up to this size train the demo's model: in a few minutes it should see many files rather than a few long ones.
+MAX_CHARS = 20_000
+TRAIN_BYTES = 24_000_000
+# Of 1,000 files, held out by content hash. A language with fewer files or bytes than this among them is no sample: it trains.
+HELD_OUT_PERMILLE, MIN_HELD_OUT_FILES, MIN_HELD_OUT_BYTES, MAX_HELD_OUT_BYTES = 25, 5, 20_000, 120_000
+VOCAB_SIZE = 8_192
+PROMPTS = (
+    "import os\n\n\ndef list_files(path):\n",
+    "class Stack:\n    def __init__(self):\n",
+    "#include <stdio.h>\n\nint main(",
+)
+# Shares of the token sources before and in annealing, as the paper's stages differ in their mixture.
+PRETRAIN_MIXTURE = {"code": 0.85, "text": 0.15}
+ANNEAL_MIXTURE = {"code": 0.5, "standard_library": 0.45, "text": 0.05}
+
+
+class Demo:
+    def __init__(self, out: Path):
+        self.out = out
+        self.seconds: dict[str, float] = {}
+        (out / "logs").mkdir(parents=True, exist_ok=True)
+
+    def run(self, name: str, *command: str, until_step: int | None = None, run_dir: Path | None = None) -> int:
+        """Runs a module of the project; with until_step the process is killed outright once its run got that far."""
+        full = [sys.executable, "-m", *command]
+        print(f"\n[{name}] python {shlex.join(full[1:])}", flush=True)
+        began = time.monotonic()
+        with (self.out / "logs" / f"{name}.log").open("w") as log:
+            process = subprocess.Popen(full, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            assert process.stdout is not None
+            for line in process.stdout:
+                log.write(line)
+                if not line.startswith(("config:", "hlo:")) and "it/s]" not in line and "part/s]" not in line:
+                    print("  " + line.rstrip(), flush=True)
+                if (
+                    until_step is not None
+                    and run_dir is not None
+                    and _last_step(run_dir) >= until_step
+                    and _saved(run_dir)
+                ):
+                    process.send_signal(signal.SIGKILL)
+                    print(
+                        f"  -- killed at step {_last_step(run_dir)} (SIGKILL), newest checkpoint: step {_saved(run_dir)[-1]}"
+                    )
+                    until_step = None
+            code = process.wait()
+        self.seconds[name] = self.seconds.get(name, 0) + time.monotonic() - began
+        if code not in (0, -signal.SIGKILL):
+            raise SystemExit(f"error: step {name} ended with exit code {code}; its log: {self.out / 'logs' / name}.log")
+        return code
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--source", default="", help="folder of source code (default: Python's library and packages)")
+    parser.add_argument("--out", default="demo", help="folder for everything the demo makes")
+    args = parser.parse_args()
+    sources = [args.source] if args.source else [sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")]
+    for source in sources:
+        if not Path(source).is_dir():
+            print(f"error: SOURCE={source}: no such folder", file=sys.stderr)
+            return 2
+    began = time.monotonic()
+    out = Path(args.out)
+    check_same_source(out, sources)
+    demo = Demo(out)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(out.absolute() / "jax_cache"))
+
+    # The packages hold binaries, which ingest refuses; one copy of equal files stays (SHA-256).
+    inputs = [f"--input={s}" for s in sources]
+    demo.run("1-refine", "opencoder_data.refinecode", *inputs, f"--output={out}/refine", f"--stages={STAGES}")
+
+    split = out / "split"
+    if not (split / "done.json").exists():
+        began_split = time.monotonic()
+        write_split(out / "refine" / "documents", split, standard_library=sysconfig.get_path("stdlib"))
+        demo.seconds["2-split"] = time.monotonic() - began_split
+    tokenizer = out / "tokenizer"
+    if not (tokenizer / "tokenizer.model").exists():
+        texts = [f"--input={p}" for p in sorted((split / "train").glob("*.parquet"))]
+        size = [f"--vocab_size={VOCAB_SIZE}", f"--output={tokenizer}"]
+        demo.run("3-tokenizer", "opencoder_data.tokenizer", "train", *texts, *size)
+    seq_len = overrides.load("tiny").data.seq_len
+    for path in sorted((split / "train").glob("*.parquet")):
+        pack(demo, path, tokenizer, out / "shards" / path.stem, seq_len)
+    for path in sorted((split / "held_out").glob("*.parquet")):
+        pack(demo, path, tokenizer, out / "shards" / "held_out" / path.stem, seq_len)
+
+    held_out = ",".join(str(p) for p in sorted((out / "shards" / "held_out").iterdir()))
+    pretrained, annealed = out / "runs" / "tiny", out / "runs" / "tiny_anneal"
+    steps = overrides.load("tiny").num_steps
+    train = ["opencoder_jax.train", "--config=tiny", f"--data.sources={mixture(out, PRETRAIN_MIXTURE)}"]
+    train += [f"--data.eval_sources={held_out}", f"--run_dir={pretrained}", f"--checkpoint.keep_every={steps // 4}"]
+    if not _saved(pretrained):
+        demo.run("5-train", *train, until_step=steps // 4 + steps // 20, run_dir=pretrained)
+    demo.run("6-resume", *train)
+    anneal = ["opencoder_jax.train", "--config=tiny_anneal", f"--data.sources={mixture(out, ANNEAL_MIXTURE)}"]
+    anneal += [f"--data.eval_sources={held_out}", f"--run_dir={annealed}", f"--init_from={pretrained}"]
+    demo.run("7-anneal", *anneal)
+
+    export, loaded = out / "export", out / "runs" / "from_export"
+    if not (export / "config.json").exists():
+        release = [f"--checkpoint={annealed}", f"--to={export}", f"--tokenizer={tokenizer}", "--dtype=fp32"]
+        demo.run("8-export", "opencoder_jax.export", *release)
+    if not loaded.exists():
+        demo.run("9-import", "opencoder_jax.export", "import", f"--from={export}", f"--to={loaded}")
+    prompts = [f"--prompt={p}" for p in PROMPTS]
+    sampling = ["--max_new_tokens=80", f"--json={out}/completions.json"]
+    demo.run(
+        "10-generate", "opencoder_jax.generate", f"--checkpoint={loaded}", f"--tokenizer={export}", *prompts, *sampling
+    )
+
+    report = write_report(out, demo.seconds, time.monotonic() - began, PROMPTS, int(resolve(annealed).name))
+    print(f"\nreport: {report}")
+    return 0
+
+
+STAGES = "ingest,preprocess,exact_dedup"
+
+
+def check_same_source(out: Path, sources: list[str]) -> None:
+    """A folder holds one demo: another corpus wants another folder."""
+    path = out / "source.json"
+    if path.exists() and json.loads(path.read_text()) != sources:
+        raise SystemExit(
+            f"error: {out} holds the demo of {json.loads(path.read_text())}; give --out=FOLDER or remove it"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(sources))
+
+
+def write_split(documents: Path, split: Path, standard_library: str) -> None:
+    """Train and held-out documents by content hash: train/{code,standard_library,text}, held_out/LANGUAGE."""
+    library = Path(standard_library).name + "/"
+    train: dict[str, list[dict]] = defaultdict(list)
+    held_out: dict[str, list[dict]] = defaultdict(list)
+    files = sorted(documents.glob("*.parquet"))
+    rows = []
+    columns = ["path", "source", "language", "doc_type", "content", "sha256"]
+    for file in tqdm(files, desc="split", unit="file"):
+        for row in pq.read_table(file, columns=columns).to_pylist():
+            if len(row["content"]) <= MAX_CHARS and "\x00" not in row["content"]:
+                rows.append(row)
+    rows.sort(key=lambda r: r["sha256"])
+    candidates = [r for r in rows if int(r["sha256"][:8], 16) % 1000 < HELD_OUT_PERMILLE]
+    files, sizes = Counter(r["language"] for r in candidates), Counter[str]()
+    for r in candidates:
+        sizes[r["language"]] += len(r["content"])
+    sampled = {k for k in files if files[k] >= MIN_HELD_OUT_FILES and sizes[k] >= MIN_HELD_OUT_BYTES}
+    budget = TRAIN_BYTES
+    for r in rows:
+        size = len(r["content"].encode())
+        chosen = int(r["sha256"][:8], 16) % 1000 < HELD_OUT_PERMILLE and r["language"] in sampled
+        if chosen:
+            if sum(d["bytes"] for d in held_out[r["language"]]) < MAX_HELD_OUT_BYTES:
+                held_out[r["language"]].append(r | {"bytes": size})
+        elif budget > 0:
+            budget -= size
+            name = (
+                "text" if r["doc_type"] != "code" else "standard_library" if r["source"].startswith(library) else "code"
+            )
+            train[name].append(r)
+    if not held_out or not train["code"]:
+        raise SystemExit(
+            "error: SOURCE holds too little code for a training and a held-out part (some 1 MB are needed)"
+        )
+    shutil.rmtree(split, ignore_errors=True)
+    for folder, groups in (("train", train), ("held_out", held_out)):
+        (split / folder).mkdir(parents=True)
+        for name, documents_ in groups.items():
+            table = pa.table({k: [d[k] for d in documents_] for k in ("path", "language", "content")})
+            pq.write_table(table, split / folder / f"{name.replace(' ', '_')}.parquet")
+    (split / "done.json").write_text(json.dumps({"train": {k: len(v) for k, v in train.items()}}))
+
+
+def pack(demo: Demo, documents: Path, tokenizer: Path, shards: Path, seq_len: int) -> None:
+    if (shards / "manifest.json").exists():
+        return
+    options = [f"--input={documents}", f"--tokenizer={tokenizer}", f"--output={shards}", f"--seq_len={seq_len}"]
+    demo.run("4-pack", "opencoder_data.pack", *options, f"--source={documents.stem}")
+
+
+def mixture(out: Path, shares: dict[str, float]) -> str:
+    """--data.sources of the shard folders there are."""
+    return ",".join(f"{out}/shards/{k}:{v}" for k, v in shares.items() if (out / "shards" / k).exists())
+
+
+def _last_step(run_dir: Path) -> int:
+    try:
+        lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+        return json.loads(lines[-1])["step"]
+    except (FileNotFoundError, IndexError, json.JSONDecodeError, KeyError):
+        return 0
+
+
+def _saved(run_dir: Path) -> list[int]:
+    folder = run_dir / "checkpoints"
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

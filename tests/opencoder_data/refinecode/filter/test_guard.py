@@ -1,0 +1,101 @@
+"""The time limit really stops any signal, wherever it hangs."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from opencoder_data.refinecode.filter import compute_signals
+from opencoder_data.refinecode.filter.guard import Guard
+
+MODULE = '''
+import ctypes, re
+from opencoder_data.refinecode.filter.registry import signal
+
+@signal("x_code_hang", profile="default")
+def hang(view):
+    """Backtracks for ever inside the regular-expression engine, or dies, if the text says so."""
+    if "HANG" in view.content:
+        re.match("(a+)+$", "a" * 60 + "b")
+    if "DIE" in view.content:
+        ctypes.string_at(0)
+    return 0.0
+
+@signal("x_code_after", profile="default")
+def after(view):
+    """Runs after the one that hangs."""
+    return 7.0
+'''
+
+
+@pytest.fixture(scope="module")
+def guard(tmp_path_factory):
+    folder: Path = tmp_path_factory.mktemp("signals")
+    (folder / "hanging_signals.py").write_text(MODULE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        with Guard(1.0, modules=("hanging_signals",)) as guard:
+            yield guard
+
+
+OPTIONS = {"language": "python", "doc_type": "code", "file_name": "a.py"}
+
+
+def test_same_values_as_without_a_guard(guard):
+    text = "x = 1\nprint(x)\n" * 30
+    got = guard.compute(text, **OPTIONS)
+    plain = compute_signals(text, **OPTIONS)
+    assert {k: got[k] for k in plain} == plain and got.errors == {}
+    assert guard.restarts == 0
+
+
+def test_a_hanging_signal_is_stopped_and_the_others_are_computed(guard):
+    guard.compute("x = 1\n", **OPTIONS)  # start-up is not part of the limit
+    restarts = guard.restarts
+    got = guard.compute("HANG = 1\n" * 30, **OPTIONS)
+    assert got["x_code_hang"] is None and "stopped after 1 s" in got.errors["x_code_hang"]
+    assert got["x_code_after"] == 7.0 and got["qsc_codepython_cate_ast"] == 1.0
+    assert guard.restarts == restarts + 1
+    assert guard.compute("x = 1\n", **OPTIONS)["x_code_hang"] == 0.0
+
+
+def test_a_dying_signal_is_survived_from_another_thread(guard):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(guard.compute("DIE = 1\n", **OPTIONS)))
+    thread.start()
+    thread.join(120)
+    assert results and results[0]["x_code_hang"] is None
+    assert "ended (signal 11)" in results[0].errors["x_code_hang"] and results[0]["x_code_after"] == 7.0
+
+
+def test_bad_limit():
+    with pytest.raises(ValueError, match="time_limit must be positive"):
+        Guard(0)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("javascript", "!function(){" + ";".join(f"var a{i}=function(e,t){{return e?'s{i}':t&&a{i}(t,[1,2])}}" for i in range(6000)) + "}()"),
+        ("java", "\n" * 100_000 + "public static foo bar" * 5000),
+        ("c", "int " * 60_000),
+        ("csharp", "<a " * 60_000 + "("),
+        ("html", "<script " * 50_000),
+        ("python", "(" * 100_000),
+        ("python", "~" * 100_000),
+        ("go", "*" * 100_000),
+        ("sql", "'" * 200_001),
+        ("none", "0x" * 100_000 + "\\u1234" * 30_000),
+        ("perl", "=" * 200_000),
+        ("none", "todo" * 80_000),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("profile", ["default", "compat"])
+def test_pathological_files_are_fast(language, text, profile):
+    """Linear by construction: CPU time, generous for a slow machine (the target on a calm one is 0.3 s for 700 kB)."""
+    options = {"language": language, "doc_type": "code", "file_name": "a.x", "profile": profile}
+    compute_signals("x = 1\né\n", **options)
+    start = time.process_time()
+    got = compute_signals(text, **options)
+    assert got.errors == {}
+    assert time.process_time() - start < 2.0

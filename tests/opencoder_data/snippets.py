@@ -1,0 +1,26 @@
+"""One short program in each of twenty-two languages, with the characters they differ by."""
+
+SNIPPETS = {
+    "python": 'def mean(xs: list[float]) -> float:\n    """Average."""\n    return sum(xs) / len(xs)  # ½\n',
+    "c": '#include <stdio.h>\nint main(void)\n{\n\tprintf("%d\\n", 0x1F << 2);\n\treturn 0;\n}\n',
+    "c++": "template <class T>\nauto f(T&& x) -> decltype(x) { return std::move(x); } // ≤ 80 columns\n",
+    "c#": 'namespace A\r\n{\r\n    class B { static string C => $"{1_000:N2}"; }\r\n}\r\n',
+    "java": "public final class Größe {\n    private final int wert = 42;\n\n\n    @Override public String toString() {}\n}\n",
+    "javascript": "const f = async (x) => `${await x?.y ?? 'none'}`;\n/* 日本語 */\n",
+    "typescript": "type A<T> = { readonly [K in keyof T]?: T[K] | undefined };\n",
+    "go": "package main\n\nfunc main() {\n\tch := make(chan int)\n\tgo func() { ch <- 1 }()\n}\n",
+    "rust": "fn main() -> Result<(), Box<dyn Error>> {\n    let v: Vec<_> = (0..10).map(|x| x * 2).collect();\n}\n",
+    "ruby": "class Foo\n  attr_reader :bar\n  def self.call(*args, **opts, &block) = new(*args)\nend\n",
+    "php": "<?php\n$a = ['k' => 'v'];\necho <<<EOT\n  {$a['k']}\n  EOT;\n",
+    "html": "<!DOCTYPE html>\n<p>alt <s>old</s> <b>new</b>&nbsp;&#x2581; ▁</p>\n<pad><unk>\n",
+    "css": "@media (min-width: 40em) {\n  a::before { content: '\\2192'; color: #ff00aa80 }\n}\n",
+    "sql": "SELECT count(*) AS n FROM \"t\" WHERE x LIKE '%y%' -- naïve\nGROUP BY 1;\n",
+    "shell": '#!/bin/sh\nset -eu\nfor f in *.txt; do\n  echo "${f%.txt}" >&2 || exit 1\ndone\n',
+    "makefile": "all: a.o b.o\n\t$(CC) -o $@ $^\n\n%.o: %.c\n\t$(CC) -c $< -o $@\n",
+    "haskell": "main :: IO ()\nmain = mapM_ print . takeWhile (<10^2) $ [x*x | x <- [1..], odd x]\n",
+    "lisp": "(defun fact (n)\n  (if (<= n 1) 1 (* n (fact (1- n)))))\n",
+    "fortran": "      PROGRAM MAIN\n      DO 10 I = 1, 10\n   10 CONTINUE\n      END\n",
+    "apl": "life ← {⊃1 ⍵∨.∧3 4=+/,¯1 0 1∘.⊖¯1 0 1∘.⌽⊂⍵}\n",
+    "tex": "\\begin{align}\n  \\int_0^\\infty e^{-x^2}\\,dx &= \\frac{\\sqrt\\pi}{2} \\\\\n\\end{align}\n",
+    "markdown": "# Überschrift\n\n* 中文 **粗体**\n* emoji 👩‍👩‍👧‍👦 🇩🇪 👍🏽\n\n```py\nx = 1\n```\n",
+}

@@ -1,0 +1,144 @@
+"""The reader of HLO text, on modules small enough to count by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from opencoder_jax.plan import collectives, hlo, topology
+from opencoder_jax.plan.cost import instruction_cost
+from opencoder_jax.plan.kernels import KernelCosts
+from opencoder_jax.plan.roofline import MATMUL_EFFICIENCY, Simulator
+
+LOOP = """HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[8,16]{1,0})->f32[8,16]{1,0}}
+
+%fused (p0: bf16[4,16,32], p1: s32[]) -> bf16[16,32] {
+  %p0 = bf16[4,16,32]{2,1,0} parameter(0)
+  %p1 = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  %ds = bf16[1,16,32]{2,1,0} dynamic-slice(%p0, %p1, %zero, /*index=3*/%zero), dynamic_slice_sizes={1,16,32}
+  ROOT %b = bf16[16,32]{1,0} bitcast(%ds)
+}
+
+%body (arg: (s32[], bf16[64,16], bf16[4,16,32])) -> (s32[], bf16[64,16], bf16[4,16,32]) {
+  %arg = (s32[], bf16[64,16]{1,0}, bf16[4,16,32]{2,1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%arg), index=0
+  %x = bf16[64,16]{1,0} get-tuple-element(%arg), index=1
+  %w = bf16[4,16,32]{2,1,0} get-tuple-element(%arg), index=2
+  %slice = bf16[16,32]{1,0} fusion(%w, %i), kind=kLoop, calls=%fused
+  %ags = (bf16[16,32]{1,0}, bf16[32,32]{1,0}) all-gather-start(%slice), channel_id=1, replica_groups=[2,2]<=[4], dimensions={0}, use_global_device_ids=true
+  %d = bf16[64,32]{1,0} dot(%x, %slice), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %agd = bf16[32,32]{1,0} all-gather-done(%ags)
+  ROOT %t = (s32[], bf16[64,16]{1,0}, bf16[4,16,32]{2,1,0}) tuple(%i, %x, %w)
+}
+
+%cond (arg.1: (s32[], bf16[64,16], bf16[4,16,32])) -> pred[] {
+  %arg.1 = (s32[], bf16[64,16]{1,0}, bf16[4,16,32]{2,1,0}) parameter(0)
+  ROOT %lt = pred[] constant(true)
+}
+
+ENTRY %main (a: s32[], b: bf16[64,16], c: bf16[4,16,32]) -> bf16[64,16] {
+  %a = s32[] parameter(0)
+  %b.1 = bf16[64,16]{1,0} parameter(1)
+  %c = bf16[4,16,32]{2,1,0} parameter(2)
+  %t.1 = (s32[], bf16[64,16]{1,0}, bf16[4,16,32]{2,1,0}) tuple(%a, %b.1, %c)
+  %w.1 = (s32[], bf16[64,16]{1,0}, bf16[4,16,32]{2,1,0}) while(%t.1), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+  %r = bf16[64,16]{1,0} get-tuple-element(%w.1), index=1
+  ROOT %ar = bf16[64,16]{1,0} all-reduce(%r), channel_id=2, replica_groups={{0,2},{1,3}}, to_apply=%cond
+}
+"""
+MESH = {"data": 2, "fsdp": 2, "tensor": 1, "context": 1}
+MACHINE = topology.parse("h100:2x2")
+
+
+def test_loops_multiply_what_is_in_them():
+    module = hlo.parse(LOOP)
+    assert module.is_scheduled
+    assert module.executions() == {"main": 1, "body": 3, "fused": 3}
+    found = {c.kind: c for c in collectives.find(module, MESH, MACHINE)}
+    gather, reduce = found["all-gather"], found["all-reduce"]
+    assert (gather.count, gather.bytes, gather.axes, gather.between_nodes) == (3, 32 * 32 * 2, ("fsdp",), False)
+    assert (reduce.count, reduce.bytes, reduce.axes, reduce.between_nodes) == (1, 64 * 16 * 2, ("data",), True)
+    assert gather.is_async
+    assert not reduce.is_async
+    assert gather.wire_bytes == 32 * 32 * 2 / 2
+    assert reduce.wire_bytes == 64 * 16 * 2
+
+
+def test_a_slice_of_stacked_weights_costs_the_slice():
+    module = hlo.parse(LOOP)
+    body = module.computations["body"]
+    layer = 16 * 32 * 2
+    assert instruction_cost(module, body, body.by_name["slice"]).bytes == 2 * layer + 4  # and the index
+    product = instruction_cost(module, body, body.by_name["d"])
+    assert product.flops == 2 * 64 * 16 * 32
+    assert product.bytes == 64 * 16 * 2 + layer + 64 * 32 * 2
+
+
+def test_communication_hides_only_behind_what_is_between_start_and_done():
+    from opencoder_jax.overrides import load
+
+    module = hlo.parse(LOOP)
+    simulator = Simulator(module, MESH, MACHINE, KernelCosts(load("tiny").model))
+    times = simulator.run()
+    body = module.computations["body"]
+    product = simulator.seconds(instruction_cost(module, body, body.by_name["d"]))[0]
+    gather = collectives.duration("all-gather", 32 * 32 * 2, 2, 1, MACHINE)
+    reduce = collectives.duration("all-reduce", 64 * 16 * 2, 2, 2, MACHINE)
+    assert times.network == pytest.approx(3 * gather + reduce)
+    assert times.exposed == pytest.approx(3 * (gather - product) + reduce)
+    assert times.flops == 3 * 2 * 64 * 16 * 32
+    assert times.step == pytest.approx(times.matmul + times.memory + times.exposed)
+    peak = simulator.peak
+    assert simulator.seconds(type(instruction_cost(module, body, body.by_name["d"]))(flops=peak))[0] == pytest.approx(
+        1 / MATMUL_EFFICIENCY
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "groups"),
+    [
+        ("replica_groups={{0,1},{2,3}}, x", [[0, 1], [2, 3]]),
+        ("replica_groups=[2,2]<=[4]", [[0, 1], [2, 3]]),
+        ("replica_groups=[2,2]<=[2,2]T(1,0)", [[0, 2], [1, 3]]),
+        ("replica_groups=mesh['data'=2,'fsdp'=2] {'data'}, x", [[0, 2], [1, 3]]),
+        ("replica_groups=mesh['data'=2,'fsdp'=2] {'data','fsdp'}", [[0, 1, 2, 3]]),
+        ("replica_groups=mesh['a'=4] {'a':(1)2}", [[0, 2], [1, 3]]),
+        ("replica_groups=mesh['a'=4] {'a':(2)2}", [[0, 1], [2, 3]]),
+        ("source_target_pairs={{0,1},{1,0},{2,3},{3,2}}, x", [[0, 1], [2, 3]]),
+        ("replica_groups={}, x", [[0, 1, 2, 3]]),
+    ],
+)
+def test_device_groups_in_every_notation(text, groups):
+    instruction = hlo.Instruction("c", "all-reduce", "f32[]", [], text)
+    assert sorted(sorted(g) for g in collectives.device_groups(instruction, 4)) == groups
+
+
+def test_unknown_group_notation_is_refused():
+    with pytest.raises(ValueError, match="not understood"):
+        collectives.device_groups(hlo.Instruction("c", "all-reduce", "f32[]", [], "replica_groups=?"), 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "size"),
+    [
+        ("all-reduce-start", "f32[10]{0}", 40),
+        ("all-reduce-start", "((f32[10]{0}), f32[10]{0})", 40),
+        ("all-reduce-start", "(f32[10]{0}, f32[4]{0})", 56),
+        ("all-gather-start", "((bf16[4]{0}, bf16[2]{0}), (bf16[16]{0}, bf16[8]{0}))", 48),
+        ("reduce-scatter-start", "((bf16[16]{0}), bf16[4]{0})", 32),
+        ("reduce-scatter", "bf16[4]{0}", 32),
+        ("all-gather", "(bf16[16]{0}, bf16[8]{0:T(256)(128)(2,1)S(1)})", 48),
+    ],
+)
+def test_payload_is_the_full_array(kind, text, size):
+    instruction = hlo.Instruction("c", kind, text, [], " replica_groups={{0,1,2,3}}", shapes=hlo.shapes(text))
+    found = collectives.describe(instruction, 1, {"data": 4, "fsdp": 1, "tensor": 1, "context": 1}, MACHINE)
+    assert found is not None
+    assert found.bytes == size
+
+
+def test_a_ring_between_nodes_uses_every_port():
+    one_port = collectives.duration("all-gather", 10**9, 2, 2, topology.parse("h100:2x8"))
+    eight_ports = collectives.duration("all-gather", 10**9, 16, 2, topology.parse("h100:2x8"))
+    assert one_port == pytest.approx(0.5e9 / (50e9 * 0.8), rel=0.01)
+    assert eight_ports == pytest.approx(15 / 16 * 1e9 / (8 * 50e9 * 0.8), rel=0.02)

@@ -1,0 +1,287 @@
+"""Export and import: byte-equal round trip, what users load, refusals that leave nothing behind."""
+
+import errno
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from opencoder_data.tokenizer import Tokenizer
+from opencoder_data.tokenizer.train import train
+from oracle import client, golden
+from safetensors import safe_open
+
+from opencoder_jax import export as ex
+from opencoder_jax import hf, sharding
+from opencoder_jax import model as lm
+from opencoder_jax.checkpoint import Checkpoints, load_params, resolve, run_record
+from opencoder_jax.config import replace
+from opencoder_jax.step import make_train_step
+
+CFG = replace(golden.FAMILIES["gqa"], vocab_size=512)
+CONFIG = replace(golden.run_config(CFG), name="parity")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    texts = [Path(__file__).read_text(), Path(ex.__file__).read_text(), Path(lm.__file__).read_text()]
+    return Tokenizer(train(texts, 512, tmp_path_factory.mktemp("tokenizer"), num_threads=1, progress=False))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tokenizer):
+    """A run folder with a checkpoint at step 7 and logs beside it."""
+    folder = tmp_path_factory.mktemp("runs") / "parity"
+    mesh = sharding.make_mesh(CONFIG.mesh, jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        ts = make_train_step(CONFIG, mesh)
+        state = jax.tree.map(lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), ts.abstract_state)
+        state["params"] = jax.device_put(hf.from_hf(CFG, golden.weights(CFG, 0)))
+        checkpoints = Checkpoints(folder, CONFIG.checkpoint)
+        checkpoints.save(7, state, run_record(CONFIG, 7, {"tokenizer": tokenizer.hash, "shards": "abc"}))
+        checkpoints.close()
+    (folder / "metrics.jsonl").write_text('{"step": 6, "loss": 2.5}\n{"step": 9, "loss": 1.0}\n{"st')
+    (folder / "eval.jsonl").write_text('{"step": 7, "source": "python", "bits_per_byte": 1.25}\n')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def released(run, tokenizer, tmp_path_factory):
+    """Several small files, so that there is an index."""
+    to = tmp_path_factory.mktemp("export") / "model"
+    return ex.export(run, to, dtype="fp32", tokenizer=tokenizer.path, max_shard_gb=2e-4)
+
+
+def read_all(folder):
+    tensors = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "numpy") as file:
+            tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return tensors
+
+
+def nothing_left(parent):
+    return not list(parent.iterdir())
+
+
+def test_export_holds_every_tensor_once(released):
+    """Read by the safetensors library; the index says in which file."""
+    expected = golden.weights(CFG, 0)
+    index = json.loads((released / "model.safetensors.index.json").read_text())
+    assert index["weight_map"].keys() == expected.keys()
+    assert len(set(index["weight_map"].values())) > 2
+    assert index["metadata"]["total_size"] == 4 * lm.num_params(CFG)
+    for name, file in index["weight_map"].items():
+        with safe_open(released / file, "numpy") as tensors:
+            assert tensors.get_tensor(name).tobytes() == expected[name].tobytes(), name
+
+
+def test_export_writes_what_transformers_reads(released, tokenizer):
+    fields = json.loads((released / "config.json").read_text())
+    im_end, endoftext = tokenizer.special_ids["<|im_end|>"], tokenizer.endoftext_id
+    assert fields == hf.hf_config(CFG, dtype="float32", bos_token_id=1, eos_token_id=im_end)
+    generation = json.loads((released / "generation_config.json").read_text())
+    assert generation["eos_token_id"] == [im_end, endoftext]
+    for name in ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "README.md"):
+        assert (released / name).stat().st_size > 0
+    assert "chat_template" in (released / "tokenizer_config.json").read_text()
+
+
+def test_model_card_holds_the_training_record(released):
+    card = (released / "README.md").read_text()
+    for text in (f"{lm.num_params(CFG):,}", "| steps of this run | 7 |", "bits_per_byte 1.25", "| last loss | 2.5 |"):
+        assert text in card
+    assert f"| tokens of this run | {7 * golden.B * golden.T} |" in card
+    assert "optimizer.weight_decay=0.1" in card
+
+
+def test_round_trip_is_byte_equal(released, run, tmp_path):
+    """export -> import -> the run's parameters; and again -> the same files."""
+    imported = ex.import_hf(released, tmp_path / "imported")
+    params, config, record = load_params(imported)
+    jax.tree.map(np.testing.assert_array_equal, params, load_params(run)[0])
+    assert record["step"] == 0
+    assert config.model == replace(CFG, compute_dtype="bfloat16", remat="minimal")
+    again = ex.export(imported, tmp_path / "again", dtype="fp32", max_shard_gb=2e-4)
+    for path in released.glob("*.safetensors*"):
+        assert (again / path.name).read_bytes() == path.read_bytes()
+    assert (again / "tokenizer.json").read_bytes() == (released / "tokenizer.json").read_bytes()
+
+
+def test_bfloat16_round_trip_is_byte_equal(run, tmp_path):
+    first = ex.export(run, tmp_path / "first")
+    again = ex.export(ex.import_hf(first, tmp_path / "run"), tmp_path / "again")
+    assert (again / "model.safetensors").read_bytes() == (first / "model.safetensors").read_bytes()
+    assert json.loads((first / "config.json").read_text())["torch_dtype"] == "bfloat16"
+    tensors = {name: t.astype(np.float32) for name, t in read_all(first).items()}
+    for name, exact in golden.weights(CFG, 0).items():
+        np.testing.assert_allclose(tensors[name], exact, rtol=2**-8, err_msg=name)
+
+
+def test_training_starts_from_an_import(released, tmp_path):
+    """What the trainer restores for init_from: whole state, moments zero."""
+    from opencoder_jax.checkpoint import load_state
+
+    imported = ex.import_hf(released, tmp_path / "imported")
+    mesh = sharding.make_mesh(CONFIG.mesh, jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        abstract = make_train_step(CONFIG, mesh).abstract_state
+        state, _ = load_state(resolve(imported), abstract)
+    assert jax.tree.structure(state) == jax.tree.structure(abstract)
+    assert all(not np.asarray(x).any() for x in jax.tree.leaves(state["opt_state"]))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("tie_word_embeddings", True, "tie_word_embeddings"),
+        ("architectures", ["Qwen2ForCausalLM"], "Qwen2ForCausalLM"),
+        ("intermediate_size", 176, "mlp.down_proj"),
+        ("num_hidden_layers", 3, "missing, first model.layers.2"),
+    ],
+)
+def test_import_refuses_other_models(released, tmp_path, field, value, message):
+    source = tmp_path / "source"
+    shutil.copytree(released, source)
+    fields = json.loads((source / "config.json").read_text()) | {field: value}
+    (source / "config.json").write_text(json.dumps(fields))
+    (tmp_path / "to").mkdir()
+    with pytest.raises(ValueError, match=message):
+        ex.import_hf(source, tmp_path / "to" / "run")
+    assert nothing_left(tmp_path / "to")
+
+
+@pytest.mark.parametrize("damage", ["missing", "short", "header"])
+def test_import_refuses_damaged_files(released, tmp_path, damage):
+    source = tmp_path / "source"
+    shutil.copytree(released, source)
+    victim = sorted(source.glob("*.safetensors"))[1]
+    if damage == "missing":
+        victim.unlink()
+    elif damage == "short":
+        victim.write_bytes(victim.read_bytes()[:-100])
+    else:
+        victim.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ValueError, match=victim.name):
+        ex.import_hf(source, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_export_refuses_another_tokenizer(run, tokenizer, tmp_path):
+    texts = ["something else entirely " * 50, Path(ex.__file__).read_text()]
+    other = train(texts, 512, tmp_path / "other", num_threads=1, progress=False)
+    with pytest.raises(ValueError, match=tokenizer.hash):
+        ex.export(run, tmp_path / "to" / "model", tokenizer=other)
+    assert not (tmp_path / "to").exists()
+
+
+def test_an_existing_folder_is_not_touched(run, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="exists already"):
+        ex.export(run, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_full_disk_leaves_nothing(run, tmp_path, monkeypatch, capsys):
+    (tmp_path / "to").mkdir()
+
+    def write(self, name, array):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ex.Writer, "write", write)
+    assert ex.main(["--checkpoint", str(run), "--to", str(tmp_path / "to" / "model")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "No space left" in error
+    assert nothing_left(tmp_path / "to")
+    monkeypatch.setattr(ex.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
+    with pytest.raises(ValueError, match="make room"):
+        ex.export(run, tmp_path / "to" / "model")
+    assert nothing_left(tmp_path / "to")
+
+
+def test_command_line(run, tmp_path):
+    """In a process of its own: exit code 0 and the folder; exit code 2 and one line."""
+    command = [sys.executable, "-m", "opencoder_jax.export"]
+    done = subprocess.run(
+        [*command, "--checkpoint", run, "--to", tmp_path / "model"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no tokenizer files" in done.stderr
+    assert (tmp_path / "model" / "model.safetensors").exists()
+    done = subprocess.run(
+        [*command, "import", "--from", tmp_path / "nowhere", "--to", tmp_path / "run"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+MEMORY = """
+import sys, threading, time
+from pathlib import Path
+sys.path[:0] = sys.argv[3:4]
+from opencoder_jax import export as ex
+import jax, numpy as np
+jax.numpy.zeros(3).block_until_ready()
+def anonymous():
+    return next(int(l.split()[1]) << 10 for l in open("/proc/self/status") if l.startswith("RssAnon"))
+base, peak, on = anonymous(), 0, True
+def watch():
+    global peak
+    while on:
+        peak = max(peak, anonymous())
+        time.sleep(0.002)
+thread = threading.Thread(target=watch)
+thread.start()
+if sys.argv[1] == "import":
+    ex.import_hf(sys.argv[2], sys.argv[2] + "-run", memory_gb=0.1)
+else:
+    ex.export(sys.argv[2] + "-run", sys.argv[2] + "-again")
+on = False
+thread.join()
+print(peak - base)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_is_bounded_by_the_largest_parameter(tmp_path):
+    """420 MB of fp32 parameters, the largest 101 MB: both directions stay within two of the largest, and 100 MB."""
+    cfg = replace(CFG, num_layers=24, embed_dim=512, head_dim=64, num_kv_heads=8, ffn_dim=2_048, vocab_size=4_096)
+    assert lm.num_params(cfg) * 4 > 400e6
+    largest = cfg.num_layers * cfg.embed_dim * cfg.ffn_dim * 4
+    model = tmp_path / "model"
+    model.mkdir()
+    golden.save_model(model, cfg, golden.weights(cfg, 0))
+    for direction in ("import", "export"):
+        done = subprocess.run(
+            [sys.executable, "-c", MEMORY, direction, model], capture_output=True, text=True, timeout=500
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        used = int(done.stdout.split()[-1])
+        print(f"{direction}: {used / 1e6:.0f} MB over the base for {lm.num_params(cfg) * 4 / 1e6:.0f} MB of parameters")
+        assert used < 2 * largest + 100e6, direction
+
+
+@pytest.mark.oracle
+def test_transformers_loads_the_release(released, tokenizer, tmp_path):
+    """AutoModelForCausalLM and AutoTokenizer, no remote code: logits as ours, ids as ours."""
+    one = {name: array[0] for name, array in golden.batches(CFG, 0, 1).items()}
+    theirs = client.call("gradients", released, **one)
+    golden.save_model(tmp_path, CFG, golden.weights(CFG, 0))
+    direct = client.call("gradients", tmp_path, **one)
+    np.testing.assert_array_equal(theirs["logits"], direct["logits"])
+    texts = ["def f(x):\n\treturn x + 1  # déjà vu\r\n", "if (a&&b) {\n        c = 123456;\n}", "中文 \x00 😀", " "]
+    result = client.call("tokenize", released, texts=np.array(texts))
+    ends = np.cumsum(result["lengths"])
+    for text, ids in zip(texts, np.split(result["ids"], ends[:-1]), strict=True):
+        assert ids.tolist() == tokenizer.encode(text)
+    assert json.loads(str(result["decoded"])) == texts
+    assert str(result["chat"]).endswith("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")
+    assert json.loads(str(result["special"]))[0] == "<|im_end|>"

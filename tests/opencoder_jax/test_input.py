@@ -1,0 +1,222 @@
+"""Data order: a pure function of (seed, step), the same for any number of hosts; refusals at start."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from opencoder_data.shard_format import ShardWriter
+
+from opencoder_jax.config import DataConfig, SourceConfig
+from opencoder_jax.input import BATCH_FIELDS, TrainingData, iterate, open_shards
+from opencoder_jax.mixture import PATTERN_LENGTH, Mixture, Stage, parse_changes
+
+T, VOCAB, SIZES = 8, 4_096, (40, 23)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two sources whose record i is one document that starts with the token base + i."""
+    root = tmp_path_factory.mktemp("sources")
+    for s, size in enumerate(SIZES):
+        write(root / str(s), size, base=1_000 * (s + 1))
+    return [str(root / str(s)) for s in range(len(SIZES))]
+
+
+def write(folder, size, base=0, seq_len=T, tokenizer_hash="h", vocab_size=VOCAB):
+    options = {"seq_len": seq_len, "vocab_size": vocab_size, "tokenizer_hash": tokenizer_hash, "pad_id": 0}
+    with ShardWriter(folder, records_per_shard=16, **options) as writer:
+        # T tokens each; one more at the end completes the last record.
+        for i in range(size):
+            writer.add(np.full(seq_len, base + i), text_bytes=seq_len)
+        writer.add(np.array([0]), text_bytes=1)
+    return folder
+
+
+def config(folders, weights=(1.0, 1.0), **changes):
+    sources = tuple(SourceConfig(f, w) for f, w in zip(folders, weights, strict=False))
+    return replace(DataConfig(sources=sources, seq_len=T, global_batch_size=8, max_epochs=1e9), **changes)
+
+
+def data(folders, *args, seed=0, **changes):
+    return TrainingData(config(folders, *args, **changes), vocab_size=VOCAB, seed=seed)
+
+
+def first_tokens(batch):
+    return batch["tokens"][..., 0].ravel().tolist()
+
+
+def test_hosts_read_their_rows_of_the_same_global_batches(folders):
+    whole = data(folders, (0.7, 0.3)).steps()
+    for hosts in (1, 2, 4, 8):
+        count = 8 // hosts
+        parts = [data(folders, (0.7, 0.3)).steps(rows=(h * count, (h + 1) * count)) for h in range(hosts)]
+        for step in (0, 1, 5, 1_000, 54_321):
+            for name in BATCH_FIELDS:
+                joined = np.concatenate([part[step][name] for part in parts], axis=1)
+                assert joined.tobytes() == whole[step][name].tobytes()
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_micro_batches_are_the_same_records(folders, hosts):
+    whole = data(folders).steps()
+    count = 8 // 2 // hosts
+    for step in (0, 3):
+        parts = [data(folders).steps(grad_accum=2, rows=(h * count, (h + 1) * count))[step] for h in range(hosts)]
+        joined = np.concatenate([part["tokens"] for part in parts], axis=1)
+        assert joined.shape == (2, 4, T)
+        np.testing.assert_array_equal(joined.reshape(1, 8, T), whole[step]["tokens"])
+
+
+def test_every_record_once_per_epoch_in_new_order(folders):
+    steps = data(folders[:1]).steps()
+    order = [t for step in range(15) for t in first_tokens(steps[step])]
+    epochs = [order[i : i + 40] for i in range(0, 120, 40)]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(1_000, 1_040))
+    assert len({tuple(e) for e in epochs}) == 3
+    assert epochs[0] != sorted(epochs[0])
+
+
+def test_seed_and_shuffle_decide_the_order(folders):
+    first = {seed: first_tokens(data(folders, seed=seed).steps()[0]) for seed in (0, 1)}
+    assert first[0] != first[1]
+    assert first[0] == first_tokens(data(folders, seed=0).steps()[0])
+    plain = data(folders[:1], shuffle=False).steps()
+    assert [t for s in range(5) for t in first_tokens(plain[s])] == list(range(1_000, 1_040))
+
+
+def test_iterate_from_any_step_is_random_access(folders):
+    steps = data(folders, (0.9, 0.1)).steps()
+    for start in (0, 7, 31):
+        for step, batch in enumerate(iterate(steps, start, start + 5), start):
+            assert batch["tokens"].tobytes() == steps[step]["tokens"].tobytes()
+
+
+def test_weights_change_at_a_step_and_each_source_goes_on(folders):
+    """After the change the mixture is the new one, and no record is skipped or repeated before its epoch ends."""
+    steps = data(folders, (1.0, 0.0), mixture_changes="3:0.5,0.5;6:0,1").steps()
+    by_step = [first_tokens(steps[s]) for s in range(8)]
+    shares = [sum(t >= 2_000 for t in tokens) for tokens in by_step]
+    assert shares == [0, 0, 0, 4, 4, 4, 8, 8]
+    drawn = [t for tokens in by_step for t in tokens]
+    one, two = [t for t in drawn if t < 2_000], [t for t in drawn if t >= 2_000]
+    assert sorted(one) == sorted(set(one))
+    assert len(one) == 36
+    assert len(set(two[:23])) == 23
+    assert data(folders, (1.0, 0.0), mixture_changes="3:0.5,0.5;6:0,1").plan(8)[1].tokens == len(two) * T
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    weights=st.lists(st.floats(0.01, 100), min_size=1, max_size=5),
+    changed=st.lists(st.floats(0.01, 100), min_size=5, max_size=5),
+    start=st.integers(1, 3_000),
+)
+def test_mixture_counts_are_what_random_access_gives(weights, changed, start):
+    mixture = Mixture([Stage(0, tuple(weights)), Stage(start, tuple(changed[: len(weights)]))], 7)
+    place = [0] * len(weights)
+    num = 7 * start + 500
+    for i in range(num):
+        if i % 977 == 0:
+            assert mixture.counts(i) == place
+        source, index = mixture[i]
+        assert index == place[source]
+        place[source] += 1
+    assert mixture.counts(num) == place
+    shares = np.array(weights) / np.sum(weights)
+    # Evenly spread: no prefix of a stage is off by more than one record per source, and rounding.
+    n = 7 * start
+    assert np.abs(np.array(mixture.counts(n)) - n * shares).max() <= len(weights) + n / PATTERN_LENGTH
+
+
+def test_mixture_that_cannot_be_drawn(folders):
+    for weights, message in [
+        ((-1, 1), "negative"),
+        ((0, 0), "all zero"),
+        ((1, 1e-7), "the least"),
+        ((1, np.nan), "neg"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            data(folders, weights)
+    for text, message in [
+        ("x:1,1", "is not STEP"),
+        ("5", "is not STEP"),
+        ("5:1", "1 weights for 2 sources"),
+        ("5:1,1;5:1,2", "does not come after"),
+        ("0:1,1", "does not come after"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            data(folders, mixture_changes=text)
+    assert parse_changes("", 2) == []
+
+
+def test_plan_counts_what_is_drawn(folders):
+    loaded = data(folders, (0.75, 0.25))
+    drawn = Counter(t // 1_000 for s in range(50) for t in first_tokens(loaded.steps()[s]))
+    plan = loaded.plan(50)
+    assert [p.tokens for p in plan] == [drawn[1] * T, drawn[2] * T]
+    assert [p.epochs for p in plan] == [drawn[1] / 40, drawn[2] / 23]
+    assert sum(p.share for p in plan) == pytest.approx(1)
+
+
+def test_a_run_that_would_exhaust_its_data_is_refused(folders):
+    loaded = data(folders, max_epochs=2.0)
+    loaded.check_enough(11)
+    with pytest.raises(ValueError, match=r"1: 12 steps would read it 2\.09 times, data\.max_epochs=2\.0"):
+        loaded.check_enough(12)
+    # The second source appears only after the change, and then too often.
+    late = data(folders, (1.0, 0.0), mixture_changes="10:0.2,0.8", max_epochs=3.0)
+    late.check_enough(12)
+    with pytest.raises(ValueError, match="max_epochs"):
+        late.check_enough(30)
+
+
+def test_fingerprint_names_what_changed(folders, tmp_path):
+    base = data(folders).fingerprint
+    assert data(folders).fingerprint == base
+    for changes in ({"seed": 1}, {"shuffle": False}, {"global_batch_size": 16}, {"mixture_changes": "5:1,2"}):
+        other = data(folders, **changes).fingerprint
+        assert {k for k in base if base[k] != other[k]} == {"mixture"}
+    assert data(folders, (1, 2)).fingerprint["shards"] == base["shards"]
+    write(tmp_path / "x", SIZES[1], base=2_001)
+    other = data([folders[0], str(tmp_path / "x")]).fingerprint
+    assert {k for k in base if base[k] != other[k]} == {"shards", "mixture"}
+
+
+def test_shards_that_do_not_fit_are_refused_by_name(folders, tmp_path):
+    with pytest.raises(ValueError, match=r"data\.sources is empty"):
+        data([])
+    with pytest.raises(ValueError, match="no such folder"):
+        data([str(tmp_path / "none")])
+    other = str(write(tmp_path / "t", 5, seq_len=4))
+    with pytest.raises(ValueError, match=r"t: records of 4 tokens, data\.seq_len=8"):
+        data([other])
+    other = str(write(tmp_path / "h", 5, tokenizer_hash="other"))
+    with pytest.raises(ValueError, match="different tokenizers"):
+        data([folders[0], other])
+    with pytest.raises(ValueError, match="packed with tokenizer other, expected h"):
+        open_shards(SourceConfig(other), config(folders), VOCAB, "h")
+    other = str(write(tmp_path / "v", 5, vocab_size=VOCAB + 128))
+    with pytest.raises(ValueError, match=r"v: vocabulary of 4224, model\.vocab_size=4096"):
+        data([other])
+    path = tmp_path / "t" / "shard-00000.bin"
+    path.write_bytes(path.read_bytes()[:-36])
+    with pytest.raises(ValueError, match=r"shard-00000\.bin: .* cut short"):
+        data([str(tmp_path / "t")], seq_len=4)
+    with pytest.raises(ValueError, match="verify='x'"):
+        data(folders, verify="x")
+
+
+def test_one_record_is_enough(tmp_path):
+    steps = data([str(write(tmp_path / "s", 1, base=5))]).steps()
+    assert first_tokens(steps[3]) == [5] * 8

@@ -1,0 +1,72 @@
+"""The table parameter -> PartitionSpec, and meshes that do not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from opencoder_jax import model as lm
+from opencoder_jax import overrides
+from opencoder_jax.config import MeshConfig
+from opencoder_jax.sharding import check_fits, mesh_shape
+from tests.opencoder_jax.training import micro_config
+
+GOLDEN = Path(__file__).parent / "golden" / "partition_specs.txt"
+
+
+class FakeMesh:
+    """Names and sizes of a mesh that this machine has no devices for."""
+
+    def __init__(self, **sizes: int):
+        import numpy as np
+
+        self.axis_names = ("data", "fsdp", "tensor", "context")
+        self.devices = np.zeros([sizes.get(name, 1) for name in self.axis_names])
+
+
+def test_partition_specs_are_golden():
+    """Shapes and layouts of both published models; a change shows in review."""
+    lines = []
+    for name in ("1p5b", "8b"):
+        cfg = overrides.load(name).model
+        shapes = jax.tree_util.tree_leaves_with_path(lm.abstract_params(cfg))
+        specs = jax.tree.leaves(lm.param_specs(cfg), is_leaf=lambda x: isinstance(x, P))
+        for (path, shape), spec in zip(shapes, specs, strict=True):
+            where = ".".join(k.key for k in path)
+            lines.append(f"{name} {where} {list(shape.shape)} {[a if a else '-' for a in spec]}\n")
+    assert "".join(lines) == GOLDEN.read_text()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"tensor": 3}, r"model.num_query_heads=8 is not divisible by mesh tensor=3; sizes that fit: \[1, 2, 4, 8\]"),
+        ({"fsdp": 3}, r"model.embed_dim=32 is not divisible by mesh fsdp=3; sizes that fit: \[1, 2, 4, 8, 16, 32\]"),
+        ({"context": 5}, r"data.seq_len=32 is not divisible by mesh context=5"),
+        ({"data": 4, "fsdp": 4}, r"data.global_batch_size / grad_accum=8 is not divisible by mesh data x fsdp=16"),
+    ],
+)
+def test_what_the_mesh_does_not_divide(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        check_fits(micro_config(), FakeMesh(**sizes))  # type: ignore[arg-type]
+
+
+def test_kv_heads_are_named_too():
+    with pytest.raises(ValueError, match=r"model.num_kv_heads=2 is not divisible by mesh tensor=4; .*\[1, 2\]"):
+        check_fits(micro_config(**{"model.num_kv_heads": 2}), FakeMesh(tensor=4))  # type: ignore[arg-type]
+
+
+def test_mesh_shapes():
+    assert mesh_shape(MeshConfig(), 8) == (1, 8, 1, 1)
+    assert mesh_shape(MeshConfig(data=-1, fsdp=2, tensor=2), 8) == (2, 2, 2, 1)
+    for config, message in [
+        (MeshConfig(data=3, fsdp=1), "must multiply to 8"),
+        (MeshConfig(tensor=3), "must multiply to 8"),
+        (MeshConfig(data=-1, fsdp=-1), "at most one -1"),
+        (MeshConfig(data=0), "sizes >= 1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            mesh_shape(config, 8)

@@ -1,0 +1,56 @@
+"""How far two results are apart, and fresh random inputs."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+from hypothesis import HealthCheck, Phase, settings, strategies
+
+SEEDS = strategies.integers(0, 2**32 - 1)
+
+
+def property_test(max_examples: int):
+    """Fresh examples each run; a failing one is printed as drawn, since shrinking would compile too much."""
+    return settings(
+        max_examples=max_examples,
+        deadline=None,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def normal(seed: int, *shapes: tuple[int, ...], dtype=np.float32) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+
+
+def relative_error(got, want) -> float:
+    """|got - want| / |want| in the Frobenius norm; NaN and infinity come out as infinity."""
+    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    assert got.shape == want.shape, (got.shape, want.shape)
+    error = np.linalg.norm((got - want).ravel()) / max(np.linalg.norm(want.ravel()), 1e-30)
+    return float(error) if np.isfinite(error) else float("inf")
+
+
+def errors(got, want) -> list[float]:
+    return [relative_error(g, w) for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)]
+
+
+def value_and_grads(f, args, cotangents, wide: bool):
+    """f(*args) and its vector-Jacobian product at fixed cotangents; wide: all floats in fp64."""
+    with jax.enable_x64(wide):
+
+        def cast(x):
+            x = np.asarray(x)
+            return np.asarray(x, np.float64) if wide and x.dtype.kind in "fV" else x
+
+        args = jax.tree.map(cast, args)
+
+        @jax.jit
+        def run(args, cotangents):
+            out, pull = jax.vjp(f, *args)
+            cotangents = jax.tree.map(lambda c, o: c.astype(o.dtype), cotangents, out)
+            return out, pull(cotangents)
+
+        return jax.tree.map(np.asarray, run(args, jax.tree.map(cast, cotangents)))

@@ -1,0 +1,101 @@
+"""Linear cross-entropy against dense logits in fp64."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opencoder_kernels import linear_cross_entropy
+from opencoder_kernels.linear_cross_entropy import xla
+
+from tests.opencoder_kernels.compare import SEEDS, errors, normal, property_test, value_and_grads
+
+
+def problem(seed, B, T, D, V):
+    hidden, w_out = normal(seed, (B, T, D), (D, V))
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, V, (B, T)).astype(np.int32)
+    weights = rng.random((B, T)).astype(np.float32) * (rng.random((B, T)) < 0.8)
+    return hidden, w_out / D**0.5, targets, weights
+
+
+def run(implementation, inputs, z_loss, wide=False):
+    hidden, w_out, targets, weights = inputs
+
+    def f(hidden, w_out, weights=weights):
+        weights = weights.astype(np.float64) if wide else weights
+        return linear_cross_entropy(hidden, w_out, targets, weights, z_loss=z_loss, implementation=implementation)
+
+    one = np.float32(3)  # a cotangent other than 1, and one for z_sum, which must not reach any gradient
+    return value_and_grads(f, (hidden, w_out), (one, one), wide)
+
+
+@property_test(10)
+@given(
+    SEEDS, st.integers(1, 3), st.one_of(st.integers(1, 30), st.just(129)), st.integers(1, 20), st.integers(1, 90),
+    st.sampled_from([0.0, 1e-3]), st.sampled_from([4, 32, 1024]),
+)  # fmt: skip
+def test_xla_equals_fp64_reference(seed, B, T, D, V, z_loss, chunk):
+    inputs = problem(seed, B, T, D, V)
+    want = run("reference", inputs, z_loss, wide=True)
+    before, xla.CHUNK_TOKENS = xla.CHUNK_TOKENS, chunk
+    try:
+        got = run("xla", inputs, z_loss)
+    finally:
+        xla.CHUNK_TOKENS = before
+    (total, z_sum), grads = got
+    assert max(errors(grads, want[1])) < 1e-5
+    # A loss near 0 is a difference of large numbers: relative to the summed log-partition.
+    assert abs(total - want[0][0]) <= 1e-5 * max(abs(want[0][0]), inputs[3].sum())
+    assert abs(z_sum - want[0][1]) <= 1e-5 * abs(want[0][1])
+
+
+def test_bf16_no_worse_than_the_dense_form():
+    hidden, w_out, targets, weights = problem(4, 2, 60, 64, 500)
+    inputs = (hidden.astype(jnp.bfloat16), w_out.astype(jnp.bfloat16), targets, weights)
+    want = run("reference", inputs, 1e-4, wide=True)
+    dense, ours = errors(run("reference", inputs, 1e-4), want), errors(run("xla", inputs, 1e-4), want)
+    # The dense form multiplies fp32 gradients of its logits; rounding them to bf16 first is what makes it one pass.
+    assert all(o <= 2 * max(d, 1e-3) for o, d in zip(ours, dense, strict=True)), (ours, dense)
+
+
+def test_gradient_of_an_fp32_matrix_stays_fp32():
+    hidden, w_out, targets, weights = problem(4, 1, 40, 16, 50)
+    grad = jax.grad(lambda w: linear_cross_entropy(hidden.astype(jnp.bfloat16), w, targets, weights)[0])(w_out)
+    assert grad.dtype == jnp.float32
+    assert len(np.unique(np.asarray(grad.astype(jnp.bfloat16)))) < len(np.unique(np.asarray(grad)))
+
+
+def test_a_token_of_weight_0_has_no_influence():
+    hidden, w_out, targets, weights = problem(np.random.default_rng().integers(2**32), 1, 20, 8, 30)
+    weights[0, 7] = 0
+    before = run("xla", (hidden, w_out, targets, weights), 1e-3)
+    hidden, targets = hidden.copy(), targets.copy()
+    hidden[0, 7] += 3
+    targets[0, 7] = (targets[0, 7] + 1) % 30
+    after = run("xla", (hidden, w_out, targets, weights), 1e-3)
+    np.testing.assert_array_equal(before[0][0], after[0][0])
+    np.testing.assert_array_equal(before[1][1], after[1][1])
+    assert not after[1][0][0, 7].any()
+
+
+def test_logits_of_all_tokens_are_never_in_memory():
+    B, T, D, V = 2, 4096, 32, 8_000
+    args = [jax.ShapeDtypeStruct(s, d) for s, d in
+            (((B, T, D), jnp.float32), ((D, V), jnp.float32), ((B, T), jnp.int32), ((B, T), jnp.float32))]  # fmt: skip
+    f = jax.grad(lambda *a: partial(linear_cross_entropy, implementation="xla")(*a)[0], (0, 1))
+    temp = jax.jit(f).lower(*args).compile().memory_analysis().temp_size_in_bytes
+    assert temp < B * T * V * 4 / 2, temp
+
+
+def test_bad_arguments_name_what_is_wrong():
+    h, w, t = jnp.zeros((1, 4, 8)), jnp.zeros((8, 9)), jnp.zeros((1, 4), jnp.int32)
+    with pytest.raises(ValueError, match="got"):
+        linear_cross_entropy(h, w, t[:, :2], t[:, :2])
+    with pytest.raises(ValueError, match="integers"):
+        linear_cross_entropy(h, w, t.astype(jnp.float32), t)

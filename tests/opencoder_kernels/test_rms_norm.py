@@ -1,0 +1,62 @@
+"""RMSNorm and residual against the written form in fp64."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import PartitionSpec as P
+from opencoder_kernels import rms_norm
+
+from tests.opencoder_kernels.compare import SEEDS, errors, normal, property_test, value_and_grads
+
+
+def problem(seed, shape, residual):
+    x, r, w, dy, ds = normal(seed, shape, shape, shape[-1:], shape, shape)
+    return ((x, w, r), (dy, ds)) if residual else ((x, w), dy)
+
+
+def run(implementation, args, cotangents, wide=False):
+    def f(x, w, r=None):
+        return rms_norm(x, w, eps=1e-5, residual=r, implementation=implementation)
+
+    return value_and_grads(f, args, cotangents, wide)
+
+
+@property_test(8)
+@given(SEEDS, st.sampled_from([(1, 3), (3, 5, 7), (2, 130), (4, 2240)]), st.booleans())
+def test_xla_equals_fp64_reference(seed, shape, residual):
+    args, cotangents = problem(seed, shape, residual)
+    want = run("reference", args, cotangents, wide=True)
+    assert max(errors(run("xla", args, cotangents), want)) < 1e-5
+
+
+def test_bf16_no_worse_than_the_written_form():
+    args, cotangents = jax.tree.map(lambda x: x.astype(jnp.bfloat16), problem(5, (64, 320), True))
+    want = run("reference", args, cotangents, wide=True)
+    plain = errors(run("reference", args, cotangents), want)
+    ours = errors(run("xla", args, cotangents), want)
+    assert all(o <= 1.5 * p for o, p in zip(ours, plain, strict=True)), (ours, plain)
+
+
+def test_gradient_of_a_replicated_weight_is_summed_inside_shard_map():
+    x, w = jnp.zeros((4, 8, 16)), jnp.zeros(16)
+    mesh = AbstractMesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    norm = jax.shard_map(
+        partial(rms_norm, eps=1e-5, implementation="xla"), mesh=mesh, in_specs=(P("data"), P()), out_specs=P("data")
+    )
+    jaxpr = jax.make_jaxpr(jax.grad(lambda x, w: norm(x, w).sum(), 1))(x, w)
+    assert "psum" in str(jaxpr)
+
+
+def test_bad_arguments_name_what_is_wrong():
+    with pytest.raises(ValueError, match=r"needs weight \(8,\)"):
+        rms_norm(jnp.zeros((2, 8)), jnp.zeros(4), eps=1e-5)
+    with pytest.raises(ValueError, match="residual like x"):
+        rms_norm(jnp.zeros((2, 8)), jnp.zeros(8), eps=1e-5, residual=np.zeros((2, 8), np.float16))
