@@ -61,16 +61,22 @@ def train(config: RunConfig) -> int:
     config = replace(config, run_dir=config.run_dir or f"runs/{config.name}")
     check(config)
     distributed.same_everywhere(config, "the configuration")
-    run_dir, first = Path(config.run_dir), distributed.is_first()
-    say = print if first else lambda *_, **__: None
-    for name, value in overrides.leaves(config):
-        say(f"config: {name}={value}")
+    for name, value in overrides.leaves(config) if distributed.is_first() else ():
+        print(f"config: {name}={value}")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", ".jax_cache")
 
-    # --- mesh and step ------------------------------------------------------------------------------------------------
     mesh = make_mesh(config.mesh)
-    jax.set_mesh(mesh)
+    with jax.set_mesh(mesh):
+        return run(config, mesh, stop)
+
+
+def run(config: RunConfig, mesh: jax.sharding.Mesh, stop: StopSignal) -> int:
+    """`train` with the configuration checked and the mesh set."""
+    run_dir, first = Path(config.run_dir), distributed.is_first()
+    say = print if first else lambda *_, **__: None
+
+    # --- step ---------------------------------------------------------------------------------------------------------
     ts = make_train_step(config, mesh)
     device = mesh.local_devices[0]
     sizes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
