@@ -20,7 +20,8 @@ def text(plan: Plan) -> str:
         f"# {plan.config} on {plan.topology}",
         "",
         f"mesh {mesh_text(plan.mesh)}; compiled in {plan.lower_seconds:.0f} + {plan.compile_seconds:.0f} s "
-        f"by the {'machine' if plan.compiler == 'device' else plan.compiler}'s compiler",
+        f"by the {'machine' if plan.compiler == 'device' else plan.compiler}'s compiler; kernels: "
+        + ", ".join(f"{kernel} {name}" for kernel, name in plan.backends.items()),
         "",
         "## Memory of one device",
         "",
