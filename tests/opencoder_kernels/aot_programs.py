@@ -1,6 +1,6 @@
 """Compiles one kernel for a device that is not there and prints what the assembler says. Run as a program:
 
-    python -m tests.opencoder_kernels.aot_programs NAME SHAPE DEVICE      (DEVICE: h200, v5p, v6e)
+    python -m tests.opencoder_kernels.aot_programs NAME SHAPE DEVICE [IMPLEMENTATION]      (DEVICE: h200, v5p, v6e)
 
 Needs the extra [aot].
 """
@@ -24,8 +24,8 @@ dnn_version_info { major: 9 minor: 10 }
 device_description_str: "NVIDIA H200"
 """
 
-# B, T, query heads, key/value heads, head dim, model dim, feed-forward dim (OpenCoder table 4).
-SHAPES = {"8b": (1, 8192, 32, 8, 128, 4096, 14_336), "1p5b": (1, 4096, 14, 14, 160, 2240, 6144)}
+# B, T, query heads, key/value heads, head dim, model dim, feed-forward dim, vocabulary (OpenCoder table 4).
+SHAPES = {"8b": (1, 8192, 32, 8, 128, 4096, 14_336, 96_640), "1p5b": (1, 4096, 14, 14, 160, 2240, 6144, 96_640)}
 
 
 def devices(device: str):
@@ -43,7 +43,7 @@ def program(name: str, shape: str, implementation: str):
     import jax.numpy as jnp
     import opencoder_kernels as kernels
 
-    B, T, N, K, H, D, F = SHAPES[shape]
+    B, T, N, K, H, D, F, V = SHAPES[shape]
     q, kv, ids = ((B, T, N, H), jnp.bfloat16), ((B, T, K, H), jnp.bfloat16), ((B, T), jnp.int32)
 
     def attend(q, k, v, ids):
@@ -64,6 +64,16 @@ def program(name: str, shape: str, implementation: str):
 
         return (swiglu if name == "swiglu" else gradient(swiglu, 3)), (x, w, w)
 
+    if name in ("linear_cross_entropy", "linear_cross_entropy_backward"):
+
+        def loss(hidden, w_out, targets, weights):
+            return kernels.linear_cross_entropy(
+                hidden, w_out, targets, weights, z_loss=1e-4, implementation=implementation
+            )[0]
+
+        args = (x, ((D, V), jnp.bfloat16), ((B, T), jnp.int32), ((B, T), jnp.float32))
+        return (loss if name == "linear_cross_entropy" else jax.grad(loss, (0, 1))), args
+
     def norm(x, r, weight):
         y, s = kernels.rms_norm(x, weight, eps=1e-5, residual=r, implementation=implementation)
         return y + s
@@ -71,7 +81,7 @@ def program(name: str, shape: str, implementation: str):
     return (norm if name == "rms_norm" else gradient(norm, 3)), (x, x, ((D,), jnp.bfloat16))
 
 
-def main(name: str, shape: str, device: str) -> None:
+def main(name: str, shape: str, device: str, implementation: str = "") -> None:
     import jax
     import numpy as np
     from jax.sharding import AxisType, Mesh, NamedSharding
@@ -80,7 +90,7 @@ def main(name: str, shape: str, device: str) -> None:
     mesh = Mesh(np.array(devices(device)).reshape(1, 1, 1, 1), ("data", "fsdp", "tensor", "context"),
                 axis_types=(AxisType.Auto,) * 4)  # fmt: skip
     with jax.set_mesh(mesh):
-        f, args = program(name, shape, "mosaic_gpu" if device == "h200" else "tpu")
+        f, args = program(name, shape, implementation or ("mosaic_gpu" if device == "h200" else "tpu"))
         whole = NamedSharding(mesh, P())
         args = [jax.ShapeDtypeStruct(s, d, sharding=whole) for s, d in args]
         compiled = jax.jit(f, out_shardings=whole).lower(*args).compile()

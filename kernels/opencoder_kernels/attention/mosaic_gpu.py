@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from opencoder_kernels.attention import mosaic_gpu_backward, mosaic_gpu_forward
 from opencoder_kernels.hopper import refuses_device
+from opencoder_kernels.varying import like
 
 HEAD_DIMS = (64, 128, 160)
 # Queries and keys are padded to this many; padded ones belong to segments of their own.
@@ -72,7 +73,7 @@ def _backward(causal, scale, saved, cotangents):
     args = (q, k, v, d_out, lse * mosaic_gpu_forward.LOG2E, delta.transpose(0, 2, 1), q_segments, kv_segments)
     dk, dv = mosaic_gpu_backward.d_keys_values(*args, causal=causal, scale=scale)
     dq = mosaic_gpu_backward.d_queries(*args, causal=causal, scale=scale)
-    return dq, dk, dv, None, None
+    return like(dq, q), like(dk, k), like(dv, v), None, None
 
 
 _attention.defvjp(_forward, _backward)

@@ -22,6 +22,7 @@ from opencoder_kernels.attention import blocks
 from opencoder_kernels.attention.mosaic_gpu_forward import LOG2E, MASKED
 from opencoder_kernels.hopper import ROWS, WARPGROUPS, refill, rem, smem
 from opencoder_kernels.interpret import is_interpreted
+from opencoder_kernels.varying import unchecked
 
 BLOCK = ROWS * WARPGROUPS  # keys of a block in d_keys_values, queries of a block in d_queries
 STEP = 64  # queries, and keys, of the blocks that they walk over
@@ -175,7 +176,7 @@ def d_keys_values(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causa
     )
     out = jax.ShapeDtypeStruct(k.shape, k.dtype)
     run = _kernel(kernel, [out, out], buffers, barriers, (K, S // BLOCK, B), ("kv_heads", "kv_tiles", "batch"))
-    return run(q, k, v, d_out, lse2, delta, bounds, *((q_segments, kv_segments) if packed else ()))
+    return unchecked(run)(q, k, v, d_out, lse2, delta, bounds, *((q_segments, kv_segments) if packed else ()))
 
 
 def d_queries(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: bool, scale: float):
@@ -280,7 +281,7 @@ def d_queries(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: b
     )
     out = jax.ShapeDtypeStruct(q.shape, q.dtype)
     run = _kernel(kernel, [out], buffers, barriers, (N, num_q, B), ("heads", "q_tiles", "batch"))
-    return run(q, k, v, d_out, lse2, delta, bounds, *((q_segments, kv_segments) if packed else ()))[0]
+    return unchecked(run)(q, k, v, d_out, lse2, delta, bounds, *((q_segments, kv_segments) if packed else ()))[0]
 
 
 def _kernel(kernel, out_type, buffers, barriers, grid, grid_names):

@@ -16,6 +16,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from opencoder_kernels import hopper, partition
 from opencoder_kernels.hopper import ROWS, WARPGROUPS, rem, smem
+from opencoder_kernels.varying import like, unchecked
 
 BLOCK_M = ROWS * WARPGROUPS
 BLOCK_F = 128
@@ -70,7 +71,8 @@ def _forward(x, w_gate, w_up):
 def _backward(saved, d_out):
     x, w_gate, w_up = saved
     d_gate, d_up = _kernel(x, w_gate, w_up, d_out)
-    return d_gate @ w_gate.T + d_up @ w_up.T, x.T @ d_gate, x.T @ d_up
+    dx = d_gate @ w_gate.T + d_up @ w_up.T
+    return like(dx, x), like(x.T @ d_gate, w_gate), like(x.T @ d_up, w_up)
 
 
 _swiglu.defvjp(_forward, _backward)
@@ -182,4 +184,4 @@ def _kernel(x, w_gate, w_up, d_out):
         thread_name="wg",
         compiler_params=plgpu.CompilerParams(approx_math=True),
     )
-    return run(x, w_gate, w_up, *((d_out,) if gradient else ()))
+    return unchecked(run)(x, w_gate, w_up, *((d_out,) if gradient else ()))
