@@ -190,6 +190,7 @@ def child(arguments: list[str]) -> int:
         "split": split.by_kind | {"exposed": split.exposed_collective, "host gap": split.host_gap},
         "traced_seconds": split.step_seconds,
     }
+    Path(answer).with_suffix(".profile.md").write_text(table.text(split))
     Path(answer).write_text(json.dumps(row))
     return 0
 

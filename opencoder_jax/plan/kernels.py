@@ -29,12 +29,10 @@ class KernelCosts:
         A forward kernel reads q, k, v and makes two products; a backward one reads the output's gradient too and makes
         three (for dq), four (for dk and dv) or five (for all). A causal product touches half of the T x S pairs.
         """
-        wide = [
-            s
-            for s in self._operands(computation, instruction)
-            if len(s.dims) >= 3 and s.dims[-1] >= self.model.head_dim
-        ]
-        made = [s for s in instruction.shapes if len(s.dims) >= 3 and s.dims[-1] >= self.model.head_dim]
+        operands = self._operands(computation, instruction)
+        wide = [s for s in operands if self._is_heads(s) and s.dtype.startswith(("bf", "f"))]
+        wide = [s for s in wide if s.dtype == wide[0].dtype]
+        made = [s for s in instruction.shapes if self._is_heads(s) and wide and s.dtype == wide[0].dtype]
         if len(wide) < 3 or not made:
             return None
         q, k = wide[0], wide[1]
@@ -44,7 +42,7 @@ class KernelCosts:
         else:
             products, efficiency = {1: 3, 2: 4}.get(len(made), 5), ATTENTION_BACKWARD_EFFICIENCY
         flops = products * 2.0 * q.size * keys * 0.5
-        traffic = sum(s.bytes for s in self._operands(computation, instruction)) + instruction.bytes
+        traffic = sum(s.bytes for s in operands) + instruction.bytes
         return Cost(flops, float(traffic), q.dtype), efficiency
 
     def products(self, computation: Computation, instruction: Instruction) -> tuple[Cost, float] | None:
@@ -70,6 +68,10 @@ class KernelCosts:
         if found is None:
             self.unknown[instruction.target] = self.unknown.get(instruction.target, 0) + 1
         return found
+
+    def _is_heads(self, shape: Shape) -> bool:
+        """[..., T, H] or [..., T, N, H]: not the statistics, one value a row, nor the segment ids, which are integers."""
+        return len(shape.dims) >= 3 and shape.dims[-1] >= self.model.head_dim
 
     @staticmethod
     def _operands(computation: Computation, instruction: Instruction) -> list[Shape]:

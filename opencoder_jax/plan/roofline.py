@@ -100,7 +100,7 @@ class Simulator:
         return times
 
     def _nested(self, instruction: Instruction, times: Times) -> float:
-        repeat = (instruction.trip_count() or 1) if instruction.opcode == "while" else 1
+        repeat = (instruction.trips or 1) if instruction.opcode == "while" else 1
         inner = [self._computation(name) for name in instruction.called()]
         if instruction.opcode == "conditional" and inner:
             inner = [max(inner, key=lambda t: t.step)]

@@ -36,8 +36,17 @@ ENTRY %main (a: f32[4,4]) -> f32[4,4] {
 def profiled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("profile")
     done = subprocess.run(
-        [sys.executable, "-m", "opencoder_jax.profile", "--config=tiny", "--profile.steps=2:4", "--buffers"]
-        + ["--model.num_layers=1", "--model.scan_unroll=1", f"--out={folder}"],
+        [
+            sys.executable,
+            "-m",
+            "opencoder_jax.profile",
+            "--config=tiny",
+            "--profile.steps=2:4",
+            "--buffers",
+            "--model.num_layers=1",
+            "--model.scan_unroll=1",
+            f"--out={folder}",
+        ],
         env=environment({}),
         cwd=ROOT,
         capture_output=True,

@@ -95,7 +95,7 @@ def test_weak_scaling_keeps_the_batch_of_a_device():
     weak = sweep.config_for(micro_config(), four, one, "weak")
     assert (weak.data.global_batch_size, weak.mesh) == (32, MeshConfig(2, 2, 1, 1))
     assert sweep.config_for(micro_config(), four, one, "strong").data.global_batch_size == 8
-    with pytest.raises(ValueError, match="needs a batch of 2.666"):
+    with pytest.raises(ValueError, match=r"needs a batch of 2\.666"):
         sweep.config_for(micro_config(), one, {**one, "data": 3}, "weak")
 
 

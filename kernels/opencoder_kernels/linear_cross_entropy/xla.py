@@ -55,9 +55,9 @@ def _softmax(h, w, targets, weights, z_loss, vocab_axis, gradient: bool):
             dlogits = jax.lax.dynamic_update_slice_in_dim(dlogits, part, i * rows, 1)
         return total + more_total, z_sum + more_z, dlogits
 
-    arrays = (h, w, targets, weights)
-    zero = zeros((), weights.dtype, *arrays)
-    start = zero, zero, zeros((B, n + pad, w.shape[1]), h.dtype, *arrays) if gradient else None
+    # The sums are the same on every device of vocab_axis; their gradient by the logits is not.
+    zero = zeros((), weights.dtype, h, targets, weights)
+    start = zero, zero, zeros((B, n + pad, w.shape[1]), h.dtype, h, w, targets, weights) if gradient else None
     total, z_sum, dlogits = jax.lax.fori_loop(0, (n + pad) // rows, some, start)
     return total, z_sum, dlogits[:, :n] if gradient else None
 

@@ -9,13 +9,14 @@ import contextlib
 import dataclasses
 import io
 import json
+import re
 from collections import Counter
 
 import pytest
 
 from opencoder_jax import overrides
 from opencoder_jax.metrics import flops_per_token
-from opencoder_jax.plan import collectives, hlo
+from opencoder_jax.plan import hlo
 from opencoder_jax.plan import topology as machines
 from opencoder_jax.plan.compile import OutOfMemory, _refused
 from opencoder_jax.plan.report import out_of_memory
@@ -73,7 +74,7 @@ def child() -> None:
 
 @pytest.fixture(scope="module")
 def results():
-    return run_python("from tests.opencoder_jax.test_plan import child; child()", variables={})
+    return run_python("from tests.opencoder_jax.plan.test_plan import child; child()", variables={})
 
 
 @pytest.mark.parametrize("line", REFUSED)
@@ -197,43 +198,6 @@ def test_arithmetic_prunes_what_cannot_fit():
     assert all(c.mesh["tensor"] * c.mesh["context"] <= 8 for c in fitting), "they stay inside a node"
 
 
-@pytest.mark.parametrize(
-    ("name", "devices", "nodes"),
-    [("h100:64x8", 512, 64), ("h200:8", 8, 1), ("b200:2x4", 8, 2), ("v5p:8x8x4", 256, 1), ("tpu7x:2x2x1", 8, 1)],
-)
-def test_topologies(name, devices, nodes):
-    machine = machines.parse(name)
-    assert (machine.num_devices, machine.num_nodes) == (devices, nodes)
-    assert machines.parse(str(machine)) == machine
-
-
-GROUPS = [
-    ("replica_groups={{0,1},{2,3}}", [[0, 1], [2, 3]]),
-    ("replica_groups=[2,4]<=[8]", [[0, 1, 2, 3], [4, 5, 6, 7]]),
-    ("replica_groups=[4,2]<=[2,4]T(1,0)", [[0, 4], [1, 5], [2, 6], [3, 7]]),
-    ("replica_groups=mesh['data'=2,'fsdp'=4] {'data'}", [[0, 4], [1, 5], [2, 6], [3, 7]]),
-    ("replica_groups=mesh['x'=8] {'x':(2)2}", [[0, 2], [1, 3], [4, 6], [5, 7]]),
-    ("source_target_pairs={{0,1},{1,0},{2,3},{3,2}}", [[0, 1], [2, 3]]),
-]
-
-
-@pytest.mark.parametrize(("text", "groups"), GROUPS)
-def test_device_groups_in_every_form(text, groups):
-    instruction = hlo.Instruction("a", "all-gather", "f32[8]", [], f", {text}, dimensions={{0}}")
-    assert sorted(map(sorted, collectives.device_groups(instruction, 8))) == groups
-
-
-def test_traffic_between_nodes_is_recognised():
-    machine, mesh = machines.parse("h100:2x4"), MESHES["fsdp"]
-    for groups, axes, between in (("[2,4]<=[8]", ("fsdp",), False), ("[4,2]<=[2,4]T(1,0)", ("data",), True)):
-        gather = hlo.Instruction("a", "all-gather", "f32[1024]", [], f", replica_groups={groups}")
-        gather.shapes = hlo.shapes(gather.type)
-        found = collectives.describe(gather, 3, mesh, machine)
-        assert found is not None
-        assert (found.axes, found.between_nodes, found.bytes, found.count) == (axes, between, 4096, 3)
-        assert found.wire_bytes == 4096 * (found.group_size - 1) / found.group_size
-
-
 HBM = "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 21.50G of 15.75G hbm. Exceeded hbm capacity by 5.75G."
 VMEM = "RESOURCE_EXHAUSTED: E1001: CompileTimeScopedVmemOom:\nRan out of memory in memory space vmem"
 
@@ -244,9 +208,13 @@ def test_out_of_memory_at_compile_time_is_told_from_other_failures():
     assert isinstance(found, OutOfMemory)
     assert found.needed == int(21.5 * 2**30)
     config = dataclasses.replace(overrides.load("1p5b"), grad_accum=16)
-    said = out_of_memory(config, {"data": 1, "fsdp": 16, "tensor": 1, "context": 1}, found.needed, v5e.memory_limit)
+    said = out_of_memory(config, {"data": 1, "fsdp": 16, "tensor": 1, "context": 1}, found.needed, v5e)
     assert "needs 21.5 GiB, 5.5 GiB more than the 16.0 GiB" in said
-    assert "--grad_accum=32 (a micro-batch of 4 records a device now); --model.remat=full (now minimal)" in said
+    advised = re.search(
+        r"try --grad_accum=(\d+) \(now 16, 4 records a device at a time\), which fits by arithmetic", said
+    )
+    assert advised, said
+    assert int(advised.group(1)) in (32, 64)
     kernel = _refused(RuntimeError(VMEM), v5e)
     assert isinstance(kernel, ValueError)
     assert "VMEM" in str(kernel)
