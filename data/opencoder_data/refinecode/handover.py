@@ -48,7 +48,8 @@ def hand_over(
         raise ValueError(f"group: choose among {', '.join(GROUPS)}, not {','.join(group)!r}")
     run, hold_out = open_run(output), hold_out or HoldOut()
     last = run.config.stages[-1]
-    identity = fingerprint(run.fingerprint(last), list(group), dataclasses.asdict(hold_out))
+    written_by = storage.read_json(storage.join(run.folder(last), "stage.json"))
+    identity = fingerprint(written_by, list(group), dataclasses.asdict(hold_out))
     state = storage.join(target, "handover.json")
     if storage.exists(state):
         report = storage.read_json(state)
