@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from opencoder_data.refinecode import storage
-from opencoder_data.refinecode.config import STAGES, RefineConfig, to_dict
+from opencoder_data.refinecode.code_version import code_version
+from opencoder_data.refinecode.config import STAGES, RefineConfig, fingerprint, to_dict
 from opencoder_data.refinecode.engine import make_executor
 from opencoder_data.refinecode.ledger import write_ledger
 from opencoder_data.refinecode.run import Run
@@ -14,12 +15,12 @@ from opencoder_data.refinecode.stages import RUN
 
 
 def run_pipeline(
-    config: RefineConfig, inputs: Sequence[str], output: str, *, overwrite: bool = False
+    config: RefineConfig, inputs: Sequence[str], output: str, *, overwrite: bool = False, keep: bool = False
 ) -> dict[str, Any]:
     """From raw files to documents, ledger and summary under `output`; returns the summary.
 
-    Finished partitions of an earlier run with the same configuration are kept. Stages whose configuration changed are
-    refused, or redone with `overwrite`.
+    Finished partitions of an earlier run with the same configuration and program are kept. Stages for which either
+    changed are refused, or redone with `overwrite`; with `keep`, what another version of the program finished stays.
 
     Raises ValueError for what the caller can put right.
     """
@@ -27,7 +28,7 @@ def run_pipeline(
     for url in run.inputs:
         if not storage.exists(url):
             raise ValueError(f"input {url} does not exist")
-    stale = _check_output(run, overwrite)
+    stale = _check_output(run, overwrite, keep)
     for stage in stale:
         storage.remove(run.folder(stage))
     executor = make_executor(config.engine)
@@ -48,37 +49,50 @@ def run_pipeline(
         executor.close()
 
 
-def _check_output(run: Run, overwrite: bool) -> list[str]:
-    """Stages to remove: those of another configuration and all after them."""
+def _check_output(run: Run, overwrite: bool, keep: bool) -> list[str]:
+    """Stages to remove: those of another input, configuration or program, and all after them."""
     names = storage.listdir(run.output)
     marker = storage.join(run.output, "run.json")
     if names and not storage.exists(marker) and any(not n.startswith(".") for n in names):
         raise ValueError(f"output folder {run.output} holds other files; give an empty or new folder")
-    stale = False
+    reason = ""
     removed: list[str] = []
     for stage in STAGES:
         state = storage.join(run.folder(stage), "stage.json")
         present = storage.exists(run.folder(stage))
         if stage in run.config.stages and storage.exists(state):
-            stale = stale or storage.read_json(state)["fingerprint"] != run.fingerprint(stage)
+            found = storage.read_json(state)
+            if found["fingerprint"] != run.fingerprint(stage):
+                reason = reason or "a run with another input or configuration"
+            elif found.get("program") != program(run, stage) and not keep:
+                reason = reason or "another version of the program or of its libraries"
         elif present:
-            stale = True
-        if present and stale:
+            reason = reason or "a run with another input or configuration"
+        if present and reason:
             removed.append(stage)
     if removed and not overwrite:
+        remedy = "--overwrite to redo that stage and the later ones"
+        if reason.startswith("another version"):
+            remedy += ", or --keep to go on from what it finished"
         raise ValueError(
-            f"output folder {run.output} holds stage {removed[0]} of a run with another input or configuration; "
-            "give another folder, or --overwrite to redo that stage and the later ones"
+            f"output folder {run.output} holds stage {removed[0]} of {reason}; give another folder, or {remedy}"
         )
     storage.write_json(marker, {"inputs": list(run.inputs), "config": to_dict(run.config)})
     return removed
 
 
+def program(run: Run, stage: str) -> str:
+    """Digest of the source of the stage and of all before it."""
+    stages = run.config.stages[: run.config.stages.index(stage) + 1]
+    return fingerprint([code_version(RUN[name].__module__) for name in stages])
+
+
 def _open_stage(run: Run, stage: str) -> None:
     folder = run.folder(stage)
-    state = storage.join(folder, "stage.json")
-    if not storage.exists(state):
-        storage.write_json(state, {"stage": stage, "fingerprint": run.fingerprint(stage)})
+    state = {"stage": stage, "fingerprint": run.fingerprint(stage), "program": program(run, stage)}
+    url = storage.join(folder, "stage.json")
+    if not storage.exists(url) or storage.read_json(url) != state:
+        storage.write_json(url, state)
     for name in storage.listdir(folder):
         if not name.endswith(".json"):
             storage.remove_temporaries(storage.join(folder, name))
