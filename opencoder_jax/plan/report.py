@@ -129,10 +129,12 @@ def out_of_memory(config: RunConfig, mesh: dict[str, int], needed: int | None, t
     now = f"now {config.grad_accum}, {micro // ways} records a device at a time"
     order = ["none", "dots", "minimal", "full"]
     stronger = order[order.index(config.model.remat) + 1 :] if config.model.remat in order else ["full"]
+    # Arithmetic that is known to be too low here is so elsewhere too.
+    error = max(1.0, (needed or 0) / estimate(config, mesh, topology).memory)
     advice = []
     for remat in (config.model.remat, *stronger):
         changed = replace(config, model=replace(config.model, remat=remat))
-        accum = _accumulation_that_fits(changed, mesh, topology)
+        accum = _accumulation_that_fits(changed, mesh, topology, error)
         if accum is not None and (accum, remat) != (config.grad_accum, config.model.remat):
             change = [f"--model.remat={remat} (now {config.model.remat})"] if remat != config.model.remat else []
             change += [f"--grad_accum={accum} ({now})"] if accum != config.grad_accum else []
@@ -150,13 +152,13 @@ def out_of_memory(config: RunConfig, mesh: dict[str, int], needed: int | None, t
     return f"{config.name} {size} the {limit / GIB:.1f} GiB that a device has; try " + "; ".join(advice)
 
 
-def _accumulation_that_fits(config: RunConfig, mesh: dict[str, int], topology: Topology) -> int | None:
-    """The smallest grad_accum from the present one on that arithmetic finds to fit with a tenth to spare."""
+def _accumulation_that_fits(config: RunConfig, mesh: dict[str, int], topology: Topology, error: float) -> int | None:
+    """The smallest grad_accum from the present one on with which `error` times the arithmetic leaves a tenth to spare."""
     batch, ways = config.data.global_batch_size, mesh["data"] * mesh["fsdp"]
     for accum in range(config.grad_accum, batch // ways + 1):
         if batch % accum == 0 and batch // accum % ways == 0:
             found = estimate(replace(config, grad_accum=accum), mesh, topology)
-            if found.memory <= 0.9 * topology.memory_limit:
+            if error * found.memory <= 0.9 * topology.memory_limit:
                 return accum
     return None
 
