@@ -18,7 +18,8 @@ from typing import Any
 MEMORY_FRACTION = 0.92
 _FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 
-# Name -> (value, reason).
+# Name -> (value, reason). Pipelined collectives have no option of their own any more (jax 0.11.2 and 0.12.0.1 know none):
+# XLA pipelines those of the layer scan by itself.
 GPU: dict[str, tuple[bool | int | str, str]] = {
     "xla_gpu_enable_latency_hiding_scheduler": (
         True,

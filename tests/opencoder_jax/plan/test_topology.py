@@ -90,3 +90,10 @@ def test_an_unknown_option_of_the_user_is_refused_by_the_compiler_itself():
     lowered = jax.jit(lambda x: x + 1).lower(1.0)
     with pytest.raises(ValueError, match="No such compile option: 'xla_gpu_speed'"):
         xla_flags.compile_lowered(lowered, "cpu", "xla_gpu_speed=11")
+
+
+def test_this_xla_knows_every_option_of_the_tables():
+    """XLA reads the options of all platforms wherever it runs; the oldest jax supported has them too (make test-lowest)."""
+    lowered = jax.jit(lambda x: x + 1).lower(1.0)
+    for name, (value, _) in (xla_flags.GPU | xla_flags.TPU).items():
+        assert lowered.compile(compiler_options={name: value})(1.0) == 2
