@@ -169,8 +169,8 @@ def parse(text: str) -> Module:
 
 
 def _trips(computations: dict[str, Computation], outer: Computation, loop: Instruction) -> int | None:
-    """Iterations of a `while`: as the GPU's and CPU's compilers note them, else from a condition of the form
-    `counter < constant` (the TPU's compiler), the counter going up by one from the constant it starts with, or from 0."""
+    """Iterations of a `while`: as the GPU's and CPU's compilers note them, else (the TPU's compiler) from a condition
+    `counter < constant` and a body that adds a constant to the counter, which starts with a constant, or with 0."""
     if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
         return int(known.group(1))
     name = re.search(r"condition=%?([\w.\-]+)", loop.attributes)
@@ -185,11 +185,21 @@ def _trips(computations: dict[str, Computation], outer: Computation, loop: Instr
     end = _constant(limit)
     if counter.opcode != "get-tuple-element" or index is None or end is None:
         return None
-    start = outer.by_name.get(loop.operands[0])
-    first = outer.by_name.get(start.operands[int(index.group(1))]) if start and start.opcode == "tuple" else None
-    while first is not None and first.opcode in ("copy", "bitcast"):
-        first = outer.by_name.get(first.operands[0])
-    return end - ((_constant(first) if first else 0) or 0)
+    first = _element(outer, outer.by_name.get(loop.operands[0]), int(index.group(1)))
+    body = computations[loop.called()[0]]
+    last = _element(body, body.root, int(index.group(1)))
+    if last is None or last.opcode != "add":
+        return None
+    step = next((c for c in (_constant(body.by_name[n]) for n in last.operands) if c is not None), 1)
+    return -(-(end - ((_constant(first) if first else 0) or 0)) // step)
+
+
+def _element(computation: Computation, value: Instruction | None, index: int) -> Instruction | None:
+    """What a tuple holds at an index, copies looked through."""
+    found = computation.by_name.get(value.operands[index]) if value and value.opcode == "tuple" else None
+    while found is not None and found.opcode in ("copy", "bitcast"):
+        found = computation.by_name.get(found.operands[0])
+    return found
 
 
 def _constant(instruction: Instruction) -> int | None:

@@ -162,7 +162,10 @@ TPU = """HloModule jit_step, is_scheduled=true
   %kernel = f32[8]{0} custom-call(%p.1), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
 }}, metadata={op_name="jit(step)/pallas_call"}
   %later = f32[8]{0} fusion(%kernel), kind=kLoop, calls=%sparse
-  ROOT %t = (s32[], f32[8]{0}) tuple(%p.1, %later)
+  %i.1 = s32[] get-tuple-element(%p.1), index=0
+  %step = s32[] constant(STEP)
+  %next = s32[] add(%i.1, %step)
+  ROOT %t = (s32[], f32[8]{0}) tuple(%next, %later)
 }
 
 ENTRY %main (x: f32[8]) -> f32[8] {
@@ -176,16 +179,16 @@ ENTRY %main (x: f32[8]) -> f32[8] {
 """
 
 
-@pytest.mark.parametrize(("start", "trips"), [(0, 24), (4, 20)])
-def test_loops_of_the_tpu_compiler_are_counted_by_their_condition(start, trips):
-    module = hlo.parse(TPU.replace("START", str(start)))
+@pytest.mark.parametrize(("start", "step", "trips"), [(0, 1, 24), (4, 1, 20), (0, 2, 12), (1, 2, 12)])
+def test_loops_of_the_tpu_compiler_are_counted_by_their_condition(start, step, trips):
+    module = hlo.parse(TPU.replace("START", str(start)).replace("STEP", str(step)))
     assert module.unknown_loops() == []
     assert module.executions() == {"main": 1, "body": trips, "sparse": trips}
 
 
 def test_a_kernel_whose_attributes_hold_line_breaks_ends_no_computation():
-    body = hlo.parse(TPU.replace("START", "0")).computations["body"]
-    assert list(body.by_name) == ["p.1", "kernel", "later", "t"]
+    body = hlo.parse(TPU.replace("START", "0").replace("STEP", "1")).computations["body"]
+    assert list(body.by_name) == ["p.1", "kernel", "later", "i.1", "step", "next", "t"]
     assert body.by_name["kernel"].op_name == "jit(step)/pallas_call"
 
 
