@@ -71,7 +71,6 @@ def test_no_gather_outside_the_fsdp_pattern(planned):
     assert all(c["axes"] == ["fsdp"] for c in gathers)
     assert 1.8 * weights < sum(c["bytes"] * c["count"] for c in gathers) < 2 * weights
     assert module.unknown_loops() == []
-    assert made["notes"] == []
 
 
 def test_the_8b_fits_and_kernels_are_those_for_hopper(planned):
