@@ -5,7 +5,10 @@ decides when and where, never what. Ray is imported only when asked for.
 """
 
 import multiprocessing
+import multiprocessing.connection
 import os
+import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +19,19 @@ from tqdm import tqdm
 from opencoder_data.refinecode.config import EngineConfig
 
 Task = Callable[..., Any]
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when the driver is killed: it would wait for tasks for ever, or write into a folder that a new run
+    has begun anew."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="end with parent").start()
 
 
 class LocalExecutor:
@@ -32,7 +48,7 @@ class LocalExecutor:
             context = multiprocessing.get_context("forkserver")
             # Imported once in the fork server instead of once per worker.
             context.set_forkserver_preload(["opencoder_data.refinecode.stages"])
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=context)
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_end_with_parent)
         return self._pool
 
     def run(self, function: Task, tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
@@ -76,6 +92,9 @@ class RayExecutor:
     name = "ray"
 
     def __init__(self, config: EngineConfig):
+        # Under `uv run` Ray would start the workers by the same command, in a copy of the working folder without its
+        # environment; every node has the program installed anyway.
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         try:
             import ray  # pyright: ignore[reportMissingImports]
         except ImportError:
@@ -85,10 +104,17 @@ class RayExecutor:
         if self._owned:
             options: dict[str, Any] = {"logging_level": "warning", "log_to_driver": False, "include_dashboard": False}
             if config.ray_address:
+                _check_reachable(config.ray_address)
                 options = {"logging_level": "warning", "address": config.ray_address}
             elif config.workers:
                 options["num_cpus"] = config.workers
-            ray.init(**options)
+            try:
+                ray.init(**options)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                line = str(error).strip().split("\n")[0]
+                raise ValueError(
+                    f"engine.ray_address={config.ray_address or 'local'}: no cluster answers: {line}"
+                ) from None
         self.workers = config.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     def run(self, function: Task, tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
@@ -109,6 +135,17 @@ class RayExecutor:
     def close(self) -> None:
         if self._owned:
             self._ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself waits for minutes before it gives up an address where nobody listens."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto" or a name that Ray resolves
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"engine.ray_address={address}: no cluster answers there: {error}") from None
 
 
 Executor = LocalExecutor | RayExecutor

@@ -31,6 +31,7 @@ def run_pipeline(
     stale = _check_output(run, overwrite, keep)
     for stage in stale:
         storage.remove(run.folder(stage))
+    storage.remove_temporaries(run.output)
     executor = make_executor(config.engine)
     try:
         timings: dict[str, Any] = {}
@@ -93,9 +94,6 @@ def _open_stage(run: Run, stage: str) -> None:
     url = storage.join(folder, "stage.json")
     if not storage.exists(url) or storage.read_json(url) != state:
         storage.write_json(url, state)
-    for name in storage.listdir(folder):
-        if not name.endswith(".json"):
-            storage.remove_temporaries(storage.join(folder, name))
 
 
 def print_summary(summary: dict[str, Any], file: Any = None) -> None:
