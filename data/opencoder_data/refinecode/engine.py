@@ -16,9 +16,27 @@ from typing import Any
 
 from tqdm import tqdm
 
-from opencoder_data.refinecode.config import EngineConfig
+from opencoder_data.refinecode.config import EngineConfig, LayoutConfig
 
 Task = Callable[..., Any]
+
+
+# Measured on code of a Python installation (docs/experiments/2026-11-21-refinecode-engine.md), with a fifth to spare.
+_DRIVER_MB, _WORKER_MB, _PER_BATCH_MB, _PER_PARTITION_MB, _PER_SHUFFLE_ROW_BYTES = 150, 500, 4, 5, 800
+
+
+def workers_within(memory_mb: int, layout: LayoutConfig) -> int:
+    """How many workers of this layout fit; ValueError when there is no room for one."""
+    text = _PER_BATCH_MB * layout.batch_mb + _PER_PARTITION_MB * layout.partition_mb
+    each = _WORKER_MB + max(text, _PER_SHUFFLE_ROW_BYTES * layout.shuffle_rows / 1e6)
+    workers = int((memory_mb - _DRIVER_MB) // each)
+    if workers < 1:
+        raise ValueError(
+            f"engine.memory_mb={memory_mb} is too little for one worker, which takes {_DRIVER_MB + each:.0f} with "
+            f"layout.batch_mb={layout.batch_mb:g}, layout.partition_mb={layout.partition_mb:g} and "
+            f"layout.shuffle_rows={layout.shuffle_rows}; raise it or lower those"
+        )
+    return workers
 
 
 def _end_with_parent() -> None:
@@ -39,8 +57,10 @@ class LocalExecutor:
 
     name = "local"
 
-    def __init__(self, config: EngineConfig):
+    def __init__(self, config: EngineConfig, layout: LayoutConfig):
         self.workers = config.workers or len(os.sched_getaffinity(0))
+        if config.memory_mb:
+            self.workers = min(self.workers, workers_within(config.memory_mb, layout))
         self._pool: ProcessPoolExecutor | None = None
 
     def _open(self) -> ProcessPoolExecutor:
@@ -87,7 +107,7 @@ class LocalExecutor:
 
 
 class RayExecutor:
-    """Ray tasks, one CPU each. Input and output must be reachable from every node (shared folder or object store)."""
+    """Ray tasks, one CPU each; memory is the cluster's business (`engine.memory_mb` is not used). Input and output must be reachable from every node (shared folder or object store)."""
 
     name = "ray"
 
@@ -151,9 +171,9 @@ def _check_reachable(address: str) -> None:
 Executor = LocalExecutor | RayExecutor
 
 
-def make_executor(config: EngineConfig) -> Executor:
+def make_executor(config: EngineConfig, layout: LayoutConfig) -> Executor:
     if config.executor == "local":
-        return LocalExecutor(config)
+        return LocalExecutor(config, layout)
     if config.executor == "ray":
         return RayExecutor(config)
     raise ValueError(f"engine.executor is local or ray, not {config.executor!r}")

@@ -31,8 +31,7 @@ def run_pipeline(
     stale = _check_output(run, overwrite, keep)
     for stage in stale:
         storage.remove(run.folder(stage))
-    storage.remove_temporaries(run.output)
-    executor = make_executor(config.engine)
+    executor = make_executor(config.engine, config.layout)
     try:
         timings: dict[str, Any] = {}
         for stage in config.stages:
@@ -56,11 +55,13 @@ def _check_output(run: Run, overwrite: bool, keep: bool) -> list[str]:
     marker = storage.join(run.output, "run.json")
     if names and not storage.exists(marker) and any(not n.startswith(".") for n in names):
         raise ValueError(f"output folder {run.output} holds other files; give an empty or new folder")
+    storage.remove_temporaries(run.output)
     reason = ""
     removed: list[str] = []
     for stage in STAGES:
         state = storage.join(run.folder(stage), "stage.json")
-        present = storage.exists(run.folder(stage))
+        # Killed before it wrote its state, a stage leaves an empty folder.
+        present = bool(storage.listdir(run.folder(stage)))
         if stage in run.config.stages and storage.exists(state):
             found = storage.read_json(state)
             if found["fingerprint"] != run.fingerprint(stage):
