@@ -92,7 +92,7 @@ class LocalExecutor:
                     index = running.pop(future)
                     yield index, future.result()
         except BrokenProcessPool:
-            raise RuntimeError(
+            raise ChildProcessError(
                 "a worker process died (out of memory?); lower --layout.batch_mb or --engine.workers and run the same "
                 "command again: finished partitions are kept"
             ) from None

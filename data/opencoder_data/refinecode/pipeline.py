@@ -8,10 +8,10 @@ from typing import Any
 from opencoder_data.refinecode import storage
 from opencoder_data.refinecode.code_version import code_version
 from opencoder_data.refinecode.config import STAGES, RefineConfig, fingerprint, to_dict
-from opencoder_data.refinecode.engine import make_executor
+from opencoder_data.refinecode.engine import Executor, make_executor
 from opencoder_data.refinecode.ledger import write_ledger
 from opencoder_data.refinecode.run import Run
-from opencoder_data.refinecode.stages import RUN
+from opencoder_data.refinecode.stages import RUN, check
 
 
 def run_pipeline(
@@ -25,28 +25,35 @@ def run_pipeline(
     Raises ValueError for what the caller can put right.
     """
     run = Run(config, tuple(i.rstrip("/") or "/" for i in inputs), output.rstrip("/"))
+    check(config)
     for url in run.inputs:
         if not storage.exists(url):
             raise ValueError(f"input {url} does not exist")
+        if storage.is_below(run.output, url):
+            raise ValueError(f"output folder {run.output} lies in the input {url}; give another one")
+    executor = make_executor(config.engine, config.layout)
+    try:
+        return _run_stages(run, executor, overwrite, keep)
+    finally:
+        executor.close()
+
+
+def _run_stages(run: Run, executor: Executor, overwrite: bool, keep: bool) -> dict[str, Any]:
     stale = _check_output(run, overwrite, keep)
     for stage in stale:
         storage.remove(run.folder(stage))
-    executor = make_executor(config.engine, config.layout)
-    try:
-        timings: dict[str, Any] = {}
-        for stage in config.stages:
-            start = time.perf_counter()
-            _open_stage(run, stage)
-            cost = RUN[stage](run, executor)
-            timings[stage] = {"wall_s": round(time.perf_counter() - start, 3), "task_cpu_s": round(cost["cpu_s"], 3)}
+    timings: dict[str, Any] = {}
+    for stage in run.config.stages:
         start = time.perf_counter()
-        summary = write_ledger(run, executor)
-        timings["ledger"] = {"wall_s": round(time.perf_counter() - start, 3)}
-        # Apart from the summary: times differ between runs, rows do not.
-        storage.write_json(storage.join(run.output, "timings.json"), timings)
-        return {**summary, "timings": timings}
-    finally:
-        executor.close()
+        _open_stage(run, stage)
+        cost = RUN[stage](run, executor)
+        timings[stage] = {"wall_s": round(time.perf_counter() - start, 3), "task_cpu_s": round(cost["cpu_s"], 3)}
+    start = time.perf_counter()
+    summary = write_ledger(run, executor)
+    timings["ledger"] = {"wall_s": round(time.perf_counter() - start, 3)}
+    # Apart from the summary: times differ between runs, rows do not.
+    storage.write_json(storage.join(run.output, "timings.json"), timings)
+    return {**summary, "timings": timings}
 
 
 def _check_output(run: Run, overwrite: bool, keep: bool) -> list[str]:
@@ -60,8 +67,8 @@ def _check_output(run: Run, overwrite: bool, keep: bool) -> list[str]:
     removed: list[str] = []
     for stage in STAGES:
         state = storage.join(run.folder(stage), "stage.json")
-        # Killed before it wrote its state, a stage leaves an empty folder.
-        present = bool(storage.listdir(run.folder(stage)))
+        # Killed at its beginning, a stage leaves an empty folder or one with nothing but its state.
+        present = bool(set(storage.listdir(run.folder(stage))) - {"stage.json"})
         if stage in run.config.stages and storage.exists(state):
             found = storage.read_json(state)
             if found["fingerprint"] != run.fingerprint(stage):

@@ -37,6 +37,14 @@ def exists(url: str) -> bool:
     return fs.exists(path)
 
 
+def is_below(url: str, folder: str) -> bool:
+    """Whether `url` is the folder or lies in it."""
+    (fs, path), (folder_fs, folder_path) = filesystem(url), filesystem(folder)
+    if isinstance(fs, LocalFileSystem) and isinstance(folder_fs, LocalFileSystem):
+        path, folder_path = os.path.realpath(path), os.path.realpath(folder_path)
+    return fs == folder_fs and f"{path}/".startswith(f"{folder_path.rstrip('/')}/")
+
+
 def listdir(url: str) -> list[str]:
     """Names in a folder, sorted; empty when there is none."""
     fs, path = filesystem(url)
