@@ -16,14 +16,14 @@ from opencoder_data.refinecode.engine import LocalExecutor, workers_within
 
 
 def texts(seed):
-    """Endless files of 200 lines of the standard library in random order, 8 KB each, none like another."""
+    """Endless files of 1,000 lines of the standard library in random order, 40 KB each, none like another."""
     rng = random.Random(seed)
     lines = []
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
         lines += path.read_text(errors="replace").splitlines(keepends=True)
     while True:
         first = rng.randrange(len(lines) - 4_000)
-        yield "".join(rng.sample(lines[first : first + 4_000], 200))
+        yield "".join(rng.sample(lines[first : first + 4_000], 1_000))
 
 
 def write_files(folder, num_bytes):
@@ -44,7 +44,7 @@ def command(source, output, *options):
 
 def peak_of_one_process(source, output):
     """Largest resident size in bytes of a run with one worker, which is one process; from the kernel's own count."""
-    stages = "--stages=ingest,preprocess,exact_dedup,transform,sample"
+    stages = "--stages=ingest,preprocess,exact_dedup,sample"
     layout = ("--layout.batch_mb=0.5", "--layout.partition_mb=1", "--layout.shuffle_rows=2_000")
     process = subprocess.Popen(
         command(source, output, stages, "--engine.workers=1", *layout), stdout=subprocess.DEVNULL
