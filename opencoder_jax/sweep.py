@@ -28,16 +28,12 @@ from typing import Any
 from opencoder_jax import overrides
 from opencoder_jax.config import MeshConfig, RunConfig, replace
 
-EXIT_FAILED, EXIT_REFUSED = 1, 2
+EXIT_FAILED = 1
 AXES = tuple(f.name for f in dataclasses.fields(MeshConfig))
 
 
-def main(arguments: list[str]) -> int:
-    try:
-        return child(arguments[1:]) if arguments[:1] == ["--child"] else sweep(arguments)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
+def run(arguments: list[str]) -> int:
+    return child(arguments[1:]) if arguments[:1] == ["--child"] else sweep(arguments)
 
 
 def parse_meshes(text: str) -> list[dict[str, int]]:
@@ -57,17 +53,10 @@ def parse_meshes(text: str) -> list[dict[str, int]]:
 
 
 def sweep(arguments: list[str]) -> int:
-    if "--help" in arguments:
-        print(__doc__)
-        return 0
-    own = {"meshes": "", "scaling": "strong", "steps": "10", "warmup": "2", "out": "", "fake": "", "timeout": "3600"}
-    rest = []
-    for argument in arguments:
-        name, _, value = argument.removeprefix("--").partition("=")
-        if name in own:
-            own[name] = value or "yes"
-        else:
-            rest.append(argument)
+    own, rest = overrides.take(
+        arguments,
+        {"meshes": "", "scaling": "strong", "steps": "10", "warmup": "2", "out": "", "fake": "", "timeout": "3600"},
+    )
     meshes, config = parse_meshes(own["meshes"]), overrides.parse(rest)
     if own["scaling"] not in ("strong", "weak"):
         raise ValueError(f"--scaling={own['scaling']}: choose strong or weak")
@@ -201,4 +190,4 @@ def child(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(overrides.command(run, sys.argv[1:], __doc__))

@@ -20,7 +20,7 @@ import jax
 from opencoder_jax import distributed, overrides, profiling
 from opencoder_jax import input as data_input
 from opencoder_jax import model as lm
-from opencoder_jax.checkpoint import Checkpoints, load_state, resolve, run_record
+from opencoder_jax.checkpoint import Checkpoints, load_state, resolve, run_record, silence_abandoned_writes
 from opencoder_jax.config import RunConfig, check, replace
 from opencoder_jax.evaluate import Evaluator
 from opencoder_jax.metrics import MetricsWriter, Progress
@@ -34,6 +34,7 @@ EXIT_REFUSED, EXIT_SIGTERM, EXIT_NONFINITE = 2, 3, 4
 def main(arguments: list[str]) -> int:
     # Orbax logs a failed save with its whole stack; the trainer says it in one line.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    silence_abandoned_writes()
     try:
         config = overrides.parse(arguments)
         set_memory_fraction()

@@ -28,6 +28,8 @@ MAX_FILE_BYTES = 20_000
 # Held out by content hash. A language with fewer files or bytes than this among them is no sample: it trains.
 HOLD_OUT = ("--holdout=0.04", "--holdout_min_files=8", "--holdout_min_bytes=20000", "--holdout_max_bytes=120000")
 VOCAB_SIZE = 8_192
+# Training takes about this long on any machine: a sweep of one mesh times the step, and the steps follow from it.
+TRAIN_MINUTES, MIN_STEPS, MAX_STEPS, ANNEAL_SHARE = 6.0, 800, 4_000, 0.25
 PROMPTS = (
     "import os\n\n\ndef list_files(path):\n",
     "class Stack:\n    def __init__(self):\n",
@@ -124,30 +126,28 @@ def main() -> int:
 
     held_out = ",".join(str(p) for p in sorted((out / "shards" / "held_out").iterdir()))
     pretrained, annealed = out / "runs" / "tiny", out / "runs" / "tiny_anneal"
-    steps = overrides.load("tiny").num_steps
-    train = [
-        "opencoder_jax.train",
-        "--config=tiny",
-        f"--data.sources={mixture(out, pretrain_mixture(data, token_sources))}",
-    ]
+    steps, anneal_steps = num_steps(demo)
+    sources = mixture(out, pretrain_mixture(data, token_sources))
+    train = ["opencoder_jax.train", "--config=tiny", f"--data.sources={sources}", f"--num_steps={steps}"]
     train += [f"--data.eval_sources={held_out}", f"--run_dir={pretrained}", f"--checkpoint.keep_every={steps // 4}"]
     if not _saved(pretrained):
-        demo.run("5-train", *train, until_step=steps // 4 + steps // 20, run_dir=pretrained)
-    demo.run("6-resume", *train)
+        demo.run("6-train", *train, until_step=steps // 4 + steps // 20, run_dir=pretrained)
+    demo.run("7-resume", *train)
     anneal = ["opencoder_jax.train", "--config=tiny_anneal", f"--data.sources={mixture(out, ANNEAL_MIXTURE)}"]
     anneal += [f"--data.eval_sources={held_out}", f"--run_dir={annealed}", f"--init_from={pretrained}"]
-    demo.run("7-anneal", *anneal)
+    anneal += [f"--num_steps={anneal_steps}", f"--schedule.decay_steps={anneal_steps}"]
+    demo.run("8-anneal", *anneal)
 
     export, loaded = out / "export", out / "runs" / "from_export"
     if not (export / "config.json").exists():
         release = [f"--checkpoint={annealed}", f"--to={export}", f"--tokenizer={tokenizer}", "--dtype=fp32"]
-        demo.run("8-export", "opencoder_jax.export", *release)
+        demo.run("9-export", "opencoder_jax.export", *release)
     if not loaded.exists():
-        demo.run("9-import", "opencoder_jax.export", "import", f"--from={export}", f"--to={loaded}")
+        demo.run("10-import", "opencoder_jax.export", "import", f"--from={export}", f"--to={loaded}")
     prompts = [f"--prompt={p}" for p in PROMPTS]
     sampling = ["--max_new_tokens=80", f"--json={out}/completions.json"]
     demo.run(
-        "10-generate", "opencoder_jax.generate", f"--checkpoint={loaded}", f"--tokenizer={export}", *prompts, *sampling
+        "11-generate", "opencoder_jax.generate", f"--checkpoint={loaded}", f"--tokenizer={export}", *prompts, *sampling
     )
 
     report = write_report(out, demo.seconds, time.monotonic() - began, PROMPTS, int(resolve(annealed).name))
@@ -188,6 +188,21 @@ def pack(demo: Demo, documents: Sequence[Path], tokenizer: Path, shards: Path, s
         return
     inputs = [f"--tokenizer={tokenizer}", f"--output={shards}", f"--seq_len={seq_len}", f"--source={shards.name}"]
     demo.run("4-pack", "opencoder_data.pack", "--input", *map(str, documents), *inputs)
+
+
+def num_steps(demo: Demo) -> tuple[int, int]:
+    """Steps of pre-training and of annealing that fill TRAIN_MINUTES here; measured once, kept for the runs to come."""
+    path = demo.out / "steps.json"
+    if not path.exists():
+        speed = demo.out / "speed"
+        demo.run("5-speed", "opencoder_jax.sweep", "--config=tiny", "--meshes=fsdp=1", "--steps=12", f"--out={speed}")
+        row = json.loads((speed / "results.jsonl").read_text().splitlines()[-1])
+        fitting = int(60 * TRAIN_MINUTES / row["median_seconds"])
+        total = min(max(fitting, MIN_STEPS), MAX_STEPS) // 100 * 100
+        anneal = int(ANNEAL_SHARE * total)
+        path.write_text(json.dumps([total - anneal, anneal]))
+    pretrain, anneal = json.loads(path.read_text())
+    return pretrain, anneal
 
 
 def mixture(out: Path, shares: dict[str, float]) -> str:

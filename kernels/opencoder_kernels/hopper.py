@@ -35,3 +35,14 @@ def smem(shape, dtype=jnp.bfloat16):
 
 def rem(x, n: int):
     return lax.rem(x, jnp.int32(n))
+
+
+def refill(free):
+    """Waits until the stage of buffers behind the barrier `free` is read, and lets TMA write over it.
+
+    Its small vectors (segment ids, log-sum-exps) were read by ordinary loads. Those are ordered before a TMA copy to the
+    same place by a barrier and a fence between the two proxies, not by the barrier alone (PTX ISA, "Causality order").
+    The copying warpgroup, which has the time, issues the fence.
+    """
+    plgpu.barrier_wait(free)
+    plgpu.commit_smem()

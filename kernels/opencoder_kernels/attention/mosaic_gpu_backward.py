@@ -20,7 +20,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from opencoder_kernels.attention import blocks
 from opencoder_kernels.attention.mosaic_gpu_forward import LOG2E, MASKED
-from opencoder_kernels.hopper import ROWS, WARPGROUPS, rem, smem
+from opencoder_kernels.hopper import ROWS, WARPGROUPS, refill, rem, smem
 from opencoder_kernels.interpret import is_interpreted
 
 BLOCK = ROWS * WARPGROUPS  # keys of a block in d_keys_values, queries of a block in d_queries
@@ -54,11 +54,14 @@ def product(shape, a, b):
 
 
 def left_operand(x, scratch):
-    """x as the left operand of a product: itself, or through shared memory where the interpreter needs that."""
+    """x as the left operand of a product: itself, or through shared memory where the interpreter needs that.
+
+    No `commit_smem`, which the compiled kernel does not have here either: it would also order this warpgroup's loads
+    before later copies and so hide from race detection what the copying warpgroup has to order.
+    """
     if scratch is None:
         return x
     scratch[...] = x
-    plgpu.commit_smem()
     return scratch
 
 
@@ -139,7 +142,7 @@ def d_keys_values(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causa
             def load(head, i, _):
                 step = head * (end - first) + i - first
                 slot = rem(step, STAGES)
-                pl.when(step >= STAGES)(lambda: plgpu.barrier_wait(free.at[slot]))
+                pl.when(step >= STAGES)(lambda: refill(free.at[slot]))
                 rows, q_head = pl.ds(i * STEP, STEP), kv_head * group + head
                 plgpu.copy_gmem_to_smem(q_ref.at[batch, rows, q_head], q_smem.at[slot], ready.at[slot])
                 plgpu.copy_gmem_to_smem(do_ref.at[batch, rows, q_head], do_smem.at[slot], ready.at[slot])
@@ -249,7 +252,7 @@ def d_queries(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: b
 
             def load(i, _):
                 slot = rem(i - first, STAGES)
-                pl.when(i - first >= STAGES)(lambda: plgpu.barrier_wait(free.at[slot]))
+                pl.when(i - first >= STAGES)(lambda: refill(free.at[slot]))
                 rows = pl.ds(i * STEP, STEP)
                 plgpu.copy_gmem_to_smem(k_ref.at[batch, rows, kv_head], k_smem.at[slot], ready.at[slot])
                 plgpu.copy_gmem_to_smem(v_ref.at[batch, rows, kv_head], v_smem.at[slot], ready.at[slot])
