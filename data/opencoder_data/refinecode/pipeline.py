@@ -40,6 +40,9 @@ def run_pipeline(
 
 def _run_stages(run: Run, executor: Executor, overwrite: bool, keep: bool) -> dict[str, Any]:
     stale = _check_output(run, overwrite, keep)
+    # The result goes first: what is under way must not look finished, nor mix with documents of the run before.
+    for name in ("summary.json", "documents", "ledger") if stale else ():
+        storage.remove(storage.join(run.output, name))
     for stage in stale:
         storage.remove(run.folder(stage))
     timings: dict[str, Any] = {}

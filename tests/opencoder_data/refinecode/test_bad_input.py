@@ -158,3 +158,26 @@ def test_object_store_without_its_package(scheme, package, tmp_path, capsys):
         pytest.skip(f"{package} is installed")
     error = refused([f"--input={scheme}://bucket/x", f"--output={tmp_path / 'out'}", *QUICK], capsys)
     assert package in error
+
+
+def test_an_overwritten_run_leaves_nothing_of_the_one_before(tmp_path, monkeypatch):
+    """Fewer partitions than before: no document of the old ones stays, and a stopped rerun is not finished."""
+    from opencoder_data.refinecode import pipeline
+    from opencoder_data.refinecode.report.collect import open_run
+
+    (tmp_path / "in").mkdir()
+    for i in range(30):
+        (tmp_path / "in" / f"{i}.py").write_text(f"x = {i}\n")
+    output = str(tmp_path / "out")
+    arguments = [f"--input={tmp_path / 'in'}", f"--output={output}", *QUICK]
+    assert main([*arguments, "--layout.partition_mb=0.01"]) == 0
+    assert len(list(Path(output, "documents").iterdir())) > 4
+    with monkeypatch.context() as patch:
+        patch.setitem(pipeline.RUN, "sample", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(pipeline, "code_version", lambda _: "")
+        assert main([*arguments, "--overwrite"]) == 130
+    with pytest.raises(ValueError, match="not finished"):
+        open_run(output)
+    assert main([*arguments, "--overwrite"]) == 0
+    assert [p.name for p in Path(output, "documents").iterdir()] == ["part-00000.parquet"]
+    assert len([r for r in ledger_of(output) if r["status"] == "kept"]) == 30
