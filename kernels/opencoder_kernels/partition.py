@@ -59,7 +59,9 @@ def activation(ndim: int) -> tuple[str | tuple[str, ...] | None, ...]:
 def refuses_activation(operation: str, x) -> str | None:
     """Why x [B, T, ..., D] cannot be cut over the current mesh, or None."""
     names = ("batch", "time")[: x.ndim - 1]
-    return refuses(operation, **{name: (size, axes) for name, size, axes in zip(names, x.shape, (BATCH, TIME), strict=False)})
+    return refuses(
+        operation, **{name: (size, axes) for name, size, axes in zip(names, x.shape, (BATCH, TIME), strict=False)}
+    )
 
 
 def over_mesh(f, in_specs, out_specs):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from opencoder_kernels import hopper, partition
@@ -79,10 +78,12 @@ def _forward(x, weight, residual, eps: float):
 
     def kernel(*refs):
         x_ref, weight_ref, *refs = refs
-        residual_ref, y_ref, s_ref = refs if residual is not None else (None, *refs, None)
         block = lax.axis_index("blocks")
         s = plgpu.load(x_ref.at[block], layout=layout)
-        if residual_ref is not None:
+        if residual is None:
+            (y_ref,) = refs
+        else:
+            residual_ref, y_ref, s_ref = refs
             s = s + plgpu.load(residual_ref.at[block], layout=layout)
             s_ref[block] = s
         wide = s.astype(jnp.float32)

@@ -52,7 +52,7 @@ def _forward(x, weight, residual, eps: float):
         in_specs=[rows, row, rows][: 1 + num],
         out_specs=[rows] * num,
         out_shape=[jax.ShapeDtypeStruct((M, D), x.dtype)] * num,
-        compiler_params=tpu_device.params("parallel"),
+        compiler_params=tpu_device.params(1),
     )(x, weight.astype(x.dtype)[None], *(() if residual is None else (residual,)))
     return out if residual is not None else out[0]
 
@@ -83,6 +83,6 @@ def _backward(s, weight, dy, ds, eps: float):
             jax.ShapeDtypeStruct((M, D), s.dtype),
             jax.ShapeDtypeStruct((M // ROWS, 1, D), jnp.float32),
         ],
-        compiler_params=tpu_device.params("parallel"),
+        compiler_params=tpu_device.params(1),
     )(s, weight.astype(s.dtype)[None], dy, *more)
     return dx, dw[:, 0]

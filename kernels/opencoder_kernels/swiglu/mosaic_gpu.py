@@ -14,7 +14,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from opencoder_kernels import hopper, partition
-from opencoder_kernels.hopper import ROWS, WARPGROUPS, rem, smem
+from opencoder_kernels.hopper import ROWS, WARPGROUPS, fill_stages, pair_of_products, smem
 from opencoder_kernels.swiglu import fused
 
 BLOCK_M = ROWS * WARPGROUPS
@@ -62,23 +62,10 @@ def _kernel(x, w_gate, w_up, d_out):
             if gradient:
                 plgpu.copy_gmem_to_smem(d_out_ref.at[rows, cols], out_smem.at[warpgroup, 0], d_out_ready.at[warpgroup])
 
-            def products(gate_acc, up_acc):
-                def step(i, _):
-                    slot = rem(i, stages)
-                    plgpu.barrier_wait(ready.at[slot])
-                    plgpu.wgmma(gate_acc, x_smem.at[slot, own], gate_smem.at[slot])
-                    plgpu.wgmma(up_acc, x_smem.at[slot, own], up_smem.at[slot])
-                    plgpu.wgmma_wait(2)  # the step before is done, this one goes on
-
-                    @pl.when(i > 0)
-                    def _():
-                        plgpu.barrier_arrive(free.at[rem(i - 1, stages)])
-
-                lax.fori_loop(0, steps, step, None)
-                return gate_acc[...], up_acc[...]
-
-            acc = plgpu.WGMMAAccumulatorRef((ROWS, BLOCK_F), jnp.float32)
-            gate, up = pl.run_scoped(products, acc, acc)
+            gate, up = pair_of_products(
+                (ROWS, BLOCK_F), steps, stages, lambda slot: x_smem.at[slot, own],
+                lambda slot, side: (gate_smem, up_smem)[side].at[slot], ready, free,
+            )  # fmt: skip
             d_out_tile = None
             if gradient:
                 plgpu.barrier_wait(d_out_ready.at[warpgroup])
@@ -95,14 +82,13 @@ def _kernel(x, w_gate, w_up, d_out):
         def _copy():
             plgpu.set_max_registers(40, action="decrease")
 
-            def load(i, _):
-                slot, inner = rem(i, stages), pl.ds(i * BLOCK_D, BLOCK_D)
-                pl.when(i >= stages)(lambda: plgpu.barrier_wait(free.at[slot]))
+            def copy(i, slot):
+                inner = pl.ds(i * BLOCK_D, BLOCK_D)
                 plgpu.copy_gmem_to_smem(x_ref.at[pl.ds(row * BLOCK_M, BLOCK_M), inner], x_smem.at[slot], ready.at[slot])
                 plgpu.copy_gmem_to_smem(gate_ref.at[inner, cols], gate_smem.at[slot], ready.at[slot])
                 plgpu.copy_gmem_to_smem(up_ref.at[inner, cols], up_smem.at[slot], ready.at[slot])
 
-            lax.fori_loop(0, steps, load, None)
+            fill_stages(steps, stages, free, copy)
 
     def entry(x_ref, gate_ref, up_ref, *refs):
         d_out_ref, out_refs = (refs[0], refs[1:]) if gradient else (None, refs)

@@ -62,6 +62,5 @@ def _kernel(x, w_gate, w_up, d_out):
         in_specs=[pl.BlockSpec((rows, D), lambda j, i: (i, 0)), weight, weight, *([tile] if d_out is not None else [])],
         out_specs=[tile] * num_out,
         out_shape=[jax.ShapeDtypeStruct((M, F), x.dtype)] * num_out,
-        compiler_params=tpu_device.params("parallel", "parallel"),
+        compiler_params=tpu_device.params(2),
     )(x, w_gate, w_up, *(() if d_out is None else (d_out,)))
-
