@@ -20,9 +20,9 @@ def refuses() -> str | None:
     return None
 
 
-def params(*dimensions: str):
-    """Compiler parameters of a grid whose dims are "parallel" or "arbitrary" (in order)."""
-    return pltpu.CompilerParams(dimension_semantics=dimensions, vmem_limit_bytes=VMEM_BYTES)
+def params(dims: int):
+    """Compiler parameters of a grid whose blocks do not depend on one another."""
+    return pltpu.CompilerParams(dimension_semantics=("parallel",) * dims, vmem_limit_bytes=VMEM_BYTES)
 
 
 def precision(x):

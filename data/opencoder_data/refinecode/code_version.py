@@ -26,8 +26,8 @@ def code_version(module: str, root: Path = ROOT) -> str:
     for name in sorted(_closure(module, root)):
         path = _path_of(name, root)
         assert path is not None
-        tree = ast.parse(path.read_bytes())
-        digest.update(f"{name}\0{ast.dump(_without_docstrings(tree))}\0".encode())
+        tree = _parse(path, path.stat().st_mtime_ns)
+        digest.update(f"{name}\0{ast.dump(tree)}\0".encode())
         for table in _tables(tree, path.parent):
             digest.update(f"{table.name}\0".encode() + table.read_bytes())
         libraries |= {n.split(".")[0] for n in _imports(tree, name, path) if not n.startswith(PACKAGE)}
@@ -47,7 +47,7 @@ def _closure(module: str, root: Path) -> set[str]:
         if name in found or name in NEUTRAL or path is None:
             continue
         found.add(name)
-        todo += [n for n in _imports(ast.parse(path.read_bytes()), name, path) if n.startswith(PACKAGE)]
+        todo += [n for n in _imports(_parse(path, path.stat().st_mtime_ns), name, path) if n.startswith(PACKAGE)]
         # A module's packages are imported before it.
         todo += [parent for parent in [name.rpartition(".")[0]] if parent]
     return found
@@ -71,7 +71,10 @@ def _imports(tree: ast.AST, name: str, path: Path) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
+@cache
+def _parse(path: Path, modified: int) -> ast.Module:
+    """Syntax tree without docstrings; `modified` (ns) is there for the cache."""
+    tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):

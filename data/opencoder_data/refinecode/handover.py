@@ -59,7 +59,7 @@ def hand_over(
     _clear(target, identity)
     _index.cache_clear()
     parts = range(run.num_parts())
-    executor = make_executor(run.config.engine)
+    executor = make_executor(run.config.engine, run.config.layout)
     try:
 
         def each(step: Any, label: str, *arguments: Any) -> list[Any]:

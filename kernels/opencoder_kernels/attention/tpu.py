@@ -16,7 +16,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
 from opencoder_kernels import tpu_device
-from opencoder_kernels.attention.mosaic_gpu import padded
+from opencoder_kernels.attention import padding
 from opencoder_kernels.interpret import is_interpreted
 from opencoder_kernels.varying import like, unchecked
 
@@ -36,13 +36,10 @@ def refuses(q, k, v, *, q_positions, kv_positions, causal, **_) -> str | None:
     return tpu_device.refuses()
 
 
-def attention(q, k, v, *, q_segment_ids, kv_segment_ids, q_positions, kv_positions, causal, scale):
+def attention(q, k, v, *, q_positions, kv_positions, **masks):
     """See `opencoder_kernels.attention`."""
     del q_positions, kv_positions
-    T = q.shape[1]
-    q, k, v, q_segment_ids, kv_segment_ids = padded(q, k, v, q_segment_ids, kv_segment_ids, causal)
-    out, lse = _attention(q, k, v, q_segment_ids, kv_segment_ids, causal, scale)
-    return out[:, :T], lse[:, :T]
+    return padding.padded(_attention, q, k, v, **masks)
 
 
 def _kernel(N: int, T: int, S: int, causal: bool):

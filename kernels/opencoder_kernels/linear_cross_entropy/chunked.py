@@ -101,8 +101,12 @@ def _forward(softmax: Softmax, hidden, w_out, targets, weights, z_loss, vocab_ax
         more, out = gradients(h, *rest)
         return dw + more, out
 
-    start = zeros(w_out.shape, sum_dtype, hidden, w_out, targets, weights)
-    dw, (totals, z_sums, dh) = jax.lax.scan(step, start, chunks)
+    if num == 1:
+        dw, (totals, z_sums, dh) = gradients(*(x[0] for x in chunks))
+        dh = dh[None]
+    else:  # from zeros: with a first chunk outside the loop XLA no longer adds in place everywhere
+        start = zeros(w_out.shape, sum_dtype, hidden, w_out, targets, weights)
+        dw, (totals, z_sums, dh) = jax.lax.scan(step, start, chunks)
     dh = jnp.moveaxis(dh, 0, 1).reshape(hidden.shape[0], -1, hidden.shape[2])[:, : hidden.shape[1]]
     return (totals.sum(), z_sums.sum()), (like(dh, hidden), like(dw, w_out).astype(w_out.dtype))
 

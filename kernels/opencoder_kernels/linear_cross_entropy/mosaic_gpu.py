@@ -21,7 +21,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from opencoder_kernels import hopper
-from opencoder_kernels.hopper import ROWS, WARPGROUPS, rem, smem
+from opencoder_kernels.hopper import ROWS, WARPGROUPS, fill_stages, pair_of_products, smem
 from opencoder_kernels.linear_cross_entropy import chunked, tiles
 
 BLOCK_M = ROWS * WARPGROUPS
@@ -64,23 +64,10 @@ def _product(h, w, targets, gradient: bool):
             own = pl.ds(warpgroup * ROWS, ROWS)
             rows = pl.ds(row * BLOCK_M + warpgroup * ROWS, ROWS)
 
-            def products(left, right):
-                def step(i, _):
-                    slot = rem(i, STAGES)
-                    plgpu.barrier_wait(ready.at[slot])
-                    plgpu.wgmma(left, h_smem.at[slot, own], w_smem.at[slot, 0])
-                    plgpu.wgmma(right, h_smem.at[slot, own], w_smem.at[slot, 1])
-                    plgpu.wgmma_wait(2)  # the step before is done, this one goes on
-
-                    @pl.when(i > 0)
-                    def _():
-                        plgpu.barrier_arrive(free.at[rem(i - 1, STAGES)])
-
-                lax.fori_loop(0, steps, step, None)
-                return left[...], right[...]
-
-            acc = plgpu.WGMMAAccumulatorRef((ROWS, TILE), jnp.float32)
-            both = pl.run_scoped(products, acc, acc)
+            both = pair_of_products(
+                (ROWS, TILE), steps, STAGES, lambda slot: h_smem.at[slot, own],
+                lambda slot, side: w_smem.at[slot, side], ready, free,
+            )  # fmt: skip
             target = plgpu.load(targets_ref.at[rows], layout=plgpu.Layout.WGMMA.reduce(1), optimized=False)
             for side, s in enumerate(both):
                 tile = col * 2 + side
@@ -111,15 +98,14 @@ def _product(h, w, targets, gradient: bool):
         def _copy():
             plgpu.set_max_registers(40, action="decrease")
 
-            def load(i, _):
-                slot, inner = rem(i, STAGES), pl.ds(i * BLOCK_D, BLOCK_D)
-                pl.when(i >= STAGES)(lambda: plgpu.barrier_wait(free.at[slot]))
+            def copy(i, slot):
+                inner = pl.ds(i * BLOCK_D, BLOCK_D)
                 plgpu.copy_gmem_to_smem(h_ref.at[pl.ds(row * BLOCK_M, BLOCK_M), inner], h_smem.at[slot], ready.at[slot])
                 for side in range(2):
                     columns = pl.ds((col * 2 + side) * TILE, TILE)
                     plgpu.copy_gmem_to_smem(w_ref.at[inner, columns], w_smem.at[slot, side], ready.at[slot])
 
-            lax.fori_loop(0, steps, load, None)
+            fill_stages(steps, STAGES, free, copy)
 
     def entry(h_ref, w_ref, targets_ref, *out_refs):
         pl.run_scoped(

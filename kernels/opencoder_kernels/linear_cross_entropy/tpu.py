@@ -65,7 +65,7 @@ def _product(h, w, targets, gradient: bool):
         ],
         out_specs=[column] * 3 + ([pl.BlockSpec((rows, TILE), lambda j, i: (i, j))] if gradient else []),
         out_shape=[statistics] * 3 + ([jax.ShapeDtypeStruct((M, V), h.dtype)] if gradient else []),
-        compiler_params=tpu_device.params("parallel", "parallel"),
+        compiler_params=tpu_device.params(2),
     )(h, w, targets[:, None])
     return [peak[:, 0], total[:, 0], hit[:, 0], *p]
 
@@ -90,7 +90,7 @@ def _gradient(p, scale, targets, weights):
         input_output_aliases={}
         if is_interpreted()
         else {0: 0},  # the interpreter cannot, with a last tile in part outside
-        compiler_params=tpu_device.params("parallel", "parallel"),
+        compiler_params=tpu_device.params(2),
     )(p, scale[:, None], targets[:, None], weights[:, None])
 
 

@@ -44,22 +44,18 @@ def _softmax(h, w, targets, weights, z_loss, vocab_axis, gradient: bool):
         return _rows(h, w, targets, weights, z_loss, vocab_axis, gradient)
 
     pad = -n % rows
-    h, targets, weights = (jnp.pad(x, [(0, 0), (0, pad)] + [(0, 0)] * (x.ndim - 2)) for x in (h, targets, weights))
+    arrays = [jnp.pad(x, [(0, 0), (0, pad)] + [(0, 0)] * (x.ndim - 2)) for x in (h, targets, weights)]
 
-    def some(i, carry):
-        total, z_sum, dlogits = carry
-        args = (jax.lax.dynamic_slice_in_dim(x, i * rows, rows, 1) for x in (h, targets, weights))
-        h_rows, *rest = args
-        more_total, more_z, part = _rows(h_rows, w, *rest, z_loss, vocab_axis, gradient)
-        if gradient:
-            dlogits = jax.lax.dynamic_update_slice_in_dim(dlogits, part, i * rows, 1)
-        return total + more_total, z_sum + more_z, dlogits
+    def some(dlogits, start):
+        h_rows, target_rows, weight_rows = (jax.lax.dynamic_slice_in_dim(x, start, rows, 1) for x in arrays)
+        total, z_sum, part = _rows(h_rows, w, target_rows, weight_rows, z_loss, vocab_axis, gradient)
+        if part is not None:
+            dlogits = jax.lax.dynamic_update_slice_in_dim(dlogits, part, start, 1)
+        return dlogits, (total, z_sum)
 
-    # The sums are the same on every device of vocab_axis; their gradient by the logits is not.
-    zero = zeros((), weights.dtype, h, targets, weights)
-    start = zero, zero, zeros((B, n + pad, w.shape[1]), h.dtype, h, w, targets, weights) if gradient else None
-    total, z_sum, dlogits = jax.lax.fori_loop(0, (n + pad) // rows, some, start)
-    return total, z_sum, dlogits[:, :n] if gradient else None
+    empty = zeros((B, n + pad, w.shape[1] if gradient else 0), h.dtype, w, *arrays)
+    dlogits, (totals, z_sums) = jax.lax.scan(some, empty, jnp.arange(0, n + pad, rows))
+    return totals.sum(), z_sums.sum(), dlogits[:, :n] if gradient else None
 
 
 def linear_cross_entropy(*args):

@@ -168,10 +168,16 @@ def test_clear_errors(reported, tmp_path, capsys):
     output = reported[0]
     assert main([f"--run={tmp_path}"]) == 2
     assert main([f"--run={output}", "--embedder=nowhere:f"]) == 2
+    assert main([f"--run={output}", f"--embedder=codebert={tmp_path}/none"]) == 2
     broken = str(tmp_path / "run")
     shutil.copytree(output, broken)
     table = pq.read_table(f"{broken}/ledger/part-00000.parquet")
     pq.write_table(table.slice(1), f"{broken}/ledger/part-00000.parquet")
     assert main([f"--run={broken}"]) == 2
-    first, second, third = capsys.readouterr().err.strip().split("\n")
-    assert "run.json is missing" in first and "nowhere" in second and "do not agree with summary.json" in third
+    first, second, weights, third = capsys.readouterr().err.strip().split("\n")
+    assert (
+        "run.json is missing" in first
+        and "nowhere" in second
+        and "no such folder" in weights
+        and "do not agree with summary.json" in third
+    )

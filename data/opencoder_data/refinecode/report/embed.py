@@ -6,6 +6,7 @@ which maps a list of texts to a float array [N, D].
 """
 
 import importlib
+import os
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -51,6 +52,8 @@ def load_embedder(name: str) -> Embedder:
 
 def _codebert(folder: str) -> Embedder:
     """Hidden state of the first token, of the first 512 tokens of each text: float32 [N, 768]."""
+    if not os.path.isdir(folder):
+        raise ValueError(f"embedder codebert={folder}: there is no such folder")
     try:
         import torch  # pyright: ignore[reportMissingImports]
         from transformers import AutoModel, AutoTokenizer  # pyright: ignore[reportMissingImports]
