@@ -220,6 +220,11 @@ def test_out_of_memory_at_compile_time_is_told_from_other_failures():
     kernel = _refused(RuntimeError(VMEM), v5e)
     assert isinstance(kernel, ValueError)
     assert "VMEM" in str(kernel)
+    flaw = _refused(
+        RuntimeError("INTERNAL: RET_CHECK failure (while_loop.cc:1112) user->opcode() == HloOpcode::kAdd"), v5e
+    )
+    assert isinstance(flaw, ValueError)
+    assert "a flaw of its own" in str(flaw)
     other = RuntimeError("INTERNAL: something else")
     assert _refused(other, v5e) is other
 
