@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,9 @@ from opencoder_jax.checkpoint import resolve
 # Files up to this size make the demo's corpus: in a few minutes the model should see many files rather than a few long ones.
 MAX_FILE_BYTES = 20_000
 # Held out by content hash. A language with fewer files or bytes than this among them is no sample: it trains.
-HOLD_OUT = ("--holdout=0.04", "--holdout_min_files=8", "--holdout_min_bytes=20000", "--holdout_max_bytes=120000")
+HOLD_OUT = ("--holdout_min_files=8", "--holdout_min_bytes=20000", "--holdout_max_bytes=120000")
+# Shares to hold out, the first that leaves a sample of some language: a small corpus needs a larger one.
+HOLD_OUT_SHARES = (0.04, 0.1, 0.2)
 VOCAB_SIZE = 8_192
 # Training takes about this long on any machine: a sweep of one mesh times the step, and the steps follow from it.
 TRAIN_MINUTES, MIN_STEPS, MAX_STEPS, ANNEAL_SHARE = 6.0, 800, 4_000, 0.25
@@ -101,14 +104,13 @@ def main() -> int:
     if not (out / "refine" / "report.html").exists():
         demo.run("1-refine-report", "opencoder_data.refinecode.report", f"--run={out}/refine")
     data = out / "data"
-    demo.run(
-        "2-hand-over",
-        "opencoder_data.refinecode.handover",
-        f"--run={out}/refine",
-        f"--output={data}",
-        "--group=input,doc_type",
-        *HOLD_OUT,
-    )
+    if not (data / "held_out").exists():
+        for share in HOLD_OUT_SHARES:
+            shutil.rmtree(data, ignore_errors=True)
+            options = [f"--run={out}/refine", f"--output={data}", "--group=input,doc_type", f"--holdout={share}"]
+            demo.run("2-hand-over", "opencoder_data.refinecode.handover", *options, *HOLD_OUT)
+            if (data / "held_out").exists():
+                break
     token_sources = token_sources_of(data / "train", sysconfig.get_path("stdlib"))
     held_out_folders = sorted((data / "held_out").iterdir()) if (data / "held_out").exists() else []
     if not held_out_folders or not token_sources["code"]:
