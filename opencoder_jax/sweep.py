@@ -60,6 +60,11 @@ def sweep(arguments: list[str]) -> int:
     meshes, config = parse_meshes(own["meshes"]), overrides.parse(rest)
     if own["scaling"] not in ("strong", "weak"):
         raise ValueError(f"--scaling={own['scaling']}: choose strong or weak")
+    if any(argument.startswith("--mesh.") for argument in rest):
+        raise ValueError("--meshes sets the mesh; leave --mesh.AXIS out")
+    for name, least in (("steps", 1), ("warmup", 0), ("timeout", 1)):
+        if not own[name].isdigit() or int(own[name]) < least:
+            raise ValueError(f"--{name}={own[name]}: write a number of at least {least}")
     out = Path(own["out"] or f"runs/sweep/{config.name}")
     out.mkdir(parents=True, exist_ok=True)
     results = out / "results.jsonl"
@@ -185,6 +190,7 @@ def child(arguments: list[str]) -> int:
         "split": split.by_kind | {"exposed": split.exposed_collective, "host gap": split.host_gap},
         "traced_seconds": split.step_seconds,
     }
+    Path(answer).with_suffix(".profile.md").write_text(table.text(split))
     Path(answer).write_text(json.dumps(row))
     return 0
 

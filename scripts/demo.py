@@ -195,7 +195,15 @@ def num_steps(demo: Demo) -> tuple[int, int]:
     path = demo.out / "steps.json"
     if not path.exists():
         speed = demo.out / "speed"
-        demo.run("5-speed", "opencoder_jax.sweep", "--config=tiny", "--meshes=fsdp=1", "--steps=12", f"--out={speed}")
+        demo.run(
+            "5-speed",
+            "opencoder_jax.sweep",
+            "--config=tiny",
+            "--meshes=fsdp=1",
+            "--warmup=20",
+            "--steps=40",
+            f"--out={speed}",
+        )
         row = json.loads((speed / "results.jsonl").read_text().splitlines()[-1])
         fitting = int(60 * TRAIN_MINUTES / row["median_seconds"])
         total = min(max(fitting, MIN_STEPS), MAX_STEPS) // 100 * 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jax import lax
 from jax import numpy as jnp
+from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from opencoder_kernels.dispatch import device_kind, platform
@@ -46,3 +47,36 @@ def refill(free):
     """
     plgpu.barrier_wait(free)
     plgpu.commit_smem()
+
+
+def fill_stages(steps: int, stages: int, free, copy):
+    """The copying warpgroup of a matrix product: copy(step, stage) into each stage in turn, once it is free."""
+
+    def load(i, _):
+        slot = rem(i, stages)
+        pl.when(i >= stages)(lambda: plgpu.barrier_wait(free.at[slot]))
+        copy(i, slot)
+
+    lax.fori_loop(0, steps, load, None)
+
+
+def pair_of_products(shape, steps: int, stages: int, left, right, ready, free):
+    """A computing warpgroup: left(stage) @ right(stage, side) summed over the steps, fp32, for sides 0 and 1."""
+
+    def run(*accumulators):
+        def step(i, _):
+            slot = rem(i, stages)
+            plgpu.barrier_wait(ready.at[slot])
+            for side, acc in enumerate(accumulators):
+                plgpu.wgmma(acc, left(slot), right(slot, side))
+            plgpu.wgmma_wait(2)  # the step before is done, this one goes on
+
+            @pl.when(i > 0)
+            def _():
+                plgpu.barrier_arrive(free.at[rem(i - 1, stages)])
+
+        lax.fori_loop(0, steps, step, None)
+        return tuple(acc[...] for acc in accumulators)
+
+    acc = plgpu.WGMMAAccumulatorRef(shape, jnp.float32)
+    return pl.run_scoped(run, acc, acc)

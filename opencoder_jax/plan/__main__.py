@@ -52,7 +52,7 @@ def plan(config: RunConfig, topology: machines.Topology, compiler: str, out: Pat
     try:
         made, compiled = make_plan(config, topology, compiler)
     except OutOfMemory as error:
-        print(f"does not fit: {report.out_of_memory(config, shape, error.needed, topology.memory_limit)}")
+        print(f"does not fit: {report.out_of_memory(config, shape, error.needed, topology)}")
         print(f"the compiler says: {error}")
         return EXIT_MEMORY
     out.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def plan(config: RunConfig, topology: machines.Topology, compiler: str, out: Pat
     print(report.text(made))
     print(f"written to {out}: plan.md, plan.json, step.hlo.txt")
     if not made.memory.fits:
-        print(f"does not fit: {report.out_of_memory(config, shape, made.memory.peak, made.memory.limit)}")
+        print(f"does not fit: {report.out_of_memory(config, shape, made.memory.peak, topology)}")
         return EXIT_MEMORY
     return 0
 

@@ -19,6 +19,7 @@ from opencoder_jax.config import MeshConfig, RunConfig, replace
 from opencoder_jax.plan.estimate import Estimate, estimate
 from opencoder_jax.plan.topology import Topology
 
+EXIT_NOTHING_FITS = 3
 REMAT = ("none", "dots", "minimal", "full")
 
 
@@ -144,7 +145,7 @@ def search(config: RunConfig, topology: Topology, compiler: str, out: Path, argu
     print(text)
     if not done:
         print(f"nothing that was compiled fits; written to {out}: search.md, candidates.jsonl")
-        return 3
+        return EXIT_NOTHING_FITS
     (out / "winner.py").write_text(winner(topology, done[0], arguments))
     print(f"winner: {' '.join(done[0].overrides)}\nwritten to {out}: search.md, candidates.jsonl, winner.py")
     print(f"train with it: python -m opencoder_jax.train --config={out}/winner.py")

@@ -24,6 +24,8 @@ def run(arguments: list[str]) -> int:
     if own["trace"]:
         if not own["hlo"]:
             raise ValueError("--trace=DIR needs --hlo=FILE, the optimised HLO of the same run (train --dump_hlo=true)")
+        if rest:
+            raise ValueError(f"{' '.join(rest)} has no effect with --trace: leave it out")
         print(tables(Path(own["trace"]), Path(own["hlo"])))
         return 0
 

@@ -14,7 +14,6 @@ from opencoder_kernels.attention import blocks
 from tests.opencoder_kernels.compare import errors
 from tests.opencoder_kernels.test_attention import build, documents, run
 
-
 slow = partial(pytest.param, marks=pytest.mark.slow)
 
 

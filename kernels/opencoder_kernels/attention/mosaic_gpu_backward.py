@@ -22,11 +22,13 @@ from opencoder_kernels.attention import blocks
 from opencoder_kernels.attention.mosaic_gpu_forward import LOG2E, MASKED
 from opencoder_kernels.hopper import ROWS, WARPGROUPS, refill, rem, smem
 from opencoder_kernels.interpret import is_interpreted
+from opencoder_kernels.varying import unchecked
 
 BLOCK = ROWS * WARPGROUPS  # keys of a block in d_keys_values, queries of a block in d_queries
 STEP = 64  # queries, and keys, of the blocks that they walk over
 STAGES = 2
 COMPUTE_REGISTERS, COPY_REGISTERS = 232, 40
+FIXED, MOVING = (WARPGROUPS, ROWS), (STAGES, STEP)  # shapes of the blocks that stay, and of those that are walked over
 
 
 def masked_scores(s, below, q_seg, kv_seg, q_dim: int):
@@ -156,18 +158,7 @@ def d_keys_values(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causa
 
             lax.fori_loop(0, group, per_head, None)
 
-    fixed, moving = (WARPGROUPS, ROWS), (STAGES, STEP)
-    buffers = (
-        smem((*fixed, H)),
-        smem((*fixed, H)),
-        smem((*moving, H)),
-        smem((*moving, H)),
-        smem(moving, jnp.float32),
-        smem(moving, jnp.float32),
-        smem((WARPGROUPS, *shape)) if through_smem else None,
-        smem(fixed, jnp.int32) if packed else None,
-        smem(moving, jnp.int32) if packed else None,
-    )
+    buffers = _buffers(H, MOVING, packed)
     barriers = (
         plgpu.Barrier(num_arrivals=2 + packed, num_barriers=WARPGROUPS),
         plgpu.Barrier(num_arrivals=4 + packed, num_barriers=STAGES),
@@ -175,7 +166,7 @@ def d_keys_values(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causa
     )
     out = jax.ShapeDtypeStruct(k.shape, k.dtype)
     run = _kernel(kernel, [out, out], buffers, barriers, (K, S // BLOCK, B), ("kv_heads", "kv_tiles", "batch"))
-    return run(q, k, v, d_out, lse2, delta, bounds, *((q_segments, kv_segments) if packed else ()))
+    return unchecked(run)(q, k, v, d_out, lse2, delta, bounds, *((q_segments, kv_segments) if packed else ()))
 
 
 def d_queries(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: bool, scale: float):
@@ -261,18 +252,7 @@ def d_queries(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: b
 
             lax.fori_loop(first, end, load, None)
 
-    fixed, moving = (WARPGROUPS, ROWS), (STAGES, STEP)
-    buffers = (
-        smem((*fixed, H)),
-        smem((*fixed, H)),
-        smem((*moving, H)),
-        smem((*moving, H)),
-        smem(fixed, jnp.float32),
-        smem(fixed, jnp.float32),
-        smem((WARPGROUPS, *shape)) if through_smem else None,
-        smem(fixed, jnp.int32) if packed else None,
-        smem(moving, jnp.int32) if packed else None,
-    )
+    buffers = _buffers(H, FIXED, packed)
     barriers = (
         plgpu.Barrier(num_arrivals=4 + packed, num_barriers=WARPGROUPS),
         plgpu.Barrier(num_arrivals=2 + packed, num_barriers=STAGES),
@@ -280,7 +260,19 @@ def d_queries(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: b
     )
     out = jax.ShapeDtypeStruct(q.shape, q.dtype)
     run = _kernel(kernel, [out], buffers, barriers, (N, num_q, B), ("heads", "q_tiles", "batch"))
-    return run(q, k, v, d_out, lse2, delta, bounds, *((q_segments, kv_segments) if packed else ()))[0]
+    return unchecked(run)(q, k, v, d_out, lse2, delta, bounds, *((q_segments, kv_segments) if packed else ()))[0]
+
+
+def _buffers(H: int, statistics: tuple[int, int], packed: bool):
+    """Shared memory: two matrices that stay and two that move, two vectors of statistics, a left operand, segment ids."""
+    return (
+        *[smem((*FIXED, H))] * 2,
+        *[smem((*MOVING, H))] * 2,
+        *[smem(statistics, jnp.float32)] * 2,
+        smem((WARPGROUPS, ROWS, STEP)) if is_interpreted() else None,
+        smem(FIXED, jnp.int32) if packed else None,
+        smem(MOVING, jnp.int32) if packed else None,
+    )
 
 
 def _kernel(kernel, out_type, buffers, barriers, grid, grid_names):

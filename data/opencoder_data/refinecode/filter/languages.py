@@ -135,7 +135,7 @@ def no_modifier(view: View) -> Value:
     tree = view.structure
     if tree is None:
         return None
-    total = tree["function"] + tree["class"]
+    total = tree["function"] + tree["prototype"] + tree["class"]
     with_access = sum(
         any(a in m for a in (b"public", b"protected", b"private")) for m in tree.names.get("modifiers", ())
     )

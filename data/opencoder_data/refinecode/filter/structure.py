@@ -1,6 +1,6 @@
 """Structure of a document from a tree-sitter parse: one parse and one query per document, captures counted by name.
 
-Captures every language uses: `function` (a definition with a name), `class` (class, struct, interface, enum, record),
+Captures every language uses: `function` (a definition with a name and a body), `class` (class, struct, interface, enum, record),
 `import`, `bare` (lines with a declaration without a value, or with a literal or a name), `return` (of nothing, a literal
 or a name), `print`. Further ones where a published signal asks for them. Whether anything is declared or assigned
 (variables, parameters, loop variables, fields) is a search of its own. The parser cannot be interrupted from Python; the
@@ -50,8 +50,9 @@ QUERIES: dict[str, str] = {
 (expression_statement (binary_expression left: (_) @cout)) @print_statement
 """,
     "csharp": """
-[(method_declaration) (constructor_declaration) (destructor_declaration) (operator_declaration)
- (conversion_operator_declaration) (local_function_statement)] @function
+(method_declaration body: (_)) @function
+[(constructor_declaration) (destructor_declaration) (operator_declaration) (conversion_operator_declaration)
+ (local_function_statement)] @function
 [(class_declaration) (struct_declaration) (interface_declaration) (enum_declaration) (record_declaration)] @class
 (using_directive) @import
 (variable_declaration (variable_declarator . (identifier) .)) @bare
@@ -67,7 +68,9 @@ QUERIES: dict[str, str] = {
 (call_expression function: (selector_expression) @print (#match? @print "^(fmt[.]Print|log[.]Print)"))
 """,
     "java": """
-[(method_declaration) (constructor_declaration) (compact_constructor_declaration)] @function
+(method_declaration body: (_)) @function
+(method_declaration !body) @prototype
+[(constructor_declaration) (compact_constructor_declaration)] @function
 (method_declaration name: (identifier) @function_name)
 [(class_declaration) (interface_declaration) (enum_declaration) (record_declaration) (annotation_type_declaration)] @class
 (class_declaration name: (identifier) @class_name)

@@ -21,24 +21,19 @@ _FULL_TO_HALF = {chr(ord(c) + 0xFEE0): c for c in string.punctuation} | dict(
 @cache
 def class_table() -> np.ndarray:
     """uint8[0x110000]: SPACE, ALPHA, DIGIT as `str` defines them, and WORD as Unicode does for regular expressions
-    (letters, marks, digits, connectors, joiners), of every code point."""
+    (letters, marks, decimal digits, connectors, joiners), of every code point."""
     table = np.zeros(0x110000, np.uint8)
-    for code in range(0x110000):
-        if 0x323B0 <= code < 0xE0000 or code > 0xE01F0:  # unassigned or private
-            continue
+    characters = "".join(map(chr, range(0x110000)))
+    for match in regex.finditer(r"\w+", characters):
+        table[match.start() : match.end()] = kernels.WORD
+    for code in range(0x323B0):  # above: letters newer than `str`, marks, private use
         c = chr(code)
-        bits = 0
         if c.isspace():
-            bits = kernels.SPACE
-        elif c.isalnum():
-            bits = kernels.WORD
-            if c.isalpha():
-                bits |= kernels.ALPHA
-            if c.isdigit():
-                bits |= kernels.DIGIT
-        elif unicodedata.category(c) in ("Mn", "Mc", "Me", "Pc") or code in (0x200C, 0x200D):
-            bits = kernels.WORD
-        table[code] = bits
+            table[code] = kernels.SPACE
+        elif c.isalpha():
+            table[code] |= kernels.ALPHA
+        elif c.isdigit():
+            table[code] |= kernels.DIGIT
     return table
 
 
