@@ -2,27 +2,35 @@
 
     python scripts/bench_kernels.py                        on a GPU: everything, into docs/benchmarks/
     python scripts/bench_kernels.py --shapes tiny --out /tmp/bench   anywhere: does the script run?
+    python scripts/bench_kernels.py --shapes tiny --interpret gpu --out /tmp/bench   the kernels' path of it (or tpu)
     python scripts/bench_kernels.py --predict              no measurement: roofline times, cells read 'not measured'
 
-Times are medians over device time (CUPTI) on a GPU, else over wall-clock time, and the report says which. The ratio is to
-the yardstick of the same run: cuDNN for attention without packing, XLA otherwise. The share is of a bf16 matrix product
-of 8192 x 8192 x 8192 (copy bandwidth for the norm) measured in the same run.
+Times are medians over device time (CUPTI) on a GPU, else over wall-clock time, and the report says which; inputs and
+cotangents are random. The ratio is to the yardstick of the same run: cuDNN for attention without packing, the plain matrix
+products alone for the linear cross-entropy, XLA otherwise. The share is of a bf16 matrix product of 8192 x 8192 x 8192
+(copy bandwidth for the norm) measured in the same run. Memory is what the compiled program needs beside its arguments
+and results.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import opencoder_kernels as kernels
+from opencoder_kernels import interpret
 
 # B, T, query heads, key/value heads, head dim, model dim, feed-forward dim, vocabulary (OpenCoder table 4).
 SHAPES = {
@@ -31,6 +39,8 @@ SHAPES = {
     "tiny": (1, 256, 2, 1, 64, 128, 256, 512),
 }
 IMPLEMENTATIONS = ("mosaic_gpu", "tpu", "cudnn", "xla")
+PRODUCTS = "products alone"
+FORWARD, BOTH = DIRECTIONS = ("forward", "forward + backward")
 # For predictions only: what one H200 was measured to do elsewhere (bf16 8192^3 product, copy read + write).
 H200_FLOPS, H200_BYTES = 790e12, 4.3e12
 
@@ -39,8 +49,27 @@ def random(index: int, shape, dtype=jnp.bfloat16):
     return jax.random.normal(jax.random.key(index), shape, dtype)
 
 
+@dataclass(frozen=True)
+class Case:
+    """One operation at one shape.
+
+    Attributes:
+      build: implementation -> function of the arguments.
+      arguments: makes them.
+      flops, bytes: that have to be done and moved, forward and forward + backward.
+      products: makes (function, arguments) of the bare matrix products of a direction, or None.
+    """
+
+    operation: str
+    build: Callable[[str], Callable[..., Any]]
+    arguments: Callable[[], tuple]
+    flops: tuple[float, float]
+    bytes: tuple[float, float]
+    products: Callable[[str], tuple[Callable[..., Any], tuple]] | None = None
+
+
 def cases(shape: str):
-    """Yields (operation, f(implementation) -> function of args, make_args, FLOPs and bytes that the forward needs)."""
+    """The cases of a shape, one after another."""
     B, T, N, K, H, D, F, V = SHAPES[shape]
 
     def ids():
@@ -56,21 +85,26 @@ def cases(shape: str):
 
     flops = 4 * B * N * H * T * T / 2
     size = 2 * B * T * H * 2 * (N + K)
-    yield "attention", lambda i: partial(attend, i), qkv, flops, size, 2.5
-    yield "attention, 8 documents", lambda i: partial(attend, i), lambda: (*qkv(), ids()), flops / 8, size, 2.5
+    yield Case("attention", lambda i: partial(attend, i), qkv, (flops, 3.5 * flops), (size, 3 * size))
+    yield Case(
+        "attention, 8 documents", lambda i: partial(attend, i), lambda: (*qkv(), ids()),
+        (flops / 8, 3.5 * flops / 8), (size, 3 * size),
+    )  # fmt: skip
     x = (B * T, D)
-    yield (
+    flops = 4 * B * T * D * F
+    yield Case(
         "swiglu", lambda i: partial(kernels.swiglu, implementation=i),
         lambda: (random(0, x), random(1, (D, F)) / D**0.5, random(2, (D, F)) / D**0.5),
-        4 * B * T * D * F, 2 * (B * T * (D + F) + 2 * D * F), 2,
+        (flops, 3 * flops), (2 * (B * T * (D + F) + 2 * D * F), 2 * (B * T * (3 * D + 2 * F) + 6 * D * F)),
     )  # fmt: skip
 
     def norm(implementation, x, residual, weight):
         return kernels.rms_norm(x, weight, eps=1e-5, residual=residual, implementation=implementation)
 
-    yield (
+    size = 4 * 2 * B * T * D  # x, residual, their sum and the norm; back: the sum, its and the norm's gradient, d x
+    yield Case(
         "rms_norm + residual", lambda i: partial(norm, i), lambda: (random(0, x), random(1, x), random(2, (D,))),
-        0, 4 * 2 * B * T * D, 1,
+        (0, 0), (size, 2 * size),
     )  # fmt: skip
 
     def loss(implementation, hidden, w_out):
@@ -78,37 +112,56 @@ def cases(shape: str):
         weights = jnp.ones((B, T))
         return kernels.linear_cross_entropy(hidden, w_out, targets, weights, implementation=implementation)[0]
 
-    yield (
+    def products(direction):
+        hidden, w_out = random(0, x), random(1, (D, V))
+        if direction == FORWARD:
+            return jnp.matmul, (hidden, w_out)
+        return lambda h, w, d: (h @ w, d @ w.T, h.T @ d), (hidden, w_out, random(2, (B * T, V)))
+
+    flops = 2 * B * T * D * V
+    yield Case(
         "linear_cross_entropy", lambda i: partial(loss, i), lambda: (random(0, (B, T, D)), random(1, (D, V)) / D**0.5),
-        2 * B * T * D * V, 2 * (B * T * D + D * V), 2,
+        (flops, 3 * flops), (2 * (B * T * D + D * V), 4 * (B * T * D + D * V)), products,
     )  # fmt: skip
 
 
 def with_gradient(f, args):
-    """f and its gradient with respect to every float argument, as one function of args."""
-    floats = tuple(i for i, a in enumerate(args) if jnp.issubdtype(a.dtype, jnp.floating))
+    """(function, arguments) of f and its vector-Jacobian product at random cotangents."""
+    floats = [i for i, a in enumerate(args) if jnp.issubdtype(a.dtype, jnp.floating)]
+    shapes = jax.tree.leaves(jax.eval_shape(f, *args))
+    cotangents = [random(100 + i, s.shape, s.dtype) for i, s in enumerate(shapes)]
 
-    def total(*args):
-        return sum(out.astype(jnp.float32).sum() for out in jax.tree.leaves(f(*args)))
+    def run(args, cotangents):
+        def of_floats(*values):
+            whole = list(args)
+            for i, value in zip(floats, values, strict=True):
+                whole[i] = value
+            return tuple(jax.tree.leaves(f(*whole)))
 
-    return jax.value_and_grad(total, floats)
+        out, pull = jax.vjp(of_floats, *(args[i] for i in floats))
+        return out, pull(tuple(cotangents))
+
+    return run, (args, cotangents)
 
 
-def milliseconds(f, args, repeats: int) -> float:
-    """Median time of one call of the compiled f."""
-    f = jax.jit(f)
+def measured(f, args, repeats: int) -> tuple[float, int]:
+    """Median time of one call in milliseconds, and bytes of temporaries."""
+    f = jax.jit(f).lower(*args).compile()
+    memory = f.memory_analysis()
+    assert memory is not None  # None: a back end that does not say
+    temporaries = memory.temp_size_in_bytes
     jax.block_until_ready(f(*args))
     if jax.default_backend() == "gpu":
         from jax.experimental.mosaic.gpu import profiler
 
         _, times = profiler.measure(f, iterations=repeats)(*args)
-        return float(np.median(np.asarray(times, float)))
+        return float(np.median(np.asarray(times, float))), temporaries
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
         jax.block_until_ready(f(*args))
         times.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times)
+    return statistics.median(times), temporaries
 
 
 def ceilings(repeats: int) -> dict[str, float]:
@@ -117,44 +170,53 @@ def ceilings(repeats: int) -> dict[str, float]:
     a, b = random(0, (n, n)), random(1, (n, n))
     copied = random(2, (2**28 if n == 8192 else 2**20,))
     return {
-        "matmul_flops": 2 * n**3 / (milliseconds(jnp.matmul, (a, b), repeats) * 1e-3),
-        "copy_bytes": 2 * copied.nbytes / (milliseconds(lambda x: -x, (copied,), repeats) * 1e-3),
+        "matmul_flops": 2 * n**3 / (measured(jnp.matmul, (a, b), repeats)[0] * 1e-3),
+        "copy_bytes": 2 * copied.nbytes / (measured(lambda x: -x, (copied,), repeats)[0] * 1e-3),
     }
 
 
-def measure(shapes: list[str], repeats: int) -> list[dict]:
-    limits = ceilings(repeats)
+def attempt(case: Case, implementation: str, direction: str, repeats: int) -> tuple[float, int] | str:
+    """Time and temporaries, or why there are none: refused, or failed."""
+    try:
+        if implementation == PRODUCTS:
+            assert case.products is not None
+            return measured(*case.products(direction), repeats)
+        f, args = case.build(implementation), case.arguments()
+        return measured(*((f, args) if direction == FORWARD else with_gradient(f, args)), repeats)
+    except ValueError as error:  # the implementation says why it cannot
+        return "refused: " + str(error).split("\n")[0]
+    except (
+        RuntimeError,
+        NotImplementedError,
+    ) as error:  # of the compiler or the device; the other cells are still wanted
+        return f"failed: {type(error).__name__}: " + str(error).split("\n")[0]
+
+
+def measure(shapes: list[str], repeats: int, limits: dict[str, float]) -> list[dict]:
     rows = []
     for shape in shapes:
-        for operation, build, make_args, flops, size, backward in cases(shape):
-            args = make_args()
-            for direction in ("forward", "forward + backward"):
-                work = flops * (1 if direction == "forward" else 1 + backward)
-                traffic = size * (1 if direction == "forward" else 3)
-                times, reasons = {}, {}
-                for implementation in IMPLEMENTATIONS:
-                    f = build(implementation)
-                    try:
-                        run = f if direction == "forward" else with_gradient(f, args)
-                        times[implementation] = milliseconds(run, args, repeats)
-                    except ValueError as error:  # the implementation refuses: its reason belongs in the report
-                        reasons[implementation] = str(error).split("\n")[0]
-                yardstick = times.get("cudnn", times.get("xla"))
-                for implementation in IMPLEMENTATIONS:
-                    row = {
-                        "shape": shape,
-                        "operation": operation,
-                        "direction": direction,
-                        "implementation": implementation,
-                    }
-                    if (ms := times.get(implementation)) is None:
-                        row["refused"] = reasons[implementation]
+        for case in cases(shape):
+            for i, direction in enumerate(DIRECTIONS):
+                names = (*IMPLEMENTATIONS, *([PRODUCTS] if case.products else []))
+                results = {name: attempt(case, name, direction, repeats) for name in names}
+                times = {name: result[0] for name, result in results.items() if not isinstance(result, str)}
+                yardstick = next((times[name] for name in (PRODUCTS, "cudnn", "xla") if name in times), None)
+                for name, result in results.items():
+                    row: dict[str, Any] = {
+                        "shape": shape, "operation": case.operation, "direction": direction, "implementation": name
+                    }  # fmt: skip
+                    if isinstance(result, str):
+                        row["not_measured"] = result
                     else:
+                        ms, temporaries = result
+                        share = (
+                            case.flops[i] / ms * 1e3 / limits["matmul_flops"]
+                            if case.flops[i]
+                            else case.bytes[i] / ms * 1e3 / limits["copy_bytes"]
+                        )
                         row |= {
-                            "ms": ms,
-                            "tflops": work / ms / 1e9,
-                            "share": work / ms * 1e3 / limits["matmul_flops"] if flops else traffic / ms * 1e3 / limits["copy_bytes"],
-                            "ratio": yardstick / ms if yardstick else None,
+                            "ms": ms, "tflops": case.flops[i] / ms / 1e9, "share": share,
+                            "ratio": yardstick / ms if yardstick else None, "temporary_bytes": temporaries,
                         }  # fmt: skip
                     rows.append(row)
                     print(row, flush=True)
@@ -165,13 +227,10 @@ def predictions(shapes: list[str]) -> list[dict]:
     """Roofline times on one H200: the larger of FLOPs over its matrix ceiling and bytes over its copy bandwidth."""
     rows = []
     for shape in shapes:
-        for operation, _, _, flops, size, backward in cases(shape):
-            for direction, work, traffic in (
-                ("forward", flops, size),
-                ("forward + backward", flops * (1 + backward), 3 * size),
-            ):
+        for case in cases(shape):
+            for direction, work, traffic in zip(DIRECTIONS, case.flops, case.bytes, strict=True):
                 ms = 1e3 * max(work / H200_FLOPS, traffic / H200_BYTES)
-                rows.append({"shape": shape, "operation": operation, "direction": direction, "roofline_ms": ms})
+                rows.append({"shape": shape, "operation": case.operation, "direction": direction, "roofline_ms": ms})
     return rows
 
 
@@ -195,16 +254,18 @@ def markdown(header: dict, rows: list[dict]) -> str:
         ]
     else:
         lines += [
-            "| shape | operation | direction | implementation | ms | TFLOP/s | share of ceiling | speed against yardstick |",
-            "|---|---|---|---|---|---|---|---|",
+            "| shape | operation | direction | implementation | ms | TFLOP/s | share of ceiling | speed against yardstick | temporaries |",
+            "|---|---|---|---|---|---|---|---|---|",
         ]
         for r in rows:
             start = f"| {r['shape']} | {r['operation']} | {r['direction']} | {r['implementation']} |"
-            if "refused" in r:
-                lines.append(f"{start} refused: {r['refused']} | | | |")
+            if "not_measured" in r:
+                lines.append(f"{start} not measured ({r['not_measured']}) | | | | |")
             else:
                 ratio = "" if r["ratio"] is None else f"{r['ratio']:.2f}"
-                lines.append(f"{start} {r['ms']:.3f} | {r['tflops']:.0f} | {100 * r['share']:.0f} % | {ratio} |")
+                lines.append(
+                    f"{start} {r['ms']:.3f} | {r['tflops']:.0f} | {100 * r['share']:.0f} % | {ratio} | {r['temporary_bytes'] / 1e6:.0f} MB |"
+                )
     return "\n".join(lines) + "\n"
 
 
@@ -214,7 +275,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks"))
     parser.add_argument("--predict", action="store_true")
+    parser.add_argument(
+        "--interpret", choices=("gpu", "tpu"), help="run the kernels in an interpreter; times mean nothing"
+    )
     args = parser.parse_args()
+    if args.interpret and args.shapes != ["tiny"]:
+        parser.error("--interpret takes --shapes tiny: an interpreter needs hours for the others")
     header = {"commit": commit(), "jax": jax.__version__}
     if args.predict:
         name, rows = "kernels_predicted", predictions(args.shapes)
@@ -222,9 +288,20 @@ def main() -> None:
     else:
         device = jax.devices()[0]
         clock = "device time (CUPTI)" if device.platform == "gpu" else "wall-clock time"
-        header |= {"device": device.device_kind, "clock": f"{clock}, median of {args.repeats}"}
+        limits = ceilings(args.repeats)
+        header |= {
+            "device": device.device_kind,
+            "clock": f"{clock}, median of {args.repeats}",
+            "matrix product": f"{limits['matmul_flops'] / 1e12:.1f} TFLOP/s",
+            "copy": f"{limits['copy_bytes'] / 1e12:.3f} TB/s, read and written",
+        }
         name = f"kernels_{device.device_kind.lower().replace(' ', '_')}"
-        rows = measure(args.shapes, args.repeats)
+        context = contextlib.nullcontext()
+        if args.interpret:
+            name, header["interpreter"] = f"kernels_interpreted_{args.interpret}", "times mean nothing"
+            context = {"gpu": interpret.gpu, "tpu": interpret.tpu}[args.interpret](detect_races=False)
+        with context:
+            rows = measure(args.shapes, args.repeats, limits)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / f"{name}.json").write_text(json.dumps({"header": header, "rows": rows}, indent=1) + "\n")
     (args.out / f"{name}.md").write_text(markdown(header, rows))

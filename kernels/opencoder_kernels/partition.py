@@ -51,6 +51,19 @@ def refuses(operation: str, **dims: tuple[int, str | tuple[str, ...]]) -> str | 
     return None
 
 
+def activation(ndim: int) -> tuple[str | tuple[str, ...] | None, ...]:
+    """Axes of the leading dims of activations [B, T, ..., D]: all but the last."""
+    return (BATCH, TIME, *(None,) * (ndim - 3))[: ndim - 1]
+
+
+def refuses_activation(operation: str, x) -> str | None:
+    """Why x [B, T, ..., D] cannot be cut over the current mesh, or None."""
+    names = ("batch", "time")[: x.ndim - 1]
+    return refuses(
+        operation, **{name: (size, axes) for name, size, axes in zip(names, x.shape, (BATCH, TIME), strict=False)}
+    )
+
+
 def over_mesh(f, in_specs, out_specs):
     """f on every device's part of its arguments; f itself where there is no mesh to care for."""
     names = frozenset(automatic())

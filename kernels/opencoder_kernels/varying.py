@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import wraps
+
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 
 def axes(x) -> frozenset[str]:
@@ -28,3 +31,31 @@ def zeros(shape, dtype, *like_these):
     varying = tuple(sorted(frozenset[str]().union(*(axes(x) for x in like_these))))
     x = jnp.zeros(shape, dtype)
     return jax.lax.pcast(x, varying, to="varying") if varying else x
+
+
+def unchecked(kernel):
+    """`kernel` for use inside a shard_map that tracks which values vary over which axes; Pallas programs do not track it.
+
+    The kernel (a function of arrays and Nones, without collectives) sees arrays that vary over nothing; each of its
+    results varies over every axis over which one of its arguments does. Without a mesh, the kernel itself.
+    """
+
+    @wraps(kernel)
+    def run(*args):
+        varies = tuple(sorted(frozenset[str]().union(*(axes(x) for x in jax.tree.leaves(args)))))
+        if not varies:
+            return kernel(*args)
+
+        def untyped(x):  # any operation in an unchecked shard_map forgets the axes; these two cost nothing
+            return jax.lax.squeeze(jax.lax.expand_dims(x, (0,)), (0,))
+
+        inner = jax.shard_map(
+            lambda *args: kernel(*jax.tree.map(untyped, args)),
+            in_specs=P(),
+            out_specs=P(),
+            axis_names=set(),
+            check_vma=False,
+        )
+        return jax.tree.map(lambda x: jax.lax.pcast(x, varies, to="varying"), inner(*args))
+
+    return run

@@ -1,14 +1,15 @@
-"""Compiles one kernel for a device that is not there and prints what the assembler says. Run as a program:
+"""Compiles kernels for a device that is not there and prints what the assembler says of each. Run as a program:
 
-    python -m tests.opencoder_kernels.aot_programs NAME SHAPE DEVICE      (DEVICE: h200, v5p, v6e)
+    python -m tests.opencoder_kernels.aot_programs DEVICE [NAME:SHAPE[:IMPLEMENTATION] ...]
 
-Needs the extra [aot].
+DEVICE: h100, h200, v5p, v6e. Without names, every kernel at both shapes. Needs the extra [aot].
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import traceback
 
 # A Hopper GPU as the compiler wants it described; figures from NVIDIA's data sheets.
 H200 = """
@@ -24,26 +25,35 @@ dnn_version_info { major: 9 minor: 10 }
 device_description_str: "NVIDIA H200"
 """
 
-# B, T, query heads, key/value heads, head dim, model dim, feed-forward dim (OpenCoder table 4).
-SHAPES = {"8b": (1, 8192, 32, 8, 128, 4096, 14_336), "1p5b": (1, 4096, 14, 14, 160, 2240, 6144)}
+# B, T, query heads, key/value heads, head dim, model dim, feed-forward dim, vocabulary (OpenCoder table 4).
+SHAPES = {"8b": (1, 8192, 32, 8, 128, 4096, 14_336, 96_640), "1p5b": (1, 4096, 14, 14, 160, 2240, 6144, 96_640)}
+
+
+NAMES = tuple(
+    f"{op}{way}" for op in ("attention", "swiglu", "rms_norm", "linear_cross_entropy") for way in ("", "_backward")
+)
+GPUS = {
+    "h200": H200,
+    "h100": H200.replace("150000000000", "85000000000").replace("NVIDIA H200", "NVIDIA H100 80GB HBM3"),
+}
 
 
 def devices(device: str):
     from jax.experimental import topologies
 
-    if device == "h200":
-        return topologies.get_topology_desc(platform="cuda", target_config=H200, topology="1x1x1").devices
+    if device in GPUS:
+        return topologies.get_topology_desc(platform="cuda", target_config=GPUS[device], topology="1x1x1").devices
     name = {"v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}[device]
     return topologies.get_topology_desc(platform="tpu", topology_name=name).devices[:1]
 
 
-def program(name: str, shape: str, implementation: str):
+def build(name: str, shape: str, implementation: str):
     """(function, arguments as (shape, dtype)) of one kernel at a model's shape."""
     import jax
     import jax.numpy as jnp
     import opencoder_kernels as kernels
 
-    B, T, N, K, H, D, F = SHAPES[shape]
+    B, T, N, K, H, D, F, V = SHAPES[shape]
     q, kv, ids = ((B, T, N, H), jnp.bfloat16), ((B, T, K, H), jnp.bfloat16), ((B, T), jnp.int32)
 
     def attend(q, k, v, ids):
@@ -64,6 +74,16 @@ def program(name: str, shape: str, implementation: str):
 
         return (swiglu if name == "swiglu" else gradient(swiglu, 3)), (x, w, w)
 
+    if name in ("linear_cross_entropy", "linear_cross_entropy_backward"):
+
+        def loss(hidden, w_out, targets, weights):
+            return kernels.linear_cross_entropy(
+                hidden, w_out, targets, weights, z_loss=1e-4, implementation=implementation
+            )[0]
+
+        args = (x, ((D, V), jnp.bfloat16), ((B, T), jnp.int32), ((B, T), jnp.float32))
+        return (loss if name == "linear_cross_entropy" else jax.grad(loss, (0, 1))), args
+
     def norm(x, r, weight):
         y, s = kernels.rms_norm(x, weight, eps=1e-5, residual=r, implementation=implementation)
         return y + s
@@ -71,7 +91,7 @@ def program(name: str, shape: str, implementation: str):
     return (norm if name == "rms_norm" else gradient(norm, 3)), (x, x, ((D,), jnp.bfloat16))
 
 
-def main(name: str, shape: str, device: str) -> None:
+def main(device: str, *programs: str) -> None:
     import jax
     import numpy as np
     from jax.sharding import AxisType, Mesh, NamedSharding
@@ -79,14 +99,27 @@ def main(name: str, shape: str, device: str) -> None:
 
     mesh = Mesh(np.array(devices(device)).reshape(1, 1, 1, 1), ("data", "fsdp", "tensor", "context"),
                 axis_types=(AxisType.Auto,) * 4)  # fmt: skip
-    with jax.set_mesh(mesh):
-        f, args = program(name, shape, "mosaic_gpu" if device == "h200" else "tpu")
-        whole = NamedSharding(mesh, P())
-        args = [jax.ShapeDtypeStruct(s, d, sharding=whole) for s, d in args]
-        compiled = jax.jit(f, out_shardings=whole).lower(*args).compile()
-        print("COMPILED temporaries", compiled.memory_analysis().temp_size_in_bytes)
+    whole = NamedSharding(mesh, P())
+    for program in programs or tuple(f"{name}:{shape}" for name in NAMES for shape in SHAPES):
+        name, shape, *implementation = program.split(":")
+        print("PROGRAM", program, flush=True)
+        try:
+            with jax.set_mesh(mesh):
+                f, args = build(name, shape, *(implementation or ["mosaic_gpu" if device in GPUS else "tpu"]))
+                args = [jax.ShapeDtypeStruct(s, d, sharding=whole) for s, d in args]
+                compiled = jax.jit(f, out_shardings=whole).lower(*args).compile()
+            print("COMPILED temporaries", compiled.memory_analysis().temp_size_in_bytes, flush=True)
+        except Exception:  # the others' reports are wanted too
+            traceback.print_exc()
 
 
 if __name__ == "__main__":
-    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "MOSAIC_GPU_DUMP_PTXAS": "1"}
+    os.environ |= {
+        "JAX_PLATFORMS": "cpu",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no device is claimed
+        "MOSAIC_GPU_DUMP_PTXAS": "1",
+        # Without a device no product is tuned, and XLA would take Triton's, which does not add in place (chunked.py).
+        "XLA_FLAGS": "--xla_gpu_enable_triton_gemm=false",
+    }
     main(*sys.argv[1:])

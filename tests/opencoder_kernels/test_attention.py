@@ -17,11 +17,19 @@ from tests.opencoder_kernels.compare import SEEDS, errors, normal, property_test
 
 
 def documents(rng, B: int, T: int, kind: str) -> np.ndarray | None:
-    """Segment ids [B, T]: one document, one token each, or cuts at random places; None for no packing."""
+    """Segment ids [B, T]: one document, one token each, cuts at random places, or one that spans nearly all (T > 64).
+
+    None for no packing.
+    """
     if kind == "none":
         return None
     if kind == "one":
         return np.ones((B, T), np.int32)
+    if kind == "long":
+        cuts = np.zeros((B, T), bool)
+        for row in cuts:
+            row[[rng.integers(1, 64), rng.integers(T - 63, T)]] = True
+        return 1 + np.cumsum(cuts, axis=1).astype(np.int32)
     chance = 1.0 if kind == "one-token" else rng.choice([0.02, 0.3])
     return 1 + np.cumsum(rng.random((B, T)) < chance, axis=1).astype(np.int32)
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
-from opencoder_kernels import rms_norm
+from opencoder_kernels import interpret, rms_norm
 
 from tests.opencoder_kernels.compare import SEEDS, errors, normal, property_test, value_and_grads
 
@@ -43,6 +43,26 @@ def test_bf16_no_worse_than_the_written_form():
     plain = errors(run("reference", args, cotangents), want)
     ours = errors(run("xla", args, cotangents), want)
     assert all(o <= 1.5 * p for o, p in zip(ours, plain, strict=True)), (ours, plain)
+
+
+# One row to a group at D 256, and more groups than blocks of the backward kernel; two rows at D 2240, the last one padding.
+@pytest.mark.parametrize(("shape", "residual"), [((3, 90, 256), True), ((1, 7, 2240), True), ((1, 9, 2240), False)])
+def test_hopper_kernel_in_the_interpreter_no_worse_than_xla(shape, residual):
+    seed = np.random.default_rng().integers(2**32)
+    args, cotangents = jax.tree.map(lambda x: x.astype(jnp.bfloat16), problem(seed, shape, residual))
+    want = run("reference", args, cotangents, wide=True)
+    xla = errors(run("xla", args, cotangents), want)
+    with interpret.gpu():
+        ours = errors(run("mosaic_gpu", args, cotangents), want)
+    assert all(o <= 1.5 * x for o, x in zip(ours, xla, strict=True)), (seed, ours, xla)
+
+
+@pytest.mark.parametrize(("shape", "residual"), [((3, 90, 72), True), ((5, 2240), False)])
+def test_tpu_kernel_in_the_interpreter_equals_fp64_reference(shape, residual):
+    args, cotangents = problem(np.random.default_rng().integers(2**32), shape, residual)
+    want = run("reference", args, cotangents, wide=True)
+    with interpret.tpu():
+        assert max(errors(run("tpu", args, cotangents), want)) < 1e-5
 
 
 def test_gradient_of_a_replicated_weight_is_summed_inside_shard_map():

@@ -6,6 +6,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,6 +45,14 @@ def test_hopper_kernel_in_the_interpreter_no_worse_than_xla():
     with interpret.gpu():
         ours = errors(run("mosaic_gpu", args, dy), want)
     assert all(o <= 1.5 * x for o, x in zip(ours, xla, strict=True)), (ours, xla)
+
+
+@pytest.mark.parametrize(("rows", "D", "F"), [((2, 150), 40, 300), ((7,), 160, 72)])
+def test_tpu_kernel_in_the_interpreter_equals_fp64_reference(rows, D, F):
+    args, dy = problem(np.random.default_rng().integers(2**32), rows, D, F)
+    want = run("reference", args, dy, wide=True)
+    with interpret.tpu():
+        assert max(errors(run("tpu", args, dy), want)) < 1e-5
 
 
 def saved_bytes_per_token(implementation: str) -> float:

@@ -20,13 +20,15 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from opencoder_kernels.attention import blocks
 from opencoder_kernels.attention.mosaic_gpu_forward import LOG2E, MASKED
-from opencoder_kernels.hopper import ROWS, WARPGROUPS, rem, smem
+from opencoder_kernels.hopper import ROWS, WARPGROUPS, refill, rem, smem
 from opencoder_kernels.interpret import is_interpreted
+from opencoder_kernels.varying import unchecked
 
 BLOCK = ROWS * WARPGROUPS  # keys of a block in d_keys_values, queries of a block in d_queries
 STEP = 64  # queries, and keys, of the blocks that they walk over
 STAGES = 2
 COMPUTE_REGISTERS, COPY_REGISTERS = 232, 40
+FIXED, MOVING = (WARPGROUPS, ROWS), (STAGES, STEP)  # shapes of the blocks that stay, and of those that are walked over
 
 
 def masked_scores(s, below, q_seg, kv_seg, q_dim: int):
@@ -54,11 +56,14 @@ def product(shape, a, b):
 
 
 def left_operand(x, scratch):
-    """x as the left operand of a product: itself, or through shared memory where the interpreter needs that."""
+    """x as the left operand of a product: itself, or through shared memory where the interpreter needs that.
+
+    No `commit_smem`, which the compiled kernel does not have here either: it would also order this warpgroup's loads
+    before later copies and so hide from race detection what the copying warpgroup has to order.
+    """
     if scratch is None:
         return x
     scratch[...] = x
-    plgpu.commit_smem()
     return scratch
 
 
@@ -139,7 +144,7 @@ def d_keys_values(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causa
             def load(head, i, _):
                 step = head * (end - first) + i - first
                 slot = rem(step, STAGES)
-                pl.when(step >= STAGES)(lambda: plgpu.barrier_wait(free.at[slot]))
+                pl.when(step >= STAGES)(lambda: refill(free.at[slot]))
                 rows, q_head = pl.ds(i * STEP, STEP), kv_head * group + head
                 plgpu.copy_gmem_to_smem(q_ref.at[batch, rows, q_head], q_smem.at[slot], ready.at[slot])
                 plgpu.copy_gmem_to_smem(do_ref.at[batch, rows, q_head], do_smem.at[slot], ready.at[slot])
@@ -153,18 +158,7 @@ def d_keys_values(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causa
 
             lax.fori_loop(0, group, per_head, None)
 
-    fixed, moving = (WARPGROUPS, ROWS), (STAGES, STEP)
-    buffers = (
-        smem((*fixed, H)),
-        smem((*fixed, H)),
-        smem((*moving, H)),
-        smem((*moving, H)),
-        smem(moving, jnp.float32),
-        smem(moving, jnp.float32),
-        smem((WARPGROUPS, *shape)) if through_smem else None,
-        smem(fixed, jnp.int32) if packed else None,
-        smem(moving, jnp.int32) if packed else None,
-    )
+    buffers = _buffers(H, MOVING, packed)
     barriers = (
         plgpu.Barrier(num_arrivals=2 + packed, num_barriers=WARPGROUPS),
         plgpu.Barrier(num_arrivals=4 + packed, num_barriers=STAGES),
@@ -172,7 +166,7 @@ def d_keys_values(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causa
     )
     out = jax.ShapeDtypeStruct(k.shape, k.dtype)
     run = _kernel(kernel, [out, out], buffers, barriers, (K, S // BLOCK, B), ("kv_heads", "kv_tiles", "batch"))
-    return run(q, k, v, d_out, lse2, delta, bounds, *((q_segments, kv_segments) if packed else ()))
+    return unchecked(run)(q, k, v, d_out, lse2, delta, bounds, *((q_segments, kv_segments) if packed else ()))
 
 
 def d_queries(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: bool, scale: float):
@@ -249,7 +243,7 @@ def d_queries(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: b
 
             def load(i, _):
                 slot = rem(i - first, STAGES)
-                pl.when(i - first >= STAGES)(lambda: plgpu.barrier_wait(free.at[slot]))
+                pl.when(i - first >= STAGES)(lambda: refill(free.at[slot]))
                 rows = pl.ds(i * STEP, STEP)
                 plgpu.copy_gmem_to_smem(k_ref.at[batch, rows, kv_head], k_smem.at[slot], ready.at[slot])
                 plgpu.copy_gmem_to_smem(v_ref.at[batch, rows, kv_head], v_smem.at[slot], ready.at[slot])
@@ -258,18 +252,7 @@ def d_queries(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: b
 
             lax.fori_loop(first, end, load, None)
 
-    fixed, moving = (WARPGROUPS, ROWS), (STAGES, STEP)
-    buffers = (
-        smem((*fixed, H)),
-        smem((*fixed, H)),
-        smem((*moving, H)),
-        smem((*moving, H)),
-        smem(fixed, jnp.float32),
-        smem(fixed, jnp.float32),
-        smem((WARPGROUPS, *shape)) if through_smem else None,
-        smem(fixed, jnp.int32) if packed else None,
-        smem(moving, jnp.int32) if packed else None,
-    )
+    buffers = _buffers(H, FIXED, packed)
     barriers = (
         plgpu.Barrier(num_arrivals=4 + packed, num_barriers=WARPGROUPS),
         plgpu.Barrier(num_arrivals=2 + packed, num_barriers=STAGES),
@@ -277,7 +260,19 @@ def d_queries(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: b
     )
     out = jax.ShapeDtypeStruct(q.shape, q.dtype)
     run = _kernel(kernel, [out], buffers, barriers, (N, num_q, B), ("heads", "q_tiles", "batch"))
-    return run(q, k, v, d_out, lse2, delta, bounds, *((q_segments, kv_segments) if packed else ()))[0]
+    return unchecked(run)(q, k, v, d_out, lse2, delta, bounds, *((q_segments, kv_segments) if packed else ()))[0]
+
+
+def _buffers(H: int, statistics: tuple[int, int], packed: bool):
+    """Shared memory: two matrices that stay and two that move, two vectors of statistics, a left operand, segment ids."""
+    return (
+        *[smem((*FIXED, H))] * 2,
+        *[smem((*MOVING, H))] * 2,
+        *[smem(statistics, jnp.float32)] * 2,
+        smem((WARPGROUPS, ROWS, STEP)) if is_interpreted() else None,
+        smem(FIXED, jnp.int32) if packed else None,
+        smem(MOVING, jnp.int32) if packed else None,
+    )
 
 
 def _kernel(kernel, out_type, buffers, barriers, grid, grid_names):

@@ -22,8 +22,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from opencoder_kernels.attention import blocks
-from opencoder_kernels.hopper import ROWS, WARPGROUPS, rem, smem
+from opencoder_kernels.hopper import ROWS, WARPGROUPS, refill, rem, smem
 from opencoder_kernels.interpret import is_interpreted
+from opencoder_kernels.varying import unchecked
 
 LOG2E = math.log2(math.e)
 # Finite: a masked score lies so far below the lowest running maximum that its probability is exactly 0.
@@ -118,8 +119,7 @@ def forward(q, k, v, q_segments, kv_segments, *, causal: bool, scale: float):
                 total = total * shrink + p.sum(axis=1)
                 p = p.astype(v.dtype)
                 if p_in_shared_memory:
-                    p_smem[warpgroup] = p
-                    plgpu.commit_smem()
+                    p_smem[warpgroup] = p  # no commit_smem: see left_operand in mosaic_gpu_backward.py
                     p = p_smem.at[warpgroup]
                 plgpu.barrier_arrive(turn)
                 plgpu.barrier_wait(v_ready.at[slot])
@@ -164,7 +164,7 @@ def forward(q, k, v, q_segments, kv_segments, *, causal: bool, scale: float):
 
                 @pl.when(i - first >= stages)
                 def _():
-                    plgpu.barrier_wait(k_free.at[slot])
+                    refill(k_free.at[slot])
 
                 plgpu.copy_gmem_to_smem(k_ref.at[batch, rows, kv_head], k_smem.at[slot], k_ready.at[slot])
                 if packed:
@@ -212,4 +212,4 @@ def forward(q, k, v, q_segments, kv_segments, *, causal: bool, scale: float):
         thread_name="wg",
         compiler_params=plgpu.CompilerParams(approx_math=True),
     )
-    return run(q, k, v, bounds, *((q_segments, kv_segments) if packed else ()))
+    return unchecked(run)(q, k, v, bounds, *((q_segments, kv_segments) if packed else ()))

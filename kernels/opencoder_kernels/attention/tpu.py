@@ -15,21 +15,15 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
-from opencoder_kernels.attention.mosaic_gpu import padded
-from opencoder_kernels.dispatch import device_kind, platform
+from opencoder_kernels import tpu_device
+from opencoder_kernels.attention import padding
 from opencoder_kernels.interpret import is_interpreted
+from opencoder_kernels.varying import like, unchecked
 
 # Queries and keys to a block, largest first; every one divides the padded lengths or the next is taken.
 BLOCKS = (1024, 512, 256, 128)
 # Below this a log-sum-exp is that of a row without any visible key.
 BLIND = -1e20
-
-
-def refuses_device() -> str | None:
-    """Why this device cannot run a Pallas TPU kernel, or None."""
-    if platform() != "tpu" and not is_interpreted():
-        return f"it needs a TPU; the device is {device_kind()!r}; use 'xla'"
-    return None
 
 
 def refuses(q, k, v, *, q_positions, kv_positions, causal, **_) -> str | None:
@@ -39,16 +33,13 @@ def refuses(q, k, v, *, q_positions, kv_positions, causal, **_) -> str | None:
         return "q_positions and kv_positions are given; it counts from 0; use 'xla'"
     if causal and q.shape[1] != k.shape[1]:
         return f"causal with {q.shape[1]} queries and {k.shape[1]} keys; it wants as many of each; use 'xla'"
-    return refuses_device()
+    return tpu_device.refuses()
 
 
-def attention(q, k, v, *, q_segment_ids, kv_segment_ids, q_positions, kv_positions, causal, scale):
+def attention(q, k, v, *, q_positions, kv_positions, **masks):
     """See `opencoder_kernels.attention`."""
     del q_positions, kv_positions
-    T = q.shape[1]
-    q, k, v, q_segment_ids, kv_segment_ids = padded(q, k, v, q_segment_ids, kv_segment_ids, causal)
-    out, lse = _attention(q, k, v, q_segment_ids, kv_segment_ids, causal, scale)
-    return out[:, :T], lse[:, :T]
+    return padding.padded(_attention, q, k, v, **masks)
 
 
 def _kernel(N: int, T: int, S: int, causal: bool):
@@ -68,8 +59,8 @@ def _segments(q_segments, kv_segments):
 def _each_row(f, *args):
     """f over the batch; the interpreter runs no batched kernel, so there in a loop."""
     if is_interpreted():
-        return jax.lax.map(lambda row: f(*row), args)
-    return jax.vmap(f)(*args)
+        return unchecked(lambda *args: jax.lax.map(lambda row: f(*row), args))(*args)
+    return unchecked(jax.vmap(f))(*args)
 
 
 def _heads_first(x):
@@ -124,7 +115,8 @@ def _backward(causal, scale, saved, cotangents):
         _segments(q_segments, kv_segments),
         *map(_heads_first, (lse, d_out, delta)),
     )
-    return (_heads_first(dq) * scale).astype(q.dtype), *map(_heads_first, (dk, dv)), None, None
+    dq = (_heads_first(dq) * scale).astype(q.dtype)
+    return like(dq, q), like(_heads_first(dk), k), like(_heads_first(dv), v), None, None
 
 
 _attention.defvjp(_forward, _backward)

@@ -37,11 +37,9 @@ def _blocks(T: int, S: int, skip: bool) -> list[tuple[int, int, int]]:
     return [(i, min(i + size, T), min(i + size, T, S)) for i in range(0, T, size)]
 
 
-def _chunked(rows_per_call: int, f, rows, pads):
-    """f over pieces of `rows` (each [B, n, ...] or None) along dim 1; results are joined along dim 1 again."""
+def _pieces(rows_per_call: int, rows, pads):
+    """rows (each [B, n, ...] or None) cut along dim 1 into pieces of a size: [pieces, B, size, ...]."""
     n = next(x.shape[1] for x in rows if x is not None)
-    if n <= rows_per_call:
-        return f(rows)
     num = -(-n // rows_per_call)
     size = -(-n // num)
 
@@ -51,8 +49,21 @@ def _chunked(rows_per_call: int, f, rows, pads):
         x = jnp.pad(x, [(0, 0), (0, num * size - n)] + [(0, 0)] * (x.ndim - 2), constant_values=pad)
         return jnp.moveaxis(x.reshape(x.shape[0], num, size, *x.shape[2:]), 1, 0)
 
-    out = jax.lax.map(f, tuple(split(x, pad) for x, pad in zip(rows, pads, strict=True)))
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], num * size, *x.shape[3:])[:, :n], out)
+    return tuple(split(x, pad) for x, pad in zip(rows, pads, strict=True))
+
+
+def _joined(x, n: int):
+    """The way back of `_pieces` for a result, n long."""
+    x = jnp.moveaxis(x, 0, 1)
+    return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :n]
+
+
+def _chunked(rows_per_call: int, f, rows, pads):
+    """f over pieces of `rows` (each [B, n, ...] or None) along dim 1; results are joined along dim 1 again."""
+    n = next(x.shape[1] for x in rows if x is not None)
+    if n <= rows_per_call:
+        return f(rows)
+    return jax.tree.map(lambda x: _joined(x, n), jax.lax.map(f, _pieces(rows_per_call, rows, pads)))
 
 
 def _mask(q_positions, kv_positions, q_segments, kv_segments, causal):
@@ -147,26 +158,25 @@ def _backward(causal, scale, saved, cotangents):
             dq, dk_part, dv_part = block(rows)
         else:
             dq, dk_part, dv_part = _summed(_rows(q, keys), block, rows, (0, 0, 0, PADDED, 0, 0), (k, v))
-        dk, dv = dk.at[:, :keys].add(dk_part), dv.at[:, :keys].add(dv_part)
+        dk, dv = _add(dk, dk_part), _add(dv, dv_part)
         dqs.append(dq)
     dq = jnp.concatenate(dqs, axis=1) if len(dqs) > 1 else dqs[0]
     grads = (like(dq.astype(q.dtype), q), like(dk.astype(k.dtype), k), like(dv.astype(v.dtype), v))
     return *grads, None, None, None, None
 
 
+def _add(x, part):
+    """x with `part` added to the start of dim 1.
+
+    Not x.at[:, :n].add(part): where n is all of dim 1 its empty index becomes an argument of the shard_map around, and the
+    compiler of jaxlib 0.11.2 crashes.
+    """
+    return jax.lax.dynamic_update_slice(x, x[:, : part.shape[1]] + part, (0,) * x.ndim)
+
+
 def _summed(rows_per_call, block, rows, pads, closed_over):
     """`block` over pieces of the queries: dq joined, dk and dv summed on the way."""
-    n = rows[0].shape[1]
-    num = -(-n // rows_per_call)
-    size = -(-n // num)
-
-    def split(x, pad):
-        if x is None:
-            return None
-        x = jnp.pad(x, [(0, 0), (0, num * size - n)] + [(0, 0)] * (x.ndim - 2), constant_values=pad)
-        return jnp.moveaxis(x.reshape(x.shape[0], num, size, *x.shape[2:]), 1, 0)
-
-    pieces = tuple(split(x, pad) for x, pad in zip(rows, pads, strict=True))
+    pieces = _pieces(rows_per_call, rows, pads)
     shapes = jax.eval_shape(block, jax.tree.map(lambda x: x[0], pieces))
 
     def step(sums, piece):
@@ -176,8 +186,7 @@ def _summed(rows_per_call, block, rows, pads, closed_over):
     arrays = jax.tree.leaves((pieces, *closed_over))
     start = tuple(zeros(x.shape, x.dtype, *arrays) for x in shapes[1:])
     (dk, dv), dq = jax.lax.scan(step, start, pieces)
-    dq = jnp.moveaxis(dq, 0, 1).reshape(dq.shape[1], num * size, *dq.shape[3:])[:, :n]
-    return dq, dk, dv
+    return _joined(dq, rows[0].shape[1]), dk, dv
 
 
 _attention.defvjp(_forward, _backward)

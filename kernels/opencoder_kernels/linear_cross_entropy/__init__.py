@@ -8,9 +8,14 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from opencoder_kernels.dispatch import Backend, choose
-from opencoder_kernels.linear_cross_entropy import reference, xla
+from opencoder_kernels.linear_cross_entropy import mosaic_gpu, reference, tpu, xla
 
-BACKENDS = {"reference": Backend(reference.linear_cross_entropy), "xla": Backend(xla.linear_cross_entropy)}
+BACKENDS = {
+    "reference": Backend(reference.linear_cross_entropy),
+    "xla": Backend(xla.linear_cross_entropy),
+    "mosaic_gpu": Backend(mosaic_gpu.linear_cross_entropy, mosaic_gpu.refuses),
+    "tpu": Backend(tpu.linear_cross_entropy, tpu.refuses),
+}
 
 
 def linear_cross_entropy(
@@ -20,8 +25,9 @@ def linear_cross_entropy(
 
     Args:
       hidden: [B, T, D].
-      w_out: [D, V]; cast to hidden's dtype for the products, which accumulate in fp32. Its gradient is summed in fp32
-        and returned in its own dtype: an fp32 w_out under bf16 hidden states spares a second [D, V] array.
+      w_out: [D, V]; cast to hidden's dtype for the products, which accumulate in fp32. Its gradient is summed over
+        chunks, and over devices, in its own dtype (see `chunked.py`): an fp32 w_out under bf16 hidden states has sums
+        in fp32, at the price of twice the memory for the gradient and of a bf16 copy of w_out.
       targets: int32 [B, T] in [0, V).
       weights: [B, T], bool or float: 0 leaves a token out.
       z_loss: coefficient of the squared log-partition (PaLM section 5); 0 leaves it out.

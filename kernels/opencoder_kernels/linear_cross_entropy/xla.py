@@ -1,40 +1,22 @@
-"""Chunked over tokens with the full vocabulary per chunk; gradients are formed in the forward pass.
-
-The logits of a chunk live only while it is worked on: [B, chunk, V]. The loss is a sum, so its gradient is known up
-to one scalar when it is computed; keeping d hidden and d w_out instead of recomputing logits saves one of four
-matrix products (the form of Liger Kernel's fused linear cross-entropy, arXiv 2410.10989).
-"""
+"""Any platform: the logits of some tokens at a time, in fp32 and for the full vocabulary."""
 
 from __future__ import annotations
-
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from opencoder_kernels.varying import like, zeros
+from opencoder_kernels.linear_cross_entropy import chunked
+from opencoder_kernels.varying import zeros
 
-# Tokens (B x chunk) whose logits are alive at once: 1,024 x 96,640 fp32 are 400 MB, and matrix products stay large.
-CHUNK_TOKENS = 1_024
-
-
-def chunk_length(B: int, T: int) -> int:
-    """Time steps per chunk: B x length is about CHUNK_TOKENS, and the last chunk is about as full as the others."""
-    chunks = -(-T // max(1, CHUNK_TOKENS // B))
-    return -(-T // chunks)
+# fp32 logits (a backward pass holds them about twice) alive at once: 512 tokens x 96,640.
+LOGIT_BYTES = 200_000_000
+SOFTMAX_GRADIENT_BYTES = 400_000_000
 
 
-def _chunks(x, n: int):
-    """[B, T, ...] -> [chunks, B, n, ...]; what is added at the end has weight 0."""
-    B, T = x.shape[:2]
-    x = jnp.pad(x, [(0, 0), (0, -T % n)] + [(0, 0)] * (x.ndim - 2))
-    return jnp.moveaxis(x.reshape(B, -1, n, *x.shape[2:]), 1, 0)
-
-
-def _chunk_loss(h, w_out, targets, weights, z_loss, vocab_axis):
-    """Loss of one chunk and d loss / d logits: h [B, n, D] -> (total, z_sum, dlogits [B, n, V])."""
+def _rows(h, w, targets, weights, z_loss, vocab_axis, gradient: bool):
+    """Loss of [B, n] tokens and d loss / d logits: h [B, n, D] -> (total, z_sum, dlogits [B, n, V])."""
     wide = jnp.promote_types(h.dtype, jnp.float32)
-    logits = jnp.einsum("bnd,dv->bnv", h, w_out, preferred_element_type=wide)
+    logits = jnp.einsum("bnd,dv->bnv", h, w, preferred_element_type=wide)
     V = logits.shape[-1]
     peak = logits.max(-1)
     if vocab_axis is not None:
@@ -47,51 +29,35 @@ def _chunk_loss(h, w_out, targets, weights, z_loss, vocab_axis):
     if vocab_axis is not None:
         total, hit = jax.lax.psum((total, hit), vocab_axis)
     lse = peak + jnp.log(total)
-    z_sum = z_loss * (weights * lse**2).sum()
-    softmax_scale = weights * (1 + 2 * z_loss * lse) / total
-    dlogits = p * softmax_scale[..., None] - jnp.where(one_hot, weights[..., None], 0)
-    return (weights * (lse - hit)).sum() + z_sum, z_sum, dlogits
+    sums = chunked.loss(lse, hit, weights, z_loss)
+    if not gradient:
+        return *sums, None
+    scale = weights * (1 + 2 * z_loss * lse) / total
+    dlogits = p * scale[..., None] - jnp.where(one_hot, weights[..., None], 0)
+    return *sums, dlogits.astype(h.dtype)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def linear_cross_entropy(hidden, w_out, targets, weights, z_loss, vocab_axis):
-    n = chunk_length(*targets.shape)
-    w_out = w_out.astype(hidden.dtype)
+def _softmax(h, w, targets, weights, z_loss, vocab_axis, gradient: bool):
+    B, n = targets.shape
+    rows = chunked.chunk_length(B, n, LOGIT_BYTES // (4 * w.shape[1]))
+    if rows == n:
+        return _rows(h, w, targets, weights, z_loss, vocab_axis, gradient)
 
-    def body(_, chunk):
-        total, z_sum, _ = _chunk_loss(chunk[0], w_out, chunk[1], chunk[2], z_loss, vocab_axis)
-        return None, (total, z_sum)
+    pad = -n % rows
+    arrays = [jnp.pad(x, [(0, 0), (0, pad)] + [(0, 0)] * (x.ndim - 2)) for x in (h, targets, weights)]
 
-    _, sums = jax.lax.scan(body, None, tuple(_chunks(x, n) for x in (hidden, targets, weights)))
-    return sums[0].sum(), sums[1].sum()
+    def some(dlogits, start):
+        h_rows, target_rows, weight_rows = (jax.lax.dynamic_slice_in_dim(x, start, rows, 1) for x in arrays)
+        total, z_sum, part = _rows(h_rows, w, target_rows, weight_rows, z_loss, vocab_axis, gradient)
+        if part is not None:
+            dlogits = jax.lax.dynamic_update_slice_in_dim(dlogits, part, start, 1)
+        return dlogits, (total, z_sum)
 
-
-def _forward(hidden, w_out, targets, weights, z_loss, vocab_axis):
-    n = chunk_length(*targets.shape)
-    w = w_out.astype(hidden.dtype)
-
-    def body(dw, chunk):
-        h, targets, weights = chunk
-        total, z_sum, dlogits = _chunk_loss(h, w, targets, weights, z_loss, vocab_axis)
-        dlogits = dlogits.astype(h.dtype)
-        dw = dw + jnp.einsum("bnd,bnv->dv", h, dlogits, preferred_element_type=dw.dtype)
-        dh = jnp.einsum("bnv,dv->bnd", dlogits, w, preferred_element_type=dw.dtype)
-        if vocab_axis is not None:
-            dh = jax.lax.psum(dh, vocab_axis)
-        return dw, (total, z_sum, dh.astype(h.dtype))
-
-    chunks = tuple(_chunks(x, n) for x in (hidden, targets, weights))
-    start = zeros(w_out.shape, jnp.promote_types(w.dtype, jnp.float32), hidden, w_out, targets, weights)
-    dw, (totals, z_sums, dh) = jax.lax.scan(body, start, chunks)
-    dh = jnp.moveaxis(dh, 0, 1).reshape(hidden.shape[0], -1, hidden.shape[2])[:, : hidden.shape[1]]
-    dw = like(dw, w_out)
-    return (totals.sum(), z_sums.sum()), (dh, dw.astype(w_out.dtype))
+    empty = zeros((B, n + pad, w.shape[1] if gradient else 0), h.dtype, w, *arrays)
+    dlogits, (totals, z_sums) = jax.lax.scan(some, empty, jnp.arange(0, n + pad, rows))
+    return totals.sum(), z_sums.sum(), dlogits[:, :n] if gradient else None
 
 
-def _backward(z_loss, vocab_axis, saved, cotangents):
-    dh, dw = saved
-    g = cotangents[0]
-    return (dh * g).astype(dh.dtype), (dw * g).astype(dw.dtype), None, None
-
-
-linear_cross_entropy.defvjp(_forward, _backward)
+def linear_cross_entropy(*args):
+    """See `opencoder_kernels.linear_cross_entropy`."""
+    return chunked.linear_cross_entropy(chunked.Softmax(_softmax, SOFTMAX_GRADIENT_BYTES), *args)

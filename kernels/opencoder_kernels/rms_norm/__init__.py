@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from opencoder_kernels.dispatch import Backend, choose
-from opencoder_kernels.rms_norm import reference, xla
+from opencoder_kernels.rms_norm import mosaic_gpu, reference, tpu, xla
 
 
 def _adding(norm):
@@ -18,7 +18,12 @@ def _adding(norm):
     return run
 
 
-BACKENDS = {"reference": Backend(_adding(reference.rms_norm)), "xla": Backend(_adding(xla.rms_norm))}
+BACKENDS = {
+    "reference": Backend(_adding(reference.rms_norm)),
+    "xla": Backend(_adding(xla.rms_norm)),
+    "mosaic_gpu": Backend(mosaic_gpu.rms_norm, mosaic_gpu.refuses),
+    "tpu": Backend(tpu.rms_norm, tpu.refuses),
+}
 
 
 def rms_norm(x, weight, *, eps: float, residual=None, implementation: str = "auto"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from opencoder_kernels.dispatch import Backend, choose
-from opencoder_kernels.swiglu import mosaic_gpu, reference, xla
+from opencoder_kernels.swiglu import mosaic_gpu, reference, tpu, xla
 
 BACKENDS = {
     "reference": Backend(reference.swiglu),
     "xla": Backend(xla.swiglu),
     "mosaic_gpu": Backend(mosaic_gpu.swiglu, mosaic_gpu.refuses),
+    "tpu": Backend(tpu.swiglu, tpu.refuses),
 }
 
 

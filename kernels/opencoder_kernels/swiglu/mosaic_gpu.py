@@ -1,9 +1,8 @@
 """SwiGLU on Hopper: gate and up projections in one kernel, the activation (or its gradient) in its epilogue.
 
-A block of 128 rows of x is multiplied with 128 columns of both matrices; the two fp32 results stay in registers, and
-only silu(gate) * up leaves them. The gradient runs the same products again and writes d gate and d up from its
-epilogue, so that gate and up are never in memory, in either direction. The four products that remain (dx twice, d w_gate,
-d w_up) are plain and XLA's. Saved per token: D values (see `xla.py`).
+A block of 128 rows of x is multiplied with 128 columns of both matrices; the two fp32 results stay in registers, and only
+what `fused.epilogue` makes of them leaves. The interpreter runs wgmma and copies at once: that `wgmma_wait` stands before
+a stage is freed is what it leaves unproven.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from opencoder_kernels import hopper, partition
-from opencoder_kernels.hopper import ROWS, WARPGROUPS, rem, smem
+from opencoder_kernels.hopper import ROWS, WARPGROUPS, fill_stages, pair_of_products, smem
+from opencoder_kernels.swiglu import fused
 
 BLOCK_M = ROWS * WARPGROUPS
 BLOCK_F = 128
@@ -33,65 +33,16 @@ def refuses(x, w_gate, w_up) -> str | None:
             f"w_gate {w_gate.shape} over mesh tensor={parts}: D must be a multiple of {BLOCK_D}, F of "
             f"{BLOCK_F} x {parts}; use 'xla'"
         )
-    if x.ndim > 1 and (reason := partition.refuses("swiglu", batch=(x.shape[0], partition.BATCH))):
-        return reason
-    if x.ndim > 2 and (reason := partition.refuses("swiglu", time=(x.shape[1], partition.TIME))):
-        return reason
-    return hopper.refuses_device()
+    return partition.refuses_activation("swiglu", x) or hopper.refuses_device()
 
 
 def swiglu(x, w_gate, w_up):
-    """See `opencoder_kernels.swiglu`. x [B, T, D] is cut over the mesh as the trainer does it, F over `tensor`."""
-    middle = (partition.BATCH, partition.TIME, *(None,) * (x.ndim - 3))[: x.ndim - 1]
-    weights = partition.spec(None, partition.HEADS)
-    run = partition.over_mesh(
-        _rows, (partition.spec(*middle, None), weights, weights), partition.spec(*middle, partition.HEADS)
-    )
-    return run(x, w_gate, w_up)
-
-
-def _rows(x, w_gate, w_up):
-    """x [..., D] as rows, padded to whole blocks."""
-    rows = x.reshape(-1, x.shape[-1])
-    M = rows.shape[0]
-    out = _swiglu(jnp.pad(rows, ((0, -M % BLOCK_M), (0, 0))), w_gate, w_up)
-    return out[:M].reshape(*x.shape[:-1], w_gate.shape[1])
-
-
-@jax.custom_vjp
-def _swiglu(x, w_gate, w_up):
-    return _kernel(x, w_gate, w_up, None)[0]
-
-
-def _forward(x, w_gate, w_up):
-    return _swiglu(x, w_gate, w_up), (x, w_gate, w_up)
-
-
-def _backward(saved, d_out):
-    x, w_gate, w_up = saved
-    d_gate, d_up = _kernel(x, w_gate, w_up, d_out)
-    return d_gate @ w_gate.T + d_up @ w_up.T, x.T @ d_gate, x.T @ d_up
-
-
-_swiglu.defvjp(_forward, _backward)
-
-
-def _activation(gate, up):
-    return (gate * _sigmoid(gate) * up,)
-
-
-def _activation_gradient(gate, up, d_out):
-    sigmoid = _sigmoid(gate)
-    silu = gate * sigmoid
-    return d_out * up * (sigmoid + silu * (1 - sigmoid)), d_out * silu
-
-
-def _sigmoid(x):
-    return 1 / (1 + jnp.exp(-x))
+    """See `opencoder_kernels.swiglu`."""
+    return fused.swiglu(fused.Kernel(_kernel, rows=BLOCK_M), x, w_gate, w_up)
 
 
 def _kernel(x, w_gate, w_up, d_out):
-    """[silu(gate) * up], or with d_out [d_gate, d_up]: each [M, F] like x, which is [M, D] with whole blocks."""
+    """See `fused.Kernel.run`."""
     (M, D), F = x.shape, w_gate.shape[1]
     steps, gradient = D // BLOCK_D, d_out is not None
     num_out = 1 + gradient
@@ -111,29 +62,15 @@ def _kernel(x, w_gate, w_up, d_out):
             if gradient:
                 plgpu.copy_gmem_to_smem(d_out_ref.at[rows, cols], out_smem.at[warpgroup, 0], d_out_ready.at[warpgroup])
 
-            def products(gate_acc, up_acc):
-                def step(i, _):
-                    slot = rem(i, stages)
-                    plgpu.barrier_wait(ready.at[slot])
-                    plgpu.wgmma(gate_acc, x_smem.at[slot, own], gate_smem.at[slot])
-                    plgpu.wgmma(up_acc, x_smem.at[slot, own], up_smem.at[slot])
-                    plgpu.wgmma_wait(2)  # the step before is done, this one goes on
-
-                    @pl.when(i > 0)
-                    def _():
-                        plgpu.barrier_arrive(free.at[rem(i - 1, stages)])
-
-                lax.fori_loop(0, steps, step, None)
-                return gate_acc[...], up_acc[...]
-
-            acc = plgpu.WGMMAAccumulatorRef((ROWS, BLOCK_F), jnp.float32)
-            gate, up = pl.run_scoped(products, acc, acc)
+            gate, up = pair_of_products(
+                (ROWS, BLOCK_F), steps, stages, lambda slot: x_smem.at[slot, own],
+                lambda slot, side: (gate_smem, up_smem)[side].at[slot], ready, free,
+            )  # fmt: skip
+            d_out_tile = None
             if gradient:
                 plgpu.barrier_wait(d_out_ready.at[warpgroup])
                 d_out_tile = plgpu.load(out_smem.at[warpgroup, 0], layout=plgpu.Layout.WGMMA).astype(jnp.float32)
-                results = _activation_gradient(gate, up, d_out_tile)
-            else:
-                results = _activation(gate, up)
+            results = fused.epilogue(gate, up, d_out_tile)
             for i, result in enumerate(results):
                 out_smem[warpgroup, i] = result.astype(x.dtype)
             plgpu.commit_smem()
@@ -145,14 +82,13 @@ def _kernel(x, w_gate, w_up, d_out):
         def _copy():
             plgpu.set_max_registers(40, action="decrease")
 
-            def load(i, _):
-                slot, inner = rem(i, stages), pl.ds(i * BLOCK_D, BLOCK_D)
-                pl.when(i >= stages)(lambda: plgpu.barrier_wait(free.at[slot]))
+            def copy(i, slot):
+                inner = pl.ds(i * BLOCK_D, BLOCK_D)
                 plgpu.copy_gmem_to_smem(x_ref.at[pl.ds(row * BLOCK_M, BLOCK_M), inner], x_smem.at[slot], ready.at[slot])
                 plgpu.copy_gmem_to_smem(gate_ref.at[inner, cols], gate_smem.at[slot], ready.at[slot])
                 plgpu.copy_gmem_to_smem(up_ref.at[inner, cols], up_smem.at[slot], ready.at[slot])
 
-            lax.fori_loop(0, steps, load, None)
+            fill_stages(steps, stages, free, copy)
 
     def entry(x_ref, gate_ref, up_ref, *refs):
         d_out_ref, out_refs = (refs[0], refs[1:]) if gradient else (None, refs)

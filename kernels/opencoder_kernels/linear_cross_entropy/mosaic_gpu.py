@@ -1,0 +1,182 @@
+"""Linear cross-entropy on Hopper: hidden states times output matrix in one kernel, softmax statistics in its epilogue.
+
+A block of 128 rows, 64 to a computing warpgroup, is multiplied with two tiles of 128 columns; the logits stay in
+registers, and what leaves them is described in `tiles.py`. Rows vary fastest over the grid: the blocks in flight share
+columns of the output matrix, which is read from memory once per chunk, while the rows of a chunk stay in L2. The last
+tile may reach beyond the vocabulary: TMA fills with zeros and leaves out what is outside, and the epilogue masks it.
+
+The two products of the gradient are plain and cuBLAS's. The interpreter does not order wgmma against the copies (it runs
+them at once), so that `wgmma_wait` before a stage is freed is what it leaves unproven.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+from opencoder_kernels import hopper
+from opencoder_kernels.hopper import ROWS, WARPGROUPS, fill_stages, pair_of_products, smem
+from opencoder_kernels.linear_cross_entropy import chunked, tiles
+
+BLOCK_M = ROWS * WARPGROUPS
+TILE = 128  # columns of a tile; a block has two
+BLOCK_D = 64
+STAGES = 4  # 48 KB each, beside 32 KB for p
+LOG2E = math.log2(math.e)
+MASKED = -1e30
+
+
+def refuses(hidden, w_out, targets, weights, z_loss, vocab_axis) -> str | None:
+    del targets, weights, z_loss
+    D, V = w_out.shape
+    if hidden.dtype != jnp.bfloat16:
+        return f"hidden is {hidden.dtype}; it takes bfloat16; cast, or use 'xla'"
+    if D % BLOCK_D or V % 8:
+        return f"w_out {w_out.shape}: D must be a multiple of {BLOCK_D}, V (of one device) of 8; use 'xla'"
+    return hopper.refuses_device() or tiles.refuses_mesh(vocab_axis)
+
+
+def linear_cross_entropy(*args):
+    """See `opencoder_kernels.linear_cross_entropy`."""
+    softmax = chunked.Softmax(_softmax, tiles.GRADIENT_BYTES)
+    return chunked.linear_cross_entropy(softmax, *args)
+
+
+def _product(h, w, targets, gradient: bool):
+    """See `tiles.softmax`."""
+    (M, D), V = h.shape, w.shape[1]
+    steps, cols = D // BLOCK_D, -(-V // (2 * TILE))
+
+    def kernel(h_ref, w_ref, targets_ref, out_refs, buffers, barriers):
+        h_smem, w_smem, p_smem, stats_smem = buffers
+        ready, free = barriers
+        row, col, warpgroup = lax.axis_index("rows"), lax.axis_index("cols"), lax.axis_index("wg")
+
+        @pl.when(warpgroup < WARPGROUPS)
+        def _compute():
+            plgpu.set_max_registers(232, action="increase")
+            own = pl.ds(warpgroup * ROWS, ROWS)
+            rows = pl.ds(row * BLOCK_M + warpgroup * ROWS, ROWS)
+
+            both = pair_of_products(
+                (ROWS, TILE), steps, STAGES, lambda slot: h_smem.at[slot, own],
+                lambda slot, side: w_smem.at[slot, side], ready, free,
+            )  # fmt: skip
+            target = plgpu.load(targets_ref.at[rows], layout=plgpu.Layout.WGMMA.reduce(1), optimized=False)
+            for side, s in enumerate(both):
+                tile = col * 2 + side
+                index = plgpu.broadcasted_iota(jnp.int32, s.shape, 1, layout=plgpu.Layout.WGMMA) + tile * TILE
+                if V % (2 * TILE):  # what TMA filled in beyond the vocabulary is no logit
+
+                    def mask(s, index):
+                        return jnp.where(index < V, s, MASKED)
+
+                    s = lax.cond(tile >= V // TILE, mask, lambda s, _: s, s, index)
+                hit = jnp.where(lax.broadcast_in_dim(target, s.shape, [0]) == index, s, 0.0).sum(axis=1)
+                peak = s.max(axis=1)
+                p = jnp.exp2((s - lax.broadcast_in_dim(peak, s.shape, [0])) * LOG2E)
+                if side:  # the left half has been read by its copies before the right one overwrites it
+                    plgpu.wait_smem_to_gmem(0, wait_read_only=True)
+                for i, value in enumerate((peak, p.sum(axis=1), hit)):
+                    stats_smem[warpgroup, i] = value
+                if gradient:
+                    p_smem[warpgroup] = p.astype(h.dtype)
+                plgpu.commit_smem()
+                for i in range(3):
+                    plgpu.copy_smem_to_gmem(stats_smem.at[warpgroup, i], out_refs[i].at[tile, rows])
+                if gradient:
+                    plgpu.copy_smem_to_gmem(p_smem.at[warpgroup], out_refs[3].at[rows, pl.ds(tile * TILE, TILE)])
+            plgpu.wait_smem_to_gmem(0)
+
+        @pl.when(warpgroup == WARPGROUPS)
+        def _copy():
+            plgpu.set_max_registers(40, action="decrease")
+
+            def copy(i, slot):
+                inner = pl.ds(i * BLOCK_D, BLOCK_D)
+                plgpu.copy_gmem_to_smem(h_ref.at[pl.ds(row * BLOCK_M, BLOCK_M), inner], h_smem.at[slot], ready.at[slot])
+                for side in range(2):
+                    columns = pl.ds((col * 2 + side) * TILE, TILE)
+                    plgpu.copy_gmem_to_smem(w_ref.at[inner, columns], w_smem.at[slot, side], ready.at[slot])
+
+            fill_stages(steps, STAGES, free, copy)
+
+    def entry(h_ref, w_ref, targets_ref, *out_refs):
+        pl.run_scoped(
+            lambda *scoped: kernel(h_ref, w_ref, targets_ref, out_refs, *scoped),
+            (
+                smem((STAGES, BLOCK_M, BLOCK_D)),
+                smem((STAGES, 2, BLOCK_D, TILE)),
+                smem((WARPGROUPS, ROWS, TILE)) if gradient else None,
+                smem((WARPGROUPS, 3, ROWS), jnp.float32),
+            ),
+            (
+                plgpu.Barrier(num_arrivals=3, num_barriers=STAGES),
+                plgpu.Barrier(num_arrivals=WARPGROUPS, num_barriers=STAGES),
+            ),
+            collective_axes="wg",
+        )
+
+    statistics = jax.ShapeDtypeStruct((2 * cols, M), jnp.float32)
+    run = plgpu.kernel(
+        entry,
+        out_type=[statistics] * 3 + ([jax.ShapeDtypeStruct((M, V), h.dtype)] if gradient else []),
+        grid=(cols, M // BLOCK_M),
+        grid_names=("cols", "rows"),
+        num_threads=WARPGROUPS + 1,
+        thread_name="wg",
+        # Rows are summed within four lanes, which takes no scratch; the stages need the room.
+        compiler_params=plgpu.CompilerParams(approx_math=True, reduction_scratch_bytes=0),
+    )
+    return run(h, w, targets)
+
+
+def _gradient(p, scale, targets, weights):
+    """See `tiles.softmax`. A warpgroup to a tile, and many tiles in flight: nothing but traffic."""
+    M, num = p.shape[0], 4
+    cols = -(-scale.shape[0] // num)
+
+    def kernel(p_ref, scale_ref, targets_ref, weights_ref):
+        row, warpgroup = lax.axis_index("rows"), lax.axis_index("wg")
+        tile, rows = lax.axis_index("cols") * num + warpgroup, pl.ds(row * ROWS, ROWS)
+        per_row = plgpu.Layout.WGMMA.reduce(1)
+
+        def scoped(tile_smem, loaded):
+            tile_smem, loaded = tile_smem.at[warpgroup], loaded.at[warpgroup]
+            place = p_ref.at[rows, pl.ds(tile * TILE, TILE)]
+            plgpu.copy_gmem_to_smem(place, tile_smem, loaded)
+            target, weight, factor = (
+                plgpu.load(ref, layout=per_row, optimized=False)
+                for ref in (targets_ref.at[rows], weights_ref.at[rows], scale_ref.at[tile, rows])
+            )
+            plgpu.barrier_wait(loaded)
+            x = plgpu.load(tile_smem, layout=plgpu.Layout.WGMMA).astype(jnp.float32)
+            index = plgpu.broadcasted_iota(jnp.int32, x.shape, 1, layout=plgpu.Layout.WGMMA) + tile * TILE
+            target, weight, factor = (lax.broadcast_in_dim(a, x.shape, [0]) for a in (target, weight, factor))
+            tile_smem[...] = (x * factor - jnp.where(index == target, weight, 0.0)).astype(p.dtype)
+            plgpu.commit_smem()
+            plgpu.copy_smem_to_gmem(tile_smem, place)
+            plgpu.wait_smem_to_gmem(0)
+
+        pl.run_scoped(scoped, smem((num, ROWS, TILE)), plgpu.Barrier(num_barriers=num), collective_axes="wg")
+
+    ref = jax.new_ref(p)
+    run = plgpu.kernel(
+        kernel,
+        grid=(cols, M // ROWS),
+        grid_names=("cols", "rows"),
+        num_threads=num,
+        thread_name="wg",
+        compiler_params=plgpu.CompilerParams(reduction_scratch_bytes=0),
+    )
+    run(ref, jnp.pad(scale, ((0, cols * num - scale.shape[0]), (0, 0))), targets, weights)
+    return jax.freeze(ref)
+
+
+_softmax = partial(tiles.softmax, _product, _gradient)

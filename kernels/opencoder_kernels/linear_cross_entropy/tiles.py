@@ -1,0 +1,62 @@
+"""Softmax over a vocabulary that a kernel walks over in tiles, what the Pallas back ends share.
+
+The kernel multiplies and, in its epilogue, keeps per row and tile of the vocabulary: the largest logit, the sum of
+p = exp(logit - largest) and the target's logit; p goes to memory in the dtype of the hidden states. fp32 logits are
+never in memory. What is left, d logits = weight (1 + 2 z lse) p exp(largest - lse) - weight [target], is one
+elementwise pass in place of p. p is rounded once more there than if its scale had been known before: the price of not
+multiplying twice, and within the bound that the tests set against 'xla'.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from opencoder_kernels import partition
+from opencoder_kernels.linear_cross_entropy import chunked
+from opencoder_kernels.varying import unchecked
+
+# p (or d logits in its place) of a chunk: 4,096 tokens x 96,640 in bf16 are 792 MB.
+GRADIENT_BYTES = 800_000_000
+
+
+def refuses_mesh(vocab_axis: str | None) -> str | None:
+    """Why the kernel cannot run on the current mesh, or None."""
+    cut = {name: size for name, size in partition.automatic().items() if size > 1}
+    if cut:
+        return f"the mesh {cut} is not manual here; call it inside shard_map with vocab_axis, or use 'xla'"
+    del vocab_axis
+    return None
+
+
+def softmax(product, gradient_from, h, w, targets, weights, z_loss, vocab_axis, gradient: bool):
+    """A `chunked.Softmax.run` from a kernel.
+
+    Args:
+      product: (h [M, D], w [D, V], targets int32 [M], gradient) -> [peak, total, hit] each fp32 [tiles, M], then p
+        [M, V] if gradient; M a multiple of `chunked.ROWS`; targets outside [0, V) hit nothing.
+      gradient_from: (p [M, V], scale [tiles, M], targets, weights [M]) -> p scale - weights [target], in place of p.
+    """
+    (B, n, D), V = h.shape, w.shape[1]
+    M = B * n
+    pad = -M % chunked.ROWS
+    rows = jnp.pad(h.reshape(M, D), ((0, pad), (0, 0)))
+    if vocab_axis is not None:
+        targets = targets - jax.lax.axis_index(vocab_axis) * V
+    targets, weights = (jnp.pad(x.reshape(M), (0, pad)) for x in (targets.astype(jnp.int32), weights))
+    run = unchecked(lambda h, w, targets: product(h, w, targets, gradient))
+    peaks, totals, hits, *p = run(rows, w, targets)
+    peak = peaks.max(0)
+    if vocab_axis is not None:
+        peak = jax.lax.pmax(peak, vocab_axis)
+    shrink = jnp.exp(peaks - peak)
+    total, hit = (totals * shrink).sum(0), hits.sum(0)
+    if vocab_axis is not None:
+        total, hit = jax.lax.psum((total, hit), vocab_axis)
+    lse = peak + jnp.log(total)
+    sums = chunked.loss(lse, hit, weights, z_loss)
+    if not gradient:
+        return *sums, None
+    scale = shrink * (weights * (1 + 2 * z_loss * lse) / total)
+    dlogits = unchecked(gradient_from)(p[0], scale, targets, weights)
+    return *sums, dlogits[:M].reshape(B, n, V)

@@ -1,0 +1,75 @@
+"""What the Pallas back ends share: rows, mesh and gradient around one kernel, which multiplies and activates.
+
+The gradient runs the same two products again and writes d gate and d up from their epilogue, so that gate and up are
+never in memory, in either direction. The four products that remain (dx twice, d w_gate, d w_up) are plain and XLA's.
+Saved per token: D values (see `xla.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from opencoder_kernels import partition
+from opencoder_kernels.varying import like, unchecked
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A back end's kernel.
+
+    Attributes:
+      run: (x [M, D], w_gate, w_up [D, F], d_out [M, F] or None) -> [silu(gate) * up], or [d_gate, d_up] with d_out.
+      rows: M is brought to a multiple of it.
+    """
+
+    run: Callable[..., Any]
+    rows: int
+
+
+def swiglu(kernel: Kernel, x, w_gate, w_up):
+    """See `opencoder_kernels.swiglu`. x [B, T, D] is cut over the mesh as the trainer does it, F over `tensor`."""
+    leading = partition.activation(x.ndim)
+    weights = partition.spec(None, partition.HEADS)
+
+    def local(x, w_gate, w_up):
+        rows = x.reshape(-1, x.shape[-1])
+        M = rows.shape[0]
+        out = _rows(kernel, jnp.pad(rows, ((0, -M % kernel.rows), (0, 0))), w_gate, w_up)
+        return out[:M].reshape(*x.shape[:-1], w_gate.shape[1])
+
+    in_specs = (partition.spec(*leading, None), weights, weights)
+    return partition.over_mesh(local, in_specs, partition.spec(*leading, partition.HEADS))(x, w_gate, w_up)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _rows(kernel: Kernel, x, w_gate, w_up):
+    return unchecked(kernel.run)(x, w_gate, w_up, None)[0]
+
+
+def _forward(kernel: Kernel, x, w_gate, w_up):
+    return _rows(kernel, x, w_gate, w_up), (x, w_gate, w_up)
+
+
+def _backward(kernel: Kernel, saved, d_out):
+    x, w_gate, w_up = saved
+    d_gate, d_up = unchecked(kernel.run)(x, w_gate, w_up, d_out)
+    dx = d_gate @ w_gate.T + d_up @ w_up.T
+    return like(dx, x), like(x.T @ d_gate, w_gate), like(x.T @ d_up, w_up)
+
+
+_rows.defvjp(_forward, _backward)
+
+
+def epilogue(gate, up, d_out):
+    """What leaves the kernel, from fp32 gate and up: [silu(gate) * up], or with d_out [d_gate, d_up]."""
+    sigmoid = 1 / (1 + jnp.exp(-gate))
+    silu = gate * sigmoid
+    if d_out is None:
+        return [silu * up]
+    return [d_out * up * (sigmoid + silu * (1 - sigmoid)), d_out * silu]

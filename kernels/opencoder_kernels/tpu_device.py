@@ -1,0 +1,30 @@
+"""What the kernels for TPUs share: the device check, compiler parameters, precision."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas import tpu as pltpu
+
+from opencoder_kernels.dispatch import device_kind, platform
+from opencoder_kernels.interpret import is_interpreted
+
+# VMEM that a kernel may use: of 64 MiB on v5p, 128 on v6e.
+VMEM_BYTES = 56 * 2**20
+
+
+def refuses() -> str | None:
+    """Why this device cannot run a Pallas TPU kernel, or None."""
+    if platform() != "tpu" and not is_interpreted():
+        return f"it needs a TPU; the device is {device_kind()!r}; use 'xla'"
+    return None
+
+
+def params(dims: int):
+    """Compiler parameters of a grid whose blocks do not depend on one another."""
+    return pltpu.CompilerParams(dimension_semantics=("parallel",) * dims, vmem_limit_bytes=VMEM_BYTES)
+
+
+def precision(x):
+    """Products of fp32 in fp32, of bf16 in one pass."""
+    return jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
