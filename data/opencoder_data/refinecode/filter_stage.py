@@ -6,6 +6,7 @@ process, thresholds from the configuration, ledger rows that name every rule tha
 
 import atexit
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -105,25 +106,38 @@ def filter_batch(
     batch: pa.Table, config: FilterConfig, thresholds: Thresholds
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(rows of the signal table, rows of dropped documents) of a batch of documents."""
-    compute = _guard(config.time_limit_s).compute if config.time_limit_s else compute_signals
-    names = ("doc_id", "path", "language", "doc_type", "size", "sha256")
+    names = ("path", "language", "doc_type", "size")
     content = batch.column("content")
+    naturals: list[str | None] = []
+
+    def documents() -> Iterator[tuple[str, dict[str, Any]]]:
+        for i, (path, language, doc_type, size) in enumerate(
+            zip(*(batch.column(name).to_pylist() for name in names), strict=True)
+        ):
+            text: str = content[i].as_py()
+            naturals.append(natural_language(text) if doc_type == "text" else None)
+            yield (
+                text,
+                {
+                    "language": language or "",
+                    "doc_type": doc_type or "",
+                    "file_name": path.rsplit("/", 1)[-1],
+                    "profile": config.profile,
+                    "natural": naturals[-1],
+                    "size_bytes": size,
+                },
+            )
+
+    if config.time_limit_s:
+        computed = _guard(config.time_limit_s).compute_all(documents())
+    else:
+        computed = (compute_signals(text, **options) for text, options in documents())
     rows, drops = [], []
-    for i, (doc_id, path, language, doc_type, size, sha256) in enumerate(
-        zip(*(batch.column(name).to_pylist() for name in names), strict=True)
+    names = ("doc_id", "language", "doc_type", "sha256")
+    for i, (values, doc_id, language, doc_type, sha256) in enumerate(
+        zip(computed, *(batch.column(name).to_pylist() for name in names), strict=True)
     ):
-        text: str = content[i].as_py()
-        natural = natural_language(text) if doc_type == "text" else None
-        values = compute(
-            text,
-            language=language or "",
-            doc_type=doc_type or "",
-            file_name=path.rsplit("/", 1)[-1],
-            profile=config.profile,
-            natural=natural,
-            size_bytes=size,
-        )
-        group = group_of(language or "", doc_type or "", natural or "en")
+        group = group_of(language or "", doc_type or "", naturals[i] or "en")
         keep, rules = decide(values, group, thresholds, sha256)
         errors = [f"{name}: {reason}" for name, reason in sorted(values.errors.items())]
         row = {"doc_id": doc_id, "language": language, "doc_type": doc_type, "group": group, "keep": keep}
