@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -98,6 +99,21 @@ class Checkpoints:
                 for left in self.folder.glob(f"*{_UNFINISHED}*"):
                     shutil.rmtree(left, ignore_errors=True)
             raise ValueError(_explain(self.folder, error)) from error
+
+
+def silence_abandoned_writes() -> None:
+    """Keeps stacks off the console that follow a failed save.
+
+    When one of tensorstore's writers fails, Orbax ends the save and raises it; the others then report to an event loop
+    that is gone, each with a stack that says only this.
+    """
+    show = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            show(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def write_checksums(folder: Path) -> None:

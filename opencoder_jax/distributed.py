@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -10,36 +13,86 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 
+@dataclass(frozen=True)
+class Coordinates:
+    """Where a process meets the others. local_devices: ids of the node's devices that are its own, None for all."""
+
+    address: str  # host:port of process 0
+    num_processes: int
+    process_id: int
+    local_devices: tuple[int, ...] | None = None
+
+
+def coordinates(environ: Mapping[str, str]) -> Coordinates | None:
+    """From JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID; what of them is unset, from Slurm's
+    variables of a step (`srun`). None when neither says that there are several processes.
+
+    A Slurm task that is alone on its node takes all of the node's devices; jax.distributed would give it the first one.
+    Raises: ValueError when variables are missing or no numbers.
+    """
+    address, count, index = (environ.get(name) for name in _JAX_VARIABLES)
+    local = None
+    if "SLURM_STEP_NODELIST" in environ and "SLURM_PROCID" in environ:
+        tasks = environ.get("SLURM_STEP_NUM_TASKS") or environ.get("SLURM_NTASKS", "1")
+        if tasks == "1" and not address:
+            return None
+        address = address or f"{_first_host(environ['SLURM_STEP_NODELIST'])}:{_port(environ['SLURM_JOB_ID'])}"
+        count, index = count or tasks, index or environ["SLURM_PROCID"]
+        shared = tasks != environ.get("SLURM_STEP_NUM_NODES", tasks)
+        # With --gpus-per-task Slurm shows a task its own device only.
+        if shared and len(environ.get("CUDA_VISIBLE_DEVICES", ",").split(",")) > 1:
+            local = (int(environ["SLURM_LOCALID"]),)
+    if not address:
+        if count or index:
+            raise ValueError("JAX_NUM_PROCESSES or JAX_PROCESS_ID is set; set JAX_COORDINATOR_ADDRESS=host:port too")
+        return None
+    said = " ".join(f"{n}={v}" for n, v in zip(_JAX_VARIABLES, (address, count, index), strict=True))
+    if not (count or "").isdigit() or not (index or "").isdigit() or not re.fullmatch(r".+:\d+", address):
+        raise ValueError(f"{said}: set host:port, the number of processes and this one's, from 0")
+    found = Coordinates(address, int(count or 0), int(index or 0), local)
+    if found.process_id >= found.num_processes:
+        raise ValueError(f"{said}: processes count from 0 to {found.num_processes - 1}")
+    return found
+
+
+_JAX_VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
+def _first_host(nodes: str) -> str:
+    """`node[001-004,7]-ib,other` -> `node001-ib`."""
+    found = re.match(r"([^\[,]*)(?:\[([^\],-]*)[^\]]*\]([^\[,]*))?", nodes)
+    assert found is not None
+    return "".join(part or "" for part in found.groups())
+
+
+def _port(job: str) -> int:
+    """One of the last 4,096 ports, so that two jobs on a node seldom meet."""
+    return 61_440 + int(job) % 4_096
+
+
 def initialize() -> None:
     """Joins the other processes, if there are any; before anything touches a device.
 
-    From the environment: JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID; what is unset, and
-    everything under Slurm, Open MPI, Kubernetes or on Cloud TPU pods, is found by `jax.distributed`. One process without
-    any of these is left alone.
+    Their place is found by `coordinates`; under Open MPI and on Cloud TPU pods by `jax.distributed`. One process
+    without any of these is left alone.
 
-    Raises: ValueError when the three variables contradict one another.
+    Raises: ValueError when the variables contradict one another.
     """
-    address, count, index = (
-        os.environ.get(name) for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    )
-    slurm = int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ
+    found = coordinates(os.environ)
     cloud = (
         len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1 or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ
     )
-    if not (address or slurm or cloud or "OMPI_COMM_WORLD_SIZE" in os.environ):
-        if count or index:
-            raise ValueError("JAX_NUM_PROCESSES or JAX_PROCESS_ID is set; set JAX_COORDINATOR_ADDRESS=host:port too")
+    if not (found or cloud or "OMPI_COMM_WORLD_SIZE" in os.environ):
         return
     if jax.config.jax_platforms == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    try:
+    if found is None:
+        jax.distributed.initialize()
+    else:
         jax.distributed.initialize(
-            address, num_processes=int(count) if count else None, process_id=int(index) if index else None
-        )
-    except ValueError as error:
-        raise ValueError(
-            f"JAX_COORDINATOR_ADDRESS={address} JAX_NUM_PROCESSES={count} JAX_PROCESS_ID={index}: {error}"
-        ) from error
+            found.address, found.num_processes, found.process_id, found.local_devices,
+            cluster_detection_method="deactivate",
+        )  # fmt: skip
 
 
 def is_first() -> bool:

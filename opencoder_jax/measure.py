@@ -18,7 +18,7 @@ from opencoder_jax.input import BATCH_FIELDS
 from opencoder_jax.metrics import mfu
 from opencoder_jax.sharding import make_mesh
 from opencoder_jax.step import make_train_step
-from opencoder_jax.xla_flags import compiler_options
+from opencoder_jax.xla_flags import compile_lowered
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,7 @@ def measure(
         built = make_train_step(config, mesh)
         began = time.monotonic()
         lowered = built.step.lower(built.abstract_state, built.abstract_batch)
-        options = compiler_options(mesh.devices.flat[0].platform, config.xla_flags)
-        step = lowered.compile(compiler_options=options)
+        step, options = compile_lowered(lowered, mesh.devices.flat[0].platform, config.xla_flags)
         compile_seconds = time.monotonic() - began
         if hlo_dir is not None:
             hlo_dir.mkdir(parents=True, exist_ok=True)

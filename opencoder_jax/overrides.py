@@ -6,12 +6,15 @@ import dataclasses
 import difflib
 import importlib.util
 import json
+import sys
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from opencoder_jax.config import RunConfig, SourceConfig
+
+EXIT_REFUSED = 2
 
 _HERE = Path(__file__).parent
 _CONFIG_FOLDERS = (_HERE.parent / "configs", _HERE / "_configs")  # a checkout; an installed wheel
@@ -40,6 +43,30 @@ def split(arguments: Iterable[str]) -> dict[str, str | None]:
             raise ValueError(f"{name} is given twice")
         values[name[2:]] = value if equals else None
     return values
+
+
+def take(arguments: Iterable[str], own: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """A command's own options by name, with defaults from `own` and "yes" for one without a value; and all others."""
+    values, rest = dict(own), []
+    for argument in arguments:
+        name, _, value = argument.removeprefix("--").partition("=")
+        if argument.startswith("--") and name in own:
+            values[name] = value or "yes"
+        else:
+            rest.append(argument)
+    return values, rest
+
+
+def command(run: Callable[[list[str]], int], arguments: list[str], documentation: str | None) -> int:
+    """`run(arguments)`, or the documentation on --help; what the user must change is one line and exit code 2."""
+    if "--help" in arguments:
+        print(documentation)
+        return 0
+    try:
+        return run(arguments)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_REFUSED
 
 
 def config_names() -> list[str]:

@@ -28,16 +28,12 @@ from typing import Any
 from opencoder_jax import overrides
 from opencoder_jax.config import MeshConfig, RunConfig, replace
 
-EXIT_FAILED, EXIT_REFUSED = 1, 2
+EXIT_FAILED = 1
 AXES = tuple(f.name for f in dataclasses.fields(MeshConfig))
 
 
-def main(arguments: list[str]) -> int:
-    try:
-        return child(arguments[1:]) if arguments[:1] == ["--child"] else sweep(arguments)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
+def run(arguments: list[str]) -> int:
+    return child(arguments[1:]) if arguments[:1] == ["--child"] else sweep(arguments)
 
 
 def parse_meshes(text: str) -> list[dict[str, int]]:
@@ -57,20 +53,18 @@ def parse_meshes(text: str) -> list[dict[str, int]]:
 
 
 def sweep(arguments: list[str]) -> int:
-    if "--help" in arguments:
-        print(__doc__)
-        return 0
-    own = {"meshes": "", "scaling": "strong", "steps": "10", "warmup": "2", "out": "", "fake": "", "timeout": "3600"}
-    rest = []
-    for argument in arguments:
-        name, _, value = argument.removeprefix("--").partition("=")
-        if name in own:
-            own[name] = value or "yes"
-        else:
-            rest.append(argument)
+    own, rest = overrides.take(
+        arguments,
+        {"meshes": "", "scaling": "strong", "steps": "10", "warmup": "2", "out": "", "fake": "", "timeout": "3600"},
+    )
     meshes, config = parse_meshes(own["meshes"]), overrides.parse(rest)
     if own["scaling"] not in ("strong", "weak"):
         raise ValueError(f"--scaling={own['scaling']}: choose strong or weak")
+    if any(argument.startswith("--mesh.") for argument in rest):
+        raise ValueError("--meshes sets the mesh; leave --mesh.AXIS out")
+    for name, least in (("steps", 1), ("warmup", 0), ("timeout", 1)):
+        if not own[name].isdigit() or int(own[name]) < least:
+            raise ValueError(f"--{name}={own[name]}: write a number of at least {least}")
     out = Path(own["out"] or f"runs/sweep/{config.name}")
     out.mkdir(parents=True, exist_ok=True)
     results = out / "results.jsonl"
@@ -196,9 +190,10 @@ def child(arguments: list[str]) -> int:
         "split": split.by_kind | {"exposed": split.exposed_collective, "host gap": split.host_gap},
         "traced_seconds": split.step_seconds,
     }
+    Path(answer).with_suffix(".profile.md").write_text(table.text(split))
     Path(answer).write_text(json.dumps(row))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(overrides.command(run, sys.argv[1:], __doc__))

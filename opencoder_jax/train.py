@@ -20,13 +20,13 @@ import jax
 from opencoder_jax import distributed, overrides, profiling
 from opencoder_jax import input as data_input
 from opencoder_jax import model as lm
-from opencoder_jax.checkpoint import Checkpoints, load_state, resolve, run_record
+from opencoder_jax.checkpoint import Checkpoints, load_state, resolve, run_record, silence_abandoned_writes
 from opencoder_jax.config import RunConfig, check, replace
 from opencoder_jax.evaluate import Evaluator
 from opencoder_jax.metrics import MetricsWriter, Progress
 from opencoder_jax.sharding import make_mesh
 from opencoder_jax.step import State, TrainStep, make_train_step
-from opencoder_jax.xla_flags import compiler_options, set_memory_fraction
+from opencoder_jax.xla_flags import compile_lowered, set_memory_fraction
 
 EXIT_REFUSED, EXIT_SIGTERM, EXIT_NONFINITE = 2, 3, 4
 
@@ -34,6 +34,7 @@ EXIT_REFUSED, EXIT_SIGTERM, EXIT_NONFINITE = 2, 3, 4
 def main(arguments: list[str]) -> int:
     # Orbax logs a failed save with its whole stack; the trainer says it in one line.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    silence_abandoned_writes()
     try:
         config = overrides.parse(arguments)
         set_memory_fraction()
@@ -111,10 +112,9 @@ def run(config: RunConfig, mesh: jax.sharding.Mesh, stop: StopSignal) -> int:
 
     # --- compile: once, before the first step -------------------------------------------------------------------------
     began = time.monotonic()
-    options = compiler_options(device.platform, config.xla_flags)
-    say(f"compiler options: {', '.join(f'{k}={v}' for k, v in options.items()) or 'none'}")
     lowered = ts.step.lower(ts.abstract_state, ts.abstract_batch)
-    step_fn = lowered.compile(options)
+    step_fn, options = compile_lowered(lowered, device.platform, config.xla_flags)
+    say(f"compiler options: {', '.join(f'{k}={v}' for k, v in options.items()) or 'none'}")
     say(f"compiled in {time.monotonic() - began:.1f} s")
     for line in profiling.memory_table(step_fn, ts.abstract_state, device):
         say(line)

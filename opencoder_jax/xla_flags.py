@@ -1,20 +1,25 @@
 """Compiler options of the training step, in one place, each with its reason.
 
-`compiler_options(platform, overrides)` goes to `lowered.compile(compiler_options=...)`: the options travel with the
-compilation (and into its cache key) instead of through the environment, and `plan` compiles with the same ones.
+`compile_lowered` gives them to `lowered.compile(compiler_options=...)`: the options travel with the compilation (and
+into its cache key) instead of through the environment, and `plan`, `profile` and `sweep` compile with the same ones.
 `RunConfig.xla_flags="name=value,name=value"` overrides or adds; `name=` drops one.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import warnings
 from collections.abc import Mapping
+from typing import Any
 
 # Share of a GPU's memory that XLA's arena takes. The rest holds the CUDA context, cuBLAS workspaces and NCCL's
 # buffers, some 5-8 GB on an 80 GB device with hundreds of peers.
 MEMORY_FRACTION = 0.92
+_FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 
-# Name -> (value, reason).
+# Name -> (value, reason). Pipelined collectives have no option of their own any more (jax 0.11.2 and 0.12.0.1 know none):
+# XLA pipelines those of the layer scan by itself.
 GPU: dict[str, tuple[bool | int | str, str]] = {
     "xla_gpu_enable_latency_hiding_scheduler": (
         True,
@@ -59,9 +64,39 @@ def compiler_options(platform: str, overrides: str = "") -> dict[str, bool | int
     return options
 
 
+def compile_lowered(lowered: Any, platform: str, overrides: str = "") -> tuple[Any, dict[str, bool | int | str]]:
+    """The compiled program, and what a run records: the options it was compiled with and, on a GPU, the arena's share.
+
+    An option of the tables above that the XLA at hand does not know (any more, or yet) is dropped with a warning: the
+    step computes the same without it. Args: lowered: a `jax.stages.Lowered`. overrides: as for `compiler_options`.
+    Raises: ValueError when the option that XLA refuses stands in `overrides`; JaxRuntimeError for other failures.
+    """
+    import jax
+
+    options = compiler_options(platform, overrides)
+    asked = {part.strip().removeprefix("--").partition("=")[0] for part in overrides.split(",")}
+    while True:
+        try:
+            compiled = lowered.compile(compiler_options=options)
+            break
+        except jax.errors.JaxRuntimeError as error:
+            refused = re.search(r"No such compile option: '(\w+)'|While setting option (\w+), .*", str(error))
+            name = refused and (refused.group(1) or refused.group(2))
+            if refused is None or name not in options:
+                raise
+            if name in asked:
+                raise ValueError(f"xla_flags: {refused.group(0)}") from error
+            warnings.warn(f"{refused.group(0)}: left out with jax {jax.__version__}", stacklevel=2)
+            del options[name]
+    record = dict(options)
+    if platform in ("gpu", "cuda") and _FRACTION in os.environ:
+        record[_FRACTION] = os.environ[_FRACTION]
+    return compiled, record
+
+
 def set_memory_fraction() -> None:
     """Sets the GPU arena's share unless the user did; to be called before JAX meets a device."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", str(MEMORY_FRACTION))
+    os.environ.setdefault(_FRACTION, str(MEMORY_FRACTION))
 
 
 def _value(text: str) -> bool | int | str:

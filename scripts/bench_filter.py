@@ -2,7 +2,7 @@
 
     python scripts/bench_filter.py --corpus corpus.jsonl [--profile default] [--peer-root DIR --peer-python PY] [--limit N]
     python scripts/bench_filter.py --corpus corpus.jsonl --agreement reference.jsonl --profile compat
-    python scripts/bench_filter.py --pathological
+    python scripts/bench_filter.py --pathological [--file draco_decoder.js] [--peer-root DIR --peer-python PY]
 
 corpus.jsonl: one file per line with path, filename (stem), ext, program_lang, doc_type, lang, text, size. With
 `--peer-root` (a checkout of the released filter) and `--peer-python` (its own environment: Python 3.11, numpy 1.26.4,
@@ -13,11 +13,12 @@ scripts/bench_filter_peer.py writes them.
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
 from opencoder_data.refinecode.filter import compute_signals, decide, group_of, load_thresholds
@@ -38,52 +39,59 @@ def signals_of(row: dict, profile: str, timings: dict | None = None):
     )  # fmt: skip
 
 
-def run_ours(rows: list[dict], profile: str, rules, per_language: dict) -> float:
-    """CPU seconds of signals and decision on `rows`."""
-    total = 0.0
+def run_ours(rows: list[dict], profile: str, rules) -> list[float]:
+    """CPU seconds of signals and decision of each row."""
+    spent = []
     for row in rows:
         start = time.process_time()
         values = signals_of(row, profile)
         decide(values, group_of(row["program_lang"], row["doc_type"], row["lang"]), rules, row["path"])
-        spent = time.process_time() - start
-        total += spent
-        entry = per_language[row["program_lang"]]
-        entry[0] += len(row["text"]) / 1e6
-        entry[1] += spent
-    return total
+        spent.append(time.process_time() - start)
+    return spent
 
 
-def run_peer(rows: list[dict], python: str, root: str) -> float:
-    """CPU seconds the released filter needs for `rows`, in its own interpreter."""
+def run_peer(rows: list[dict], python: str, root: str) -> list[float]:
+    """CPU seconds the released filter needs for each row, in its own interpreter."""
     with tempfile.TemporaryDirectory() as tmp:
         source, target = Path(tmp) / "in.jsonl", Path(tmp) / "out.jsonl"
         source.write_text("".join(json.dumps(r) + "\n" for r in rows))
         script = Path(__file__).with_name("bench_filter_peer.py").resolve()
         subprocess.run([python, str(script), root, str(source), str(target)], check=True, stdout=subprocess.DEVNULL)
-        return sum(r["seconds"] for r in load(str(target), None))
+        return [r["seconds"] for r in load(str(target), None)]
 
 
 def speed(args) -> None:
-    """Print MB/s per core by language and in all, and the ratio to the peer."""
+    """Print MB/s per core by language and in all, and the ratio to the peer: medians of the repetitions."""
     rows = load(args.corpus, args.limit)
     rules = load_thresholds(args.profile)
-    warm = {r["program_lang"]: r for r in rows}
-    for row in warm.values():
+    for row in {r["program_lang"]: r for r in rows}.values():
         signals_of(row, args.profile)
-    per_language: dict = defaultdict(lambda: [0.0, 0.0])
-    ours = peer = 0.0
+    languages = Counter()
+    for row in rows:
+        languages[row["program_lang"]] += len(row["text"]) / 1e6
+    runs: dict[str, list[dict[str, float]]] = {"ours": [], "peer": []}
     size = -(-len(rows) // args.slices)
-    for at in range(0, len(rows), size):
-        part = rows[at : at + size]
-        ours += run_ours(part, args.profile, rules, per_language)
+    for _ in range(args.repeat):
+        spent: dict[str, Counter] = {"ours": Counter(), "peer": Counter()}
+        for at in range(0, len(rows), size):
+            part = rows[at : at + size]
+            found = {"ours": run_ours(part, args.profile, rules)}
+            if args.peer_root:
+                found["peer"] = run_peer(part, args.peer_python, args.peer_root)
+            for who, seconds in found.items():
+                for row, value in zip(part, seconds, strict=True):
+                    spent[who][row["program_lang"]] += value
+        for who in runs:
+            runs[who].append({**spent[who], "all": spent[who].total()})
+    print(f"profile {args.profile}, {len(rows)} files, CPU time per core, median of {args.repeat} runs by turns")
+    for name, mb in [*languages.most_common(20), ("all", languages.total())]:
+        ours = statistics.median(r[name] for r in runs["ours"])
+        line = f"{name:20s} {mb:8.2f} MB {mb / ours:8.2f} MB/s"
         if args.peer_root:
-            peer += run_peer(part, args.peer_python, args.peer_root)
-    mb = sum(len(r["text"]) for r in rows) / 1e6
-    for language, (m, s) in sorted(per_language.items(), key=lambda kv: -kv[1][0])[:20]:
-        print(f"{language:20s} {m:8.2f} MB {m / max(s, 1e-9):8.2f} MB/s")
-    print(f"profile {args.profile}: {len(rows)} files, {mb:.1f} MB, {mb / ours:.2f} MB/s per core (CPU time)")
-    if args.peer_root:
-        print(f"released filter: {mb / peer:.3f} MB/s per core; ratio {peer / ours:.1f}x")
+            peer = statistics.median(r[name] for r in runs["peer"])
+            ratio = statistics.median(p[name] / o[name] for p, o in zip(runs["peer"], runs["ours"], strict=True))
+            line += f"   released filter {mb / peer:6.3f} MB/s   ratio {ratio:6.1f}"
+        print(line)
 
 
 def by_signal(args) -> None:
@@ -97,17 +105,28 @@ def by_signal(args) -> None:
 
 
 def pathological(args) -> None:
-    """Print the seconds one 700 kB minified JavaScript file takes (one line, 9,000 nested calls and strings)."""
-    unit = 'function a%d(e,t){var n=e||{};return n.x=t?"s%d":function(){return n&&a%d(n,[1,2,t>0?t:-1])},n}'
-    text = "!function(){" + ";".join(unit % (i, i, i) for i in range(7600)) + "}();"
-    row = {"text": text[:700_000], "filename": "m.min", "ext": "js", "program_lang": "javascript", "doc_type": "code",
-           "lang": "en", "size": 700_000}  # fmt: skip
-    signals_of({**row, "text": "var a = 1;\n"}, args.profile)
-    start = time.perf_counter(), time.process_time()
-    signals_of(row, args.profile)
-    print(
-        f"700 kB minified JavaScript: {time.perf_counter() - start[0]:.3f} s wall, {time.process_time() - start[1]:.3f} s CPU"
-    )
+    """Print the seconds of one 700 kB minified JavaScript file: `--file`, or one line of 7,000 nested functions."""
+    if args.file:
+        text = Path(args.file).read_text(encoding="utf-8")
+    else:
+        unit = 'function a%d(e,t){var n=e||{};return n.x=t?"s%d":function(){return n&&a%d(n,[1,2,t>0?t:-1])},n}'
+        text = ("!function(){" + ";".join(unit % (i, i, i) for i in range(7600)) + "}();")[:700_000]
+    row = {"path": "m.min.js", "text": text, "filename": "m.min", "ext": "js", "program_lang": "javascript",
+           "doc_type": "code", "lang": "en", "size": len(text)}  # fmt: skip
+    for profile in ("default", "compat"):
+        signals_of({**row, "text": "var a = 1;\n"}, profile)
+    spent: dict[str, list[float]] = {"default": [], "compat": [], "released filter": []}
+    for _ in range(args.repeat):
+        for profile in ("default", "compat"):
+            start = time.perf_counter()
+            signals_of(row, profile)
+            spent[profile].append(time.perf_counter() - start)
+        if args.peer_root:
+            spent["released filter"] += run_peer([row], args.peer_python, args.peer_root)
+    print(f"minified JavaScript, {len(text):,} characters, median seconds of {args.repeat} runs by turns")
+    for name, values in spent.items():
+        if values:
+            print(f"{name:16s} {statistics.median(values):8.3f}")
 
 
 def agreement(args) -> None:
@@ -155,10 +174,12 @@ def main() -> None:
     parser.add_argument("--profile", default="default", choices=("default", "compat"))
     parser.add_argument("--limit", type=int)
     parser.add_argument("--slices", type=int, default=4)
+    parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--peer-root")
     parser.add_argument("--peer-python", default=sys.executable)
     parser.add_argument("--agreement", metavar="REFERENCE")
     parser.add_argument("--by-signal", action="store_true")
+    parser.add_argument("--file", help="of --pathological")
     parser.add_argument("--pathological", action="store_true")
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()

@@ -10,36 +10,34 @@ import argparse
 import json
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
 import time
-from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from demo_report import write_report
-from tqdm import tqdm
 
 from opencoder_jax import overrides
 from opencoder_jax.checkpoint import resolve
 
-# Files up to this size train the demo's model: in a few minutes it should see many files rather than a few long ones.
-MAX_CHARS = 20_000
-TRAIN_BYTES = 24_000_000
-# Of 1,000 files, held out by content hash. A language with fewer files or bytes than this among them is no sample: it trains.
-HELD_OUT_PERMILLE, MIN_HELD_OUT_FILES, MIN_HELD_OUT_BYTES, MAX_HELD_OUT_BYTES = 25, 5, 20_000, 120_000
+# Files up to this size make the demo's corpus: in a few minutes the model should see many files rather than a few long ones.
+MAX_FILE_BYTES = 20_000
+# Held out by content hash. A language with fewer files or bytes than this among them is no sample: it trains.
+HOLD_OUT = ("--holdout=0.04", "--holdout_min_files=8", "--holdout_min_bytes=20000", "--holdout_max_bytes=120000")
 VOCAB_SIZE = 8_192
+# Training takes about this long on any machine: a sweep of one mesh times the step, and the steps follow from it.
+TRAIN_MINUTES, MIN_STEPS, MAX_STEPS, ANNEAL_SHARE = 6.0, 800, 4_000, 0.25
 PROMPTS = (
     "import os\n\n\ndef list_files(path):\n",
     "class Stack:\n    def __init__(self):\n",
     "#include <stdio.h>\n\nint main(",
 )
-# Shares of the token sources before and in annealing, as the paper's stages differ in their mixture.
-PRETRAIN_MIXTURE = {"code": 0.85, "text": 0.15}
+# Before annealing code and text have the shares of the hand-over and the standard library waits, as the paper's stages
+# differ in their mixture.
+PRETRAIN_SOURCES = ("code", "text")
 ANNEAL_MIXTURE = {"code": 0.5, "standard_library": 0.45, "text": 0.05}
 
 
@@ -95,56 +93,66 @@ def main() -> int:
     demo = Demo(out)
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(out.absolute() / "jax_cache"))
 
-    # The packages hold binaries, which ingest refuses; one copy of equal files stays (SHA-256).
+    # All stages of RefineCode; partitions small enough to keep two cores busy to the end.
     inputs = [f"--input={s}" for s in sources]
-    demo.run("1-refine", "opencoder_data.refinecode", *inputs, f"--output={out}/refine", f"--stages={STAGES}")
-
-    split = out / "split"
-    if not (split / "done.json").exists():
-        began_split = time.monotonic()
-        write_split(out / "refine" / "documents", split, standard_library=sysconfig.get_path("stdlib"))
-        demo.seconds["2-split"] = time.monotonic() - began_split
+    small = [f"--ingest.max_file_bytes={MAX_FILE_BYTES}", "--layout.partition_mb=4"]
+    demo.run("1-refine", "opencoder_data.refinecode", *inputs, f"--output={out}/refine", *small)
+    if not (out / "refine" / "report.html").exists():
+        demo.run("1-refine-report", "opencoder_data.refinecode.report", f"--run={out}/refine")
+    data = out / "data"
+    demo.run(
+        "2-hand-over",
+        "opencoder_data.refinecode.handover",
+        f"--run={out}/refine",
+        f"--output={data}",
+        "--group=input,doc_type",
+        *HOLD_OUT,
+    )
+    token_sources = token_sources_of(data / "train", sysconfig.get_path("stdlib"))
+    held_out_folders = sorted((data / "held_out").iterdir()) if (data / "held_out").exists() else []
+    if not held_out_folders or not token_sources["code"]:
+        raise SystemExit(
+            "error: SOURCE holds too little code for a training and a held-out part (some 1 MB are needed)"
+        )
     tokenizer = out / "tokenizer"
     if not (tokenizer / "tokenizer.model").exists():
-        texts = [f"--input={p}" for p in sorted((split / "train").glob("*.parquet"))]
         size = [f"--vocab_size={VOCAB_SIZE}", f"--output={tokenizer}"]
-        demo.run("3-tokenizer", "opencoder_data.tokenizer", "train", *texts, *size)
+        demo.run("3-tokenizer", "opencoder_data.tokenizer", "train", f"--input={data}/train", *size)
     seq_len = overrides.load("tiny").data.seq_len
-    for path in sorted((split / "train").glob("*.parquet")):
-        pack(demo, path, tokenizer, out / "shards" / path.stem, seq_len)
-    for path in sorted((split / "held_out").glob("*.parquet")):
-        pack(demo, path, tokenizer, out / "shards" / "held_out" / path.stem, seq_len)
+    for name, folders in token_sources.items():
+        pack(demo, folders, tokenizer, out / "shards" / name, seq_len)
+    for folder in held_out_folders:
+        pack(demo, [folder], tokenizer, out / "shards" / "held_out" / folder.name, seq_len)
 
     held_out = ",".join(str(p) for p in sorted((out / "shards" / "held_out").iterdir()))
     pretrained, annealed = out / "runs" / "tiny", out / "runs" / "tiny_anneal"
-    steps = overrides.load("tiny").num_steps
-    train = ["opencoder_jax.train", "--config=tiny", f"--data.sources={mixture(out, PRETRAIN_MIXTURE)}"]
+    steps, anneal_steps = num_steps(demo)
+    sources = mixture(out, pretrain_mixture(data, token_sources))
+    train = ["opencoder_jax.train", "--config=tiny", f"--data.sources={sources}", f"--num_steps={steps}"]
     train += [f"--data.eval_sources={held_out}", f"--run_dir={pretrained}", f"--checkpoint.keep_every={steps // 4}"]
     if not _saved(pretrained):
-        demo.run("5-train", *train, until_step=steps // 4 + steps // 20, run_dir=pretrained)
-    demo.run("6-resume", *train)
+        demo.run("6-train", *train, until_step=steps // 4 + steps // 20, run_dir=pretrained)
+    demo.run("7-resume", *train)
     anneal = ["opencoder_jax.train", "--config=tiny_anneal", f"--data.sources={mixture(out, ANNEAL_MIXTURE)}"]
     anneal += [f"--data.eval_sources={held_out}", f"--run_dir={annealed}", f"--init_from={pretrained}"]
-    demo.run("7-anneal", *anneal)
+    anneal += [f"--num_steps={anneal_steps}", f"--schedule.decay_steps={anneal_steps}"]
+    demo.run("8-anneal", *anneal)
 
     export, loaded = out / "export", out / "runs" / "from_export"
     if not (export / "config.json").exists():
         release = [f"--checkpoint={annealed}", f"--to={export}", f"--tokenizer={tokenizer}", "--dtype=fp32"]
-        demo.run("8-export", "opencoder_jax.export", *release)
+        demo.run("9-export", "opencoder_jax.export", *release)
     if not loaded.exists():
-        demo.run("9-import", "opencoder_jax.export", "import", f"--from={export}", f"--to={loaded}")
+        demo.run("10-import", "opencoder_jax.export", "import", f"--from={export}", f"--to={loaded}")
     prompts = [f"--prompt={p}" for p in PROMPTS]
     sampling = ["--max_new_tokens=80", f"--json={out}/completions.json"]
     demo.run(
-        "10-generate", "opencoder_jax.generate", f"--checkpoint={loaded}", f"--tokenizer={export}", *prompts, *sampling
+        "11-generate", "opencoder_jax.generate", f"--checkpoint={loaded}", f"--tokenizer={export}", *prompts, *sampling
     )
 
     report = write_report(out, demo.seconds, time.monotonic() - began, PROMPTS, int(resolve(annealed).name))
     print(f"\nreport: {report}")
     return 0
-
-
-STAGES = "ingest,preprocess,exact_dedup"
 
 
 def check_same_source(out: Path, sources: list[str]) -> None:
@@ -158,55 +166,51 @@ def check_same_source(out: Path, sources: list[str]) -> None:
     path.write_text(json.dumps(sources))
 
 
-def write_split(documents: Path, split: Path, standard_library: str) -> None:
-    """Train and held-out documents by content hash: train/{code,standard_library,text}, held_out/LANGUAGE."""
-    library = Path(standard_library).name + "/"
-    train: dict[str, list[dict]] = defaultdict(list)
-    held_out: dict[str, list[dict]] = defaultdict(list)
-    files = sorted(documents.glob("*.parquet"))
-    rows = []
-    columns = ["path", "source", "language", "doc_type", "content", "sha256"]
-    for file in tqdm(files, desc="split", unit="file"):
-        for row in pq.read_table(file, columns=columns).to_pylist():
-            if len(row["content"]) <= MAX_CHARS and "\x00" not in row["content"]:
-                rows.append(row)
-    rows.sort(key=lambda r: r["sha256"])
-    candidates = [r for r in rows if int(r["sha256"][:8], 16) % 1000 < HELD_OUT_PERMILLE]
-    files, sizes = Counter(r["language"] for r in candidates), Counter[str]()
-    for r in candidates:
-        sizes[r["language"]] += len(r["content"])
-    sampled = {k for k in files if files[k] >= MIN_HELD_OUT_FILES and sizes[k] >= MIN_HELD_OUT_BYTES}
-    budget = TRAIN_BYTES
-    for r in rows:
-        size = len(r["content"].encode())
-        chosen = int(r["sha256"][:8], 16) % 1000 < HELD_OUT_PERMILLE and r["language"] in sampled
-        if chosen:
-            if sum(d["bytes"] for d in held_out[r["language"]]) < MAX_HELD_OUT_BYTES:
-                held_out[r["language"]].append(r | {"bytes": size})
-        elif budget > 0:
-            budget -= size
-            name = (
-                "text" if r["doc_type"] != "code" else "standard_library" if r["source"].startswith(library) else "code"
-            )
-            train[name].append(r)
-    if not held_out or not train["code"]:
-        raise SystemExit(
-            "error: SOURCE holds too little code for a training and a held-out part (some 1 MB are needed)"
-        )
-    shutil.rmtree(split, ignore_errors=True)
-    for folder, groups in (("train", train), ("held_out", held_out)):
-        (split / folder).mkdir(parents=True)
-        for name, documents_ in groups.items():
-            table = pa.table({k: [d[k] for d in documents_] for k in ("path", "language", "content")})
-            pq.write_table(table, split / folder / f"{name.replace(' ', '_')}.parquet")
-    (split / "done.json").write_text(json.dumps({"train": {k: len(v) for k, v in train.items()}}))
+def token_sources_of(train: Path, standard_library: str) -> dict[str, list[Path]]:
+    """The folders INPUT.TYPE of the hand-over by the token source that they belong to."""
+    sources: dict[str, list[Path]] = {"code": [], "standard_library": [], "text": []}
+    for folder in sorted(train.iterdir()):
+        name, _, doc_type = folder.name.rpartition(".")
+        library = name == Path(standard_library).name
+        sources["text" if doc_type != "code" else "standard_library" if library else "code"].append(folder)
+    return sources
 
 
-def pack(demo: Demo, documents: Path, tokenizer: Path, shards: Path, seq_len: int) -> None:
-    if (shards / "manifest.json").exists():
+def pretrain_mixture(data: Path, token_sources: dict[str, list[Path]]) -> dict[str, float]:
+    """Weights of the hand-over, summed over the folders of each token source that pre-training reads."""
+    weights = {k: v["weight"] for k, v in json.loads((data / "handover.json").read_text())["train"].items()}
+    shares = {k: sum(weights[f.name] for f in token_sources[k]) for k in PRETRAIN_SOURCES if token_sources[k]}
+    return {k: round(share / sum(shares.values()), 6) for k, share in shares.items()}
+
+
+def pack(demo: Demo, documents: Sequence[Path], tokenizer: Path, shards: Path, seq_len: int) -> None:
+    if (shards / "manifest.json").exists() or not documents:
         return
-    options = [f"--input={documents}", f"--tokenizer={tokenizer}", f"--output={shards}", f"--seq_len={seq_len}"]
-    demo.run("4-pack", "opencoder_data.pack", *options, f"--source={documents.stem}")
+    inputs = [f"--tokenizer={tokenizer}", f"--output={shards}", f"--seq_len={seq_len}", f"--source={shards.name}"]
+    demo.run("4-pack", "opencoder_data.pack", "--input", *map(str, documents), *inputs)
+
+
+def num_steps(demo: Demo) -> tuple[int, int]:
+    """Steps of pre-training and of annealing that fill TRAIN_MINUTES here; measured once, kept for the runs to come."""
+    path = demo.out / "steps.json"
+    if not path.exists():
+        speed = demo.out / "speed"
+        demo.run(
+            "5-speed",
+            "opencoder_jax.sweep",
+            "--config=tiny",
+            "--meshes=fsdp=1",
+            "--warmup=20",
+            "--steps=40",
+            f"--out={speed}",
+        )
+        row = json.loads((speed / "results.jsonl").read_text().splitlines()[-1])
+        fitting = int(60 * TRAIN_MINUTES / row["median_seconds"])
+        total = min(max(fitting, MIN_STEPS), MAX_STEPS) // 100 * 100
+        anneal = int(ANNEAL_SHARE * total)
+        path.write_text(json.dumps([total - anneal, anneal]))
+    pretrain, anneal = json.loads(path.read_text())
+    return pretrain, anneal
 
 
 def mixture(out: Path, shares: dict[str, float]) -> str:

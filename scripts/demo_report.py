@@ -36,6 +36,7 @@ def write_report(out: Path, seconds: dict[str, float], total: float, prompts: Se
     config = overrides.load("tiny").model
     beats = {name: 1 - everything["model"] / everything[name] for name in ("unigram", "zlib", "xz")}
     summary = json.loads((out / "refine" / "summary.json").read_text())
+    handed_over = json.loads((out / "data" / "handover.json").read_text())
     results = {"bits_per_byte": [*rows, everything], "fewer_bits_than": beats, "seconds": seconds}
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     headline = (
@@ -69,9 +70,14 @@ def write_report(out: Path, seconds: dict[str, float], total: float, prompts: Se
         _table(
             ["stage", "rule", "files"],
             [["found", "", f"{summary['files_in']:,}"]]
-            + [[d["stage"], d["rule"].replace("_", " "), f"-{d['files']:,}"] for d in summary["files_dropped"]]
+            + [
+                [d["stage"], d["rule"].replace("_", " "), f"-{d['files']:,}"]
+                for d in _shortened(summary["files_dropped"])
+            ]
             + [["kept", "", f"{summary['files_kept']:,}"]],
         ),
+        "<p>All rules, examples of each and the distribution of every signal: <a href=refine/report.html>refine/report.html</a>. "
+        f"{handed_over['left_out_for_overlap']:,} files were left out of training because they repeat a held-out file.</p>",
         _table(
             ["language", "files kept", "bytes kept"],
             [
@@ -99,23 +105,23 @@ def bits_per_byte(out: Path) -> list[dict]:
                 counts += np.bincount(record[1:] & TOKEN_ID, minlength=len(counts))
     token_bits = -np.log2(counts / counts.sum())
     rows = []
-    for path in sorted((out / "split" / "held_out").glob("*.parquet")):
+    for path in sorted((out / "data" / "held_out").iterdir()):
         texts = [t.encode() for t in pq.read_table(path, columns=["content"])["content"].to_pylist()]
         size = sum(map(len, texts))
-        reader = ShardReader(out / "shards" / "held_out" / path.stem, check="size")
+        reader = ShardReader(out / "shards" / "held_out" / path.name, check="size")
         tokens = np.concatenate([r[(0 if i == 0 else 1) :] & TOKEN_ID for i, r in enumerate(reader)])[
             : reader.manifest.num_tokens
         ]
         xz = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
         rows.append({
-            "language": path.stem.replace("_", " "),
+            "language": path.name.replace("_", " "),
             "files": len(texts),
             "bytes": size,
             "unigram": float(token_bits[tokens].sum()) / size,
             "zlib": 8 * sum(len(zlib.compress(t, 9)) for t in texts) / size,
             # Raw LZMA2: without the container's header and checksum, which weigh on small files.
             "xz": 8 * sum(len(lzma.compress(t, lzma.FORMAT_RAW, filters=xz)) for t in texts) / size,
-            **{stage: values[path.stem] for stage, values in stages.items()},
+            **{stage: values[path.name] for stage, values in stages.items()},
         })  # fmt: skip
     return rows
 
@@ -172,6 +178,17 @@ def _vocab_size(out: Path) -> int:
 
 def _versus(saved: float) -> str:
     return f"{abs(saved):.1%} {'fewer' if saved >= 0 else 'more'}"
+
+
+def _shortened(dropped: list[dict], most: int = 8) -> list[dict]:
+    """The filter's rules after the most frequent ones in one row."""
+    filtered = [d for d in dropped if d["stage"] == "filter"]
+    rest = sum(d["files"] for d in filtered[most:])
+    rows = [d for d in dropped if d not in filtered[most:]]
+    if rest:
+        at = rows.index(filtered[most - 1]) + 1
+        rows.insert(at, {"stage": "filter", "rule": f"{len(filtered) - most} further rules", "files": rest})
+    return rows
 
 
 def _largest(languages: dict[str, dict]) -> list[tuple[str, dict]]:

@@ -19,28 +19,11 @@ from opencoder_jax import overrides
 from opencoder_jax.config import RunConfig
 from opencoder_jax.plan import topology as machines
 
-EXIT_REFUSED, EXIT_MEMORY = 2, 3
-
-
-def main(arguments: list[str]) -> int:
-    try:
-        return run(arguments)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
+EXIT_MEMORY = 3
 
 
 def run(arguments: list[str]) -> int:
-    if "--help" in arguments:
-        print(__doc__)
-        return 0
-    own, rest = {"topology": "", "compiler": "device", "out": "", "search": ""}, []
-    for argument in arguments:
-        name, _, value = argument.removeprefix("--").partition("=")
-        if name in own:
-            own[name] = value or "yes"
-        else:
-            rest.append(argument)
+    own, rest = overrides.take(arguments, {"topology": "", "compiler": "device", "out": "", "search": ""})
     if not own["topology"]:
         raise ValueError(f"no --topology=NAME given, for example h100:64x8; devices: {', '.join(machines.DEVICES)}")
     if own["compiler"] not in ("device", "cpu"):
@@ -69,7 +52,7 @@ def plan(config: RunConfig, topology: machines.Topology, compiler: str, out: Pat
     try:
         made, compiled = make_plan(config, topology, compiler)
     except OutOfMemory as error:
-        print(f"does not fit: {report.out_of_memory(config, shape, error.needed, topology.memory_limit)}")
+        print(f"does not fit: {report.out_of_memory(config, shape, error.needed, topology)}")
         print(f"the compiler says: {error}")
         return EXIT_MEMORY
     out.mkdir(parents=True, exist_ok=True)
@@ -79,10 +62,10 @@ def plan(config: RunConfig, topology: machines.Topology, compiler: str, out: Pat
     print(report.text(made))
     print(f"written to {out}: plan.md, plan.json, step.hlo.txt")
     if not made.memory.fits:
-        print(f"does not fit: {report.out_of_memory(config, shape, made.memory.peak, made.memory.limit)}")
+        print(f"does not fit: {report.out_of_memory(config, shape, made.memory.peak, topology)}")
         return EXIT_MEMORY
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(overrides.command(run, sys.argv[1:], __doc__))

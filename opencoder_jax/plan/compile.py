@@ -34,6 +34,8 @@ class Compiled:
     memory: Memory
     hlo: str  # optimised and scheduled
     mesh_shape: dict[str, int]
+    backends: dict[str, str]  # kernel -> back end that the step uses on this machine
+    compiler_options: dict[str, bool | int | str]
     lower_seconds: float
     compile_seconds: float
 
@@ -52,10 +54,11 @@ def compile_step(config: RunConfig, topology: Topology, compiler: str) -> Compil
     Raises: ValueError when mesh, model and batch do not fit; OutOfMemory when the compiler gives up.
     """
     import jax
+    import opencoder_kernels
 
     from opencoder_jax import sharding
     from opencoder_jax.step import make_train_step
-    from opencoder_jax.xla_flags import compiler_options
+    from opencoder_jax.xla_flags import compile_lowered
 
     mesh = sharding.make_mesh(config.mesh, machines.devices(topology, compiler))
     with jax.set_mesh(mesh):
@@ -65,9 +68,9 @@ def compile_step(config: RunConfig, topology: Topology, compiler: str) -> Compil
         lowered_at = time.monotonic()
         platform = "cpu" if compiler == "cpu" else topology.spec.platform
         try:
-            compiled = lowered.compile(compiler_options=compiler_options(platform, config.xla_flags))
+            compiled, options = compile_lowered(lowered, platform, config.xla_flags)
         except jax.errors.JaxRuntimeError as error:
-            raise _refused(error) from error
+            raise _refused(error, topology) from error
     done = time.monotonic()
     stats = compiled.memory_analysis()
     state = built.abstract_state
@@ -86,17 +89,26 @@ def compile_step(config: RunConfig, topology: Topology, compiler: str) -> Compil
         peak=stats.argument_size_in_bytes + fresh + stats.temp_size_in_bytes,
         limit=topology.memory_limit,
     )
-    return Compiled(memory, compiled.as_text(), shape, lowered_at - start, done - lowered_at)
+    return Compiled(
+        memory, compiled.as_text(), shape, opencoder_kernels.chosen(), options, lowered_at - start, done - lowered_at
+    )
 
 
-def _refused(error: Exception) -> Exception:
+def _refused(error: Exception, topology: Topology) -> Exception:
+    """What the compiler's error means: OutOfMemory, a kernel too large for the device (ValueError), or the error itself."""
     text = str(error)
+    first = text.splitlines()[0]
+    if "vmem" in text.lower() and "hbm" not in text.lower():
+        return ValueError(
+            f"a kernel needs more on-chip memory (VMEM) than a {topology.spec.name} has; try --model.implementation=xla. "
+            f"The compiler says: {first}"
+        )
     if "RESOURCE_EXHAUSTED" not in text and "out of memory" not in text.lower():
         return error
-    used = re.search(r"Used ([\d.]+)([GM]) of ([\d.]+)([GM])", text)
-    unit = {"G": 2**30, "M": 2**20}
+    used = re.search(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", text)
+    unit = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
     needed = int(float(used.group(1)) * unit[used.group(2)]) if used else None
-    return OutOfMemory(needed, text.splitlines()[0])
+    return OutOfMemory(needed, first)
 
 
 def shard_bytes(tree) -> int:

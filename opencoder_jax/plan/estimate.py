@@ -10,7 +10,7 @@ from opencoder_jax.config import RunConfig
 from opencoder_jax.metrics import flops_per_token, peak_flops
 from opencoder_jax.plan.collectives import duration
 from opencoder_jax.plan.compile import activation_bytes
-from opencoder_jax.plan.roofline import MATMUL_EFFICIENCY
+from opencoder_jax.plan.kernels import MATMUL_EFFICIENCY
 from opencoder_jax.plan.topology import Topology
 
 # Products of the forward pass that the backward pass repeats, as a share of forward and backward together (a third is

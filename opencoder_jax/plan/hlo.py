@@ -18,6 +18,7 @@ _BITS = {
 }  # fmt: skip
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+)(?: \(.*)? \{$")
+_END = re.compile(r"\}(, execution_thread=.*)?\s*")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
 _SHAPE = re.compile(r"([a-z]\w*)\[([0-9,<= ]*)\]")
 _NAME = re.compile(r"%([\w.\-]+)")
@@ -50,6 +51,7 @@ class Instruction:
     attributes: str
     is_root: bool = False
     shapes: list[Shape] = field(default_factory=list)  # of the result; several when it is a tuple
+    trips: int | None = None  # iterations of a `while`, None when the text does not say
 
     @property
     def bytes(self) -> int:
@@ -83,11 +85,6 @@ class Instruction:
             names = [n for part in found for n in _NAME.findall(part)]
             return names + re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", self.attributes)
         return []
-
-    def trip_count(self) -> int | None:
-        """Iterations of a `while`, None when the compiler does not know them."""
-        found = re.search(r'"known_trip_count":\{"n":"(\d+)"', self.attributes)
-        return int(found.group(1)) if found else None
 
 
 @dataclass
@@ -123,7 +120,7 @@ class Module:
         def visit(name: str, times: int) -> None:
             counts[name] = counts.get(name, 0) + times
             for instruction in self.computations[name].instructions:
-                inner = times * (instruction.trip_count() or 1) if instruction.opcode == "while" else times
+                inner = times * (instruction.trips or 1) if instruction.opcode == "while" else times
                 for called in instruction.called():
                     visit(called, inner)
 
@@ -138,7 +135,7 @@ class Module:
                 yield computation, instruction, times
 
     def unknown_loops(self) -> list[str]:
-        return [i.name for _, i, _ in self.walk() if i.opcode == "while" and i.trip_count() is None]
+        return [i.name for _, i, _ in self.walk() if i.opcode == "while" and i.trips is None]
 
 
 def parse(text: str) -> Module:
@@ -154,15 +151,60 @@ def parse(text: str) -> Module:
             if header:
                 current = computations.setdefault(header.group(2), Computation(header.group(2)))
                 entry = header.group(2) if header.group(1) else entry
-        elif line.startswith("}"):
+        elif _END.fullmatch(line):
             current = None
         elif found := _INSTRUCTION.match(line):
             instruction = _instruction(bool(found.group(1)), found.group(2), found.group(3))
             current.instructions.append(instruction)
             current.by_name[instruction.name] = instruction
+        elif current.instructions:  # attributes of a kernel may hold line breaks
+            current.instructions[-1].attributes += line
     if not entry:
         raise ValueError("HLO text: no ENTRY computation")
+    for computation in computations.values():
+        for instruction in computation.instructions:
+            if instruction.opcode == "while":
+                instruction.trips = _trips(computations, computation, instruction)
     return Module(computations, entry, "is_scheduled=true" in text[:2000])
+
+
+def _trips(computations: dict[str, Computation], outer: Computation, loop: Instruction) -> int | None:
+    """Iterations of a `while`: as the GPU's and CPU's compilers note them, else (the TPU's compiler) from a condition
+    `counter < constant` and a body that adds a constant to the counter, which starts with a constant, or with 0."""
+    if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
+        return int(known.group(1))
+    name = re.search(r"condition=%?([\w.\-]+)", loop.attributes)
+    if name is None or name.group(1) not in computations:
+        return None
+    condition = computations[name.group(1)]
+    test = condition.root
+    if test.opcode != "compare" or "direction=LT" not in test.attributes:
+        return None
+    counter, limit = (condition.by_name[n] for n in test.operands)
+    index = re.search(r"index=(\d+)", counter.attributes)
+    end = _constant(limit)
+    if counter.opcode != "get-tuple-element" or index is None or end is None:
+        return None
+    first = _element(outer, outer.by_name.get(loop.operands[0]), int(index.group(1)))
+    body = computations[loop.called()[0]]
+    last = _element(body, body.root, int(index.group(1)))
+    if last is None or last.opcode != "add":
+        return None
+    step = next((c for c in (_constant(body.by_name[n]) for n in last.operands) if c is not None), 1)
+    return -(-(end - ((_constant(first) if first else 0) or 0)) // step)
+
+
+def _element(computation: Computation, value: Instruction | None, index: int) -> Instruction | None:
+    """What a tuple holds at an index, copies looked through."""
+    found = computation.by_name.get(value.operands[index]) if value and value.opcode == "tuple" else None
+    while found is not None and found.opcode in ("copy", "bitcast"):
+        found = computation.by_name.get(found.operands[0])
+    return found
+
+
+def _constant(instruction: Instruction) -> int | None:
+    found = re.match(r"\s*(-?\d+)\b", instruction.attributes) if instruction.opcode == "constant" else None
+    return int(found.group(1)) if found else None
 
 
 def _instruction(is_root: bool, name: str, rest: str) -> Instruction:

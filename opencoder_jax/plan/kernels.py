@@ -8,6 +8,9 @@ from opencoder_jax.plan.hlo import Computation, Instruction, Shape
 
 _TARGETS = ("mosaic_gpu", "tpu_custom_call", "__cudnn$fmha")
 
+# Share of the peak that a plain product reaches: an 8192^3 bf16 product ran at 769-798 of 989 TFLOP/s on one H200; the
+# same is assumed of other devices, TPUs included.
+MATMUL_EFFICIENCY = 0.79
 # Attention kernels reach less of the peak than plain products: forward 595-645, backward 408-452 TFLOP/s on an H100
 # at head dim 128 and T 4k-16k (figures published with FlashAttention-3 and tokamax), relative to 989.
 ATTENTION_FORWARD_EFFICIENCY, ATTENTION_BACKWARD_EFFICIENCY = 0.62, 0.43
@@ -26,12 +29,10 @@ class KernelCosts:
         A forward kernel reads q, k, v and makes two products; a backward one reads the output's gradient too and makes
         three (for dq), four (for dk and dv) or five (for all). A causal product touches half of the T x S pairs.
         """
-        wide = [
-            s
-            for s in self._operands(computation, instruction)
-            if len(s.dims) >= 3 and s.dims[-1] >= self.model.head_dim
-        ]
-        made = [s for s in instruction.shapes if len(s.dims) >= 3 and s.dims[-1] >= self.model.head_dim]
+        operands = self._operands(computation, instruction)
+        wide = [s for s in operands if self._is_heads(s) and s.dtype.startswith(("bf", "f"))]
+        wide = [s for s in wide if s.dtype == wide[0].dtype]
+        made = [s for s in instruction.shapes if self._is_heads(s) and wide and s.dtype == wide[0].dtype]
         if len(wide) < 3 or not made:
             return None
         q, k = wide[0], wide[1]
@@ -41,17 +42,36 @@ class KernelCosts:
         else:
             products, efficiency = {1: 3, 2: 4}.get(len(made), 5), ATTENTION_BACKWARD_EFFICIENCY
         flops = products * 2.0 * q.size * keys * 0.5
-        traffic = sum(s.bytes for s in self._operands(computation, instruction)) + instruction.bytes
+        traffic = sum(s.bytes for s in operands) + instruction.bytes
         return Cost(flops, float(traffic), q.dtype), efficiency
+
+    def products(self, computation: Computation, instruction: Instruction) -> tuple[Cost, float] | None:
+        """Cost of a kernel with rows [M, D] and one or more weights [D, F]: one product with each (SwiGLU forwards, and
+        backwards where it computes gate and up again; cross-entropy's logits). The share of the peak is assumed.
+        """
+        operands = self._operands(computation, instruction)
+        if not operands or len(operands[0].dims) != 2:
+            return None
+        rows, depth = operands[0].dims
+        weights = [s for s in operands[1:] if len(s.dims) == 2 and s.dims[0] == depth and s.dtype == operands[0].dtype]
+        if not weights:
+            return None
+        flops = sum(2.0 * rows * s.size for s in weights)
+        traffic = sum(s.bytes for s in operands) + instruction.bytes
+        return Cost(flops, float(traffic), operands[0].dtype), MATMUL_EFFICIENCY
 
     def cost(self, computation: Computation, instruction: Instruction) -> tuple[Cost, float] | None:
         """Cost of a custom call that is a kernel and the share of the peak it reaches; None for all else."""
         if instruction.opcode != "custom-call" or not instruction.target.startswith(_TARGETS):
             return None
-        found = self.attention(computation, instruction)
+        found = self.attention(computation, instruction) or self.products(computation, instruction)
         if found is None:
             self.unknown[instruction.target] = self.unknown.get(instruction.target, 0) + 1
         return found
+
+    def _is_heads(self, shape: Shape) -> bool:
+        """[..., T, H] or [..., T, N, H]: not the statistics, one value a row, nor the segment ids, which are integers."""
+        return len(shape.dims) >= 3 and shape.dims[-1] >= self.model.head_dim
 
     @staticmethod
     def _operands(computation: Computation, instruction: Instruction) -> list[Shape]:

@@ -23,6 +23,8 @@ class Plan:
     topology: str
     compiler: str  # device, or cpu: then memory and times are those of another program and indicative only
     mesh: dict[str, int]
+    backends: dict[str, str]
+    compiler_options: dict[str, bool | int | str]
     memory: Memory
     collectives: tuple[Collective, ...]
     times: Times
@@ -74,6 +76,8 @@ def evaluate(config: RunConfig, topology: Topology, compiler: str, compiled: Com
         topology=str(topology),
         compiler=compiler,
         mesh=compiled.mesh_shape,
+        backends=compiled.backends,
+        compiler_options=compiled.compiler_options,
         memory=compiled.memory,
         collectives=tuple(found),
         times=times,

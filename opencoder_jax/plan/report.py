@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from opencoder_jax.config import RunConfig
+from opencoder_jax.config import RunConfig, replace
 from opencoder_jax.plan.collectives import Collective
 from opencoder_jax.plan.compile import Memory
+from opencoder_jax.plan.estimate import estimate
 from opencoder_jax.plan.planner import Plan
+from opencoder_jax.plan.topology import Topology
 
 GIB = 2**30
 
@@ -20,7 +22,8 @@ def text(plan: Plan) -> str:
         f"# {plan.config} on {plan.topology}",
         "",
         f"mesh {mesh_text(plan.mesh)}; compiled in {plan.lower_seconds:.0f} + {plan.compile_seconds:.0f} s "
-        f"by the {'machine' if plan.compiler == 'device' else plan.compiler}'s compiler",
+        f"by the {'machine' if plan.compiler == 'device' else plan.compiler}'s compiler; kernels: "
+        + ", ".join(f"{kernel} {name}" for kernel, name in plan.backends.items()),
         "",
         "## Memory of one device",
         "",
@@ -115,26 +118,49 @@ def collective_table(found: Sequence[Collective]) -> list[str]:
     return table(head, rows) if rows else ["none"]
 
 
-def out_of_memory(config: RunConfig, mesh: dict[str, int] | None, needed: int | None, limit: int) -> str:
-    """One paragraph: how much is missing and what to change, nearest remedy first."""
+def out_of_memory(config: RunConfig, mesh: dict[str, int], needed: int | None, topology: Topology) -> str:
+    """One line: how much is missing and what to change. Args: needed: bytes of one device, None when nobody says."""
+    limit = topology.memory_limit
     size = (
         f"needs {needed / GIB:.1f} GiB, {(needed - limit) / GIB:.1f} GiB more than" if needed else "does not fit into"
     )
-    order = ["none", "dots", "minimal", "full"]
-    advice = []
     micro = config.data.global_batch_size // config.grad_accum
-    ways = (mesh or {}).get("data", 1) * (mesh or {}).get("fsdp", 1)
-    if micro > ways:
-        advice.append(f"--grad_accum={config.grad_accum * 2} (a micro-batch of {micro // ways} records a device now)")
-    if config.model.remat in order[:-1]:
-        stronger = order[order.index(config.model.remat) + 1]
-        advice.append(f"--model.remat={stronger} (now {config.model.remat})")
-    if mesh and mesh["data"] > 1:
+    ways = mesh["data"] * mesh["fsdp"]
+    now = f"now {config.grad_accum}, {micro // ways} records a device at a time"
+    order = ["none", "dots", "minimal", "full"]
+    stronger = order[order.index(config.model.remat) + 1 :] if config.model.remat in order else ["full"]
+    # Arithmetic that is known to be too low here is so elsewhere too.
+    error = max(1.0, (needed or 0) / estimate(config, mesh, topology).memory)
+    advice = []
+    for remat in (config.model.remat, *stronger):
+        changed = replace(config, model=replace(config.model, remat=remat))
+        accum = _accumulation_that_fits(changed, mesh, topology, error)
+        if accum is not None and (accum, remat) != (config.grad_accum, config.model.remat):
+            change = [f"--model.remat={remat} (now {config.model.remat})"] if remat != config.model.remat else []
+            change += [f"--grad_accum={accum} ({now})"] if accum != config.grad_accum else []
+            advice.append(f"{' and '.join(change)}, which fits by arithmetic")
+            break
+    if not advice and micro > ways:
+        advice.append(f"--grad_accum={config.grad_accum * (micro // ways)} ({now})")
+    if not advice and stronger:
+        advice.append(f"--model.remat=full (now {config.model.remat})")
+    if mesh["data"] > 1:
         advice.append(
             f"a larger --mesh.fsdp (now {mesh['fsdp']}, with data {mesh['data']}): state and gradients are cut finer"
         )
     advice.append("--mesh.tensor or --mesh.context of 2 or more, or more devices")
     return f"{config.name} {size} the {limit / GIB:.1f} GiB that a device has; try " + "; ".join(advice)
+
+
+def _accumulation_that_fits(config: RunConfig, mesh: dict[str, int], topology: Topology, error: float) -> int | None:
+    """The smallest grad_accum from the present one on with which `error` times the arithmetic leaves a tenth to spare."""
+    batch, ways = config.data.global_batch_size, mesh["data"] * mesh["fsdp"]
+    for accum in range(config.grad_accum, batch // ways + 1):
+        if batch % accum == 0 and batch // accum % ways == 0:
+            found = estimate(replace(config, grad_accum=accum), mesh, topology)
+            if error * found.memory <= 0.9 * topology.memory_limit:
+                return accum
+    return None
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

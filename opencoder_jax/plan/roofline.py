@@ -13,12 +13,11 @@ from opencoder_jax.metrics import peak_flops
 from opencoder_jax.plan import collectives
 from opencoder_jax.plan.cost import Cost, instruction_cost
 from opencoder_jax.plan.hlo import Computation, Instruction, Module
-from opencoder_jax.plan.kernels import KernelCosts
+from opencoder_jax.plan.kernels import MATMUL_EFFICIENCY, KernelCosts
 from opencoder_jax.plan.topology import Topology
 
-# Share of the roofs that real kernels reach. GPU: an 8192^3 bf16 product ran at 769-798 of 989 TFLOP/s and a device
-# copy at 4.3 of 4.8 TB/s on one H200; the same shares are assumed of the others, TPUs included.
-MATMUL_EFFICIENCY = 0.79
+# Share of the memory bandwidth that real kernels reach: a device copy ran at 4.3 of 4.8 TB/s on one H200; the same is
+# assumed of the others, TPUs included.
 MEMORY_EFFICIENCY = 0.9
 
 # Peak relative to bf16, by the products' operand type.
@@ -101,7 +100,7 @@ class Simulator:
         return times
 
     def _nested(self, instruction: Instruction, times: Times) -> float:
-        repeat = (instruction.trip_count() or 1) if instruction.opcode == "while" else 1
+        repeat = (instruction.trips or 1) if instruction.opcode == "while" else 1
         inner = [self._computation(name) for name in instruction.called()]
         if instruction.opcode == "conditional" and inner:
             inner = [max(inner, key=lambda t: t.step)]

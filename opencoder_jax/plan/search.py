@@ -1,6 +1,7 @@
 """`plan --search`: meshes, remat policies and micro-batches, first by arithmetic, then the best few by compilation.
 
---search=K   compiles the K most promising (default 4), each in a process of its own
+--search=K   compiles the most promising, each in a process of its own, until K of them fit (default 4). The remat policy
+`offload` is left out: what its copies to host memory cost is not modelled.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from opencoder_jax import overrides
 from opencoder_jax.config import MeshConfig, RunConfig, replace
 from opencoder_jax.plan.estimate import Estimate, estimate
 from opencoder_jax.plan.topology import Topology
 
+EXIT_NOTHING_FITS = 3
 REMAT = ("none", "dots", "minimal", "full")
 
 
-@dataclass
+@dataclass(eq=False)
 class Candidate:
     mesh: dict[str, int]
     remat: str
@@ -37,6 +40,21 @@ class Candidate:
     def applied(self, config: RunConfig) -> RunConfig:
         model = replace(config.model, remat=self.remat)
         return replace(config, mesh=MeshConfig(**self.mesh), model=model, grad_accum=self.grad_accum)
+
+    @property
+    def folder(self) -> str:
+        return f"candidate-{'-'.join(map(str, self.mesh.values()))}-{self.remat}-{self.grad_accum}"
+
+    def as_dict(self) -> dict[str, Any]:
+        e = self.estimate
+        assert e is not None
+        fate = {"mesh": self.mesh, "remat": self.remat, "grad_accum": self.grad_accum, "why_it_lost": self.reason}
+        return fate | {
+            "by_arithmetic": {"seconds": e.step, "bytes": e.memory},
+            "compiled": {"seconds": self.plan["times"]["step"], "bytes": self.plan["memory"]["peak"]}
+            if self.plan
+            else None,
+        }
 
     def __str__(self) -> str:
         mesh = " ".join(f"{name} {size}" for name, size in self.mesh.items() if size > 1)
@@ -88,7 +106,12 @@ def _promise(c: Candidate) -> tuple[float, ...]:
 
 
 def search(config: RunConfig, topology: Topology, compiler: str, out: Path, arguments: list[str], count: int) -> int:
-    """Prints and writes the ranking; returns 0, or 3 when nothing fits."""
+    """Compiles the most promising candidates until `count` of them fit (twice as many at most); prints and writes
+    search.md, candidates.jsonl with every candidate's fate, and winner.py.
+
+    Args: arguments: the overrides that the command line gave, --config among them.
+    Returns: 0, or 3 when nothing that was compiled fits.
+    """
     fitting, refused = rank(config, topology)
     if not fitting and not refused:
         raise ValueError(
@@ -98,22 +121,61 @@ def search(config: RunConfig, topology: Topology, compiler: str, out: Path, argu
     print(
         f"{len(fitting) + len(refused):,} candidates: {len(refused):,} do not fit by arithmetic; compiling the best {min(count, len(fitting))}"
     )
-    chosen = _varied(fitting, count)
-    for i, c in enumerate(chosen):
-        _compile(c, topology, compiler, out / f"candidate-{i}", arguments)
-        said = f"{1e3 * c.plan['times']['step']:,.0f} ms" if c.plan else c.reason
-        print(f"{c}: {said}", flush=True)
-    done = sorted((c for c in chosen if c.plan and not c.reason), key=lambda c: c.plan["times"]["step"])
-    text = report(config, topology, done, [c for c in chosen if c not in done], fitting, refused)
     out.mkdir(parents=True, exist_ok=True)
+    tried: list[Candidate] = []
+    for c in _varied(fitting, 2 * count):
+        if sum(not t.reason for t in tried) == count:
+            break
+        _compile(c, topology, compiler, out / c.folder, arguments)
+        said = c.reason or f"{1e3 * c.plan['times']['step']:,.0f} ms, {c.plan['memory']['peak'] / 2**30:.1f} GiB"
+        print(f"{c}: {said}", flush=True)
+        tried.append(c)
+    done = sorted((c for c in tried if not c.reason), key=lambda c: c.plan["times"]["step"])
+    for c in done[1:]:
+        c.reason = lost(c.plan, done[0].plan)
+    for c in fitting:
+        if c not in tried:
+            c.reason = _not_tried(c, fitting[0])
+    failed = [c for c in tried if c not in done]
+    text = report(config, topology, done, failed, [c for c in fitting if c not in tried], refused)
     (out / "search.md").write_text(text)
+    with (out / "candidates.jsonl").open("w") as file:
+        for c in (*done, *failed, *(c for c in fitting if c not in tried), *refused):
+            file.write(json.dumps(c.as_dict()) + "\n")
     print(text)
     if not done:
-        print(f"nothing that was compiled fits; written to {out}: search.md")
-        return 3
-    (out / "winner.txt").write_text("\n".join(done[0].overrides) + "\n")
-    print(f"winner: {' '.join(done[0].overrides)}\nwritten to {out}: search.md, winner.txt")
+        print(f"nothing that was compiled fits; written to {out}: search.md, candidates.jsonl")
+        return EXIT_NOTHING_FITS
+    (out / "winner.py").write_text(winner(topology, done[0], arguments))
+    print(f"winner: {' '.join(done[0].overrides)}\nwritten to {out}: search.md, candidates.jsonl, winner.py")
+    print(f"train with it: python -m opencoder_jax.train --config={out}/winner.py")
     return 0
+
+
+def winner(topology: Topology, c: Candidate, arguments: list[str]) -> str:
+    """A configuration file for --config: the one searched, with its overrides and the winner's."""
+    values = overrides.split([*_others(c, arguments), *c.overrides])
+    base = values.pop("config") or ""
+    base = str(Path(base).resolve()) if base.endswith(".py") else base
+    step, memory = c.plan["times"]["step"], c.plan["memory"]
+    lines = [
+        f'"""{base} on {topology}: {c}, as `plan --search` found it.',
+        "",
+        f"Predicted, not measured: {1e3 * step:,.0f} ms a step, {c.plan['tokens_per_second_per_device']:,.0f} tokens/s per device, "
+        f"{memory['peak'] / 2**30:.1f} of {memory['limit'] / 2**30:.1f} GiB.",
+        '"""',
+        "",
+        "from opencoder_jax.config import RunConfig",
+        "from opencoder_jax.overrides import apply, load",
+        "",
+        "",
+        "def config() -> RunConfig:",
+        "    overrides = {",
+        *(f"        {json.dumps(name)}: {json.dumps(text) if text else None}," for name, text in values.items()),
+        "    }",
+        f"    return apply(load({json.dumps(base)}), overrides)",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _varied(fitting: list[Candidate], count: int) -> list[Candidate]:
@@ -127,64 +189,84 @@ def _varied(fitting: list[Candidate], count: int) -> list[Candidate]:
     return chosen
 
 
+def _others(c: Candidate, arguments: list[str]) -> list[str]:
+    """The arguments that the candidate does not decide."""
+    return [a for a in arguments if a.partition("=")[0] not in {o.partition("=")[0] for o in c.overrides}]
+
+
 def _compile(c: Candidate, topology: Topology, compiler: str, out: Path, arguments: list[str]) -> None:
-    kept = [a for a in arguments if a.partition("=")[0] not in {o.partition("=")[0] for o in c.overrides}]
+    """Plans a candidate in a process of its own; fills in its plan, or the reason why there is none that fits."""
+    (out / "plan.json").unlink(missing_ok=True)
     command = [sys.executable, "-m", "opencoder_jax.plan", f"--topology={topology}", f"--compiler={compiler}"]
-    done = subprocess.run(
-        [*command, f"--out={out}", *kept, *c.overrides], capture_output=True, text=True, timeout=3600, check=False
-    )
-    if (out / "plan.json").exists() and done.returncode in (0, 3):
+    try:
+        done = subprocess.run(
+            [*command, f"--out={out}", *_others(c, arguments), *c.overrides],
+            capture_output=True, text=True, timeout=3600, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        c.reason = "not compiled within an hour"
+        return
+    if (out / "plan.json").exists():
         c.plan = json.loads((out / "plan.json").read_text())
     if done.returncode:
-        last = (done.stdout if done.returncode == 3 else done.stderr).strip().splitlines()
-        c.reason = next(
-            (x for x in reversed(last) if x.startswith(("does not fit", "error"))), last[-1] if last else "failed"
-        )[:200]
+        said = [x for x in (done.stdout + done.stderr).splitlines() if x.strip()]
+        telling = [x for x in said if x.startswith(("does not fit", "error"))]
+        c.reason = ([*telling, *said[-1:], "failed"])[0][:300]
+
+
+def _not_tried(c: Candidate, best: Candidate) -> str:
+    e, b = c.estimate, best.estimate
+    assert e is not None
+    assert b is not None
+    if e.step <= b.step * 1.01:
+        return "a tie by arithmetic; more micro-batches, less room, or a mesh already compiled twice"
+    why = "more recomputation" if e.compute - b.compute > e.exposed - b.exposed else "network not hidden"
+    return f"{e.step / b.step - 1:+.1%} by arithmetic: {why}"
 
 
 def report(
     config: RunConfig, topology: Topology, done: list[Candidate], failed: list[Candidate],
-    fitting: list[Candidate], refused: list[Candidate],
+    untried: list[Candidate], refused: list[Candidate],
 ) -> str:  # fmt: skip
     from opencoder_jax.plan.report import table
 
-    lines = [f"# Search: {config.name} on {topology}", "", "## Compiled, fastest first", ""]
+    head = (
+        "mesh, remat, accumulation",
+        "ms/step",
+        "tokens/s/device",
+        "MFU causal",
+        "GiB",
+        "by arithmetic",
+        "why it lost",
+    )
     rows = []
-    for i, c in enumerate(done):
-        t, memory = c.plan["times"], c.plan["memory"]
+    for c in done:
+        e = c.estimate
+        assert e is not None
         rows.append(
             (
                 str(c),
-                f"{1e3 * t['step']:,.0f}",
+                f"{1e3 * c.plan['times']['step']:,.0f}",
                 f"{c.plan['tokens_per_second_per_device']:,.0f}",
                 f"{c.plan['mfu_causal']:.1%}",
-                f"{memory['peak'] / 2**30:.1f}",
-                "winner" if i == 0 else lost(c.plan, done[0].plan),
+                f"{c.plan['memory']['peak'] / 2**30:.1f}",
+                f"{1e3 * e.step:,.0f} ms, {e.memory / 2**30:.1f} GiB",
+                c.reason or "winner",
             )
         )
-    head = ("mesh, remat, accumulation", "ms/step", "tokens/s/device", "MFU causal", "GiB", "why not")
+    lines = [f"# Search: {config.name} on {topology}", ""]
+    lines += ["Every time is predicted, none measured.", "", "## Compiled, fastest first", ""]
     lines += table(head, rows) if rows else ["none"]
-    lines += [f"- {c}: {c.reason}" for c in failed]
-    lines += ["", "## Fitting by arithmetic, not compiled (the next ten)", ""]
-    compiled = {id(c) for c in (*done, *failed)}
-    best = fitting[0].estimate if fitting else None
+    if failed:
+        lines += ["", "## Compiled, but out", "", *(f"- {c}: {c.reason}" for c in failed)]
+    lines += ["", f"## Fitting by arithmetic, not compiled: {len(untried):,}, best first, ten of them", ""]
     rows = []
-    for c in [c for c in fitting if id(c) not in compiled][:10]:
+    for c in untried[:10]:
         e = c.estimate
         assert e is not None
-        assert best is not None
-        why = (
-            "more recomputation"
-            if e.compute > best.compute * 1.01
-            else "network"
-            if e.step > best.step * 1.01
-            else "a tie"
-        )
-        rows.append(
-            (str(c), f"{1e3 * e.step:,.0f}", f"{e.memory / 2**30:.1f}", f"{e.step / best.step - 1:+.1%}: {why}")
-        )
-    lines += table(("mesh, remat, accumulation", "ms/step", "GiB", "against the best"), rows) if rows else ["none"]
-    lines += ["", f"## Not fitting by arithmetic: {len(refused):,}, nearest first", ""]
+        rows.append((str(c), f"{1e3 * e.step:,.0f}", f"{e.memory / 2**30:.1f}", c.reason))
+    lines += table(("mesh, remat, accumulation", "ms/step", "GiB", "why it lost"), rows) if rows else ["none"]
+    lines += ["", f"## Not fitting by arithmetic: {len(refused):,}, nearest first, five of them", ""]
     near = sorted(refused, key=lambda c: c.estimate.memory if c.estimate else 0)[:5]
     lines += [f"- {c}: {c.reason}" for c in near]
     return "\n".join(lines) + "\n"

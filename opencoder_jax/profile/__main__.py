@@ -15,36 +15,19 @@ import os
 import sys
 from pathlib import Path
 
-EXIT_REFUSED = 2
-
-
-def main(arguments: list[str]) -> int:
-    try:
-        return run(arguments)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
+from opencoder_jax import overrides
+from opencoder_jax.config import profile_steps, replace
 
 
 def run(arguments: list[str]) -> int:
-    if "--help" in arguments:
-        print(__doc__)
-        return 0
-    own, rest = {"trace": "", "hlo": "", "out": "", "buffers": ""}, []
-    for argument in arguments:
-        name, _, value = argument.removeprefix("--").partition("=")
-        if name in own:
-            own[name] = value or "yes"
-        else:
-            rest.append(argument)
+    own, rest = overrides.take(arguments, {"trace": "", "hlo": "", "out": "", "buffers": ""})
     if own["trace"]:
         if not own["hlo"]:
             raise ValueError("--trace=DIR needs --hlo=FILE, the optimised HLO of the same run (train --dump_hlo=true)")
+        if rest:
+            raise ValueError(f"{' '.join(rest)} has no effect with --trace: leave it out")
         print(tables(Path(own["trace"]), Path(own["hlo"])))
         return 0
-
-    from opencoder_jax import overrides
-    from opencoder_jax.config import profile_steps, replace
 
     config = overrides.parse(rest)
     out = Path(own["out"] or f"runs/profile/{config.name}")
@@ -87,4 +70,4 @@ def tables(trace_dir: Path, hlo_file: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(overrides.command(run, sys.argv[1:], __doc__))

@@ -54,11 +54,11 @@ def classify(module: Module) -> dict[str, tuple[str, Instruction]]:
 
 
 def _kind(module: Module, computation: Computation, instruction: Instruction) -> str:
-    is_done = instruction.opcode.removesuffix("-done") in collectives.KINDS
-    if collectives.collective_kind(instruction) or is_done:
-        return "collective"
+    started = instruction
+    if instruction.opcode.removesuffix("-done") in collectives.KINDS:
+        started = computation.by_name[instruction.operands[0]]
     inside = [module.computations[name] for name in instruction.called()]
-    if any(collectives.collective_kind(i) for c in inside for i in c.instructions):
+    if _communicates(started) or any(_communicates(i) for c in inside for i in c.instructions):
         return "collective"
     if _in_attention(instruction) or any(_in_attention(c.root) for c in inside):
         return "attention"
@@ -67,6 +67,13 @@ def _kind(module: Module, computation: Computation, instruction: Instruction) ->
     ):
         return "matmul"
     return "memory-bound"
+
+
+def _communicates(instruction: Instruction) -> bool:
+    """A collective between several devices; one of a device with itself is a copy."""
+    if collectives.collective_kind(instruction) is None:
+        return False
+    return max(map(len, collectives.device_groups(instruction, 2))) > 1
 
 
 def _in_attention(instruction: Instruction) -> bool:

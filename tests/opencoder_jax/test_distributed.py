@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import time
 
@@ -11,15 +10,12 @@ import numpy as np
 import pytest
 
 from opencoder_jax import distributed
-from tests.opencoder_jax.training import Trainer
+from tests.opencoder_jax.training import Trainer, free_port
 
 
 def two(trainer: Trainer, run: str, *, second: dict | None = None, **changes) -> list[subprocess.Popen[str]]:
     """second: overrides of the second process alone."""
-    with socket.socket() as s:
-        s.bind(("localhost", 0))
-        address = f"localhost:{s.getsockname()[1]}"
-    shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    shared = {"JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": "2"}
     both = [changes, changes | (second or {})]
     return [trainer.start(run, variables=shared | {"JAX_PROCESS_ID": str(i)}, **both[i]) for i in (0, 1)]
 

@@ -27,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--output", required=True, metavar="DIR")
     parser.add_argument("--config", metavar="FILE.toml")
-    parser.add_argument("--overwrite", action="store_true", help="redo stages whose configuration changed")
+    parser.add_argument("--overwrite", action="store_true", help="redo stages whose configuration or program changed")
+    parser.add_argument("--keep", action="store_true", help="go on from what another version of the program finished")
     arguments, rest = parser.parse_known_args(argv)
     try:
         overrides = []
@@ -36,7 +37,11 @@ def main(argv: list[str] | None = None) -> int:
                 raise ValueError(f"unexpected argument {item!r}; overrides are written --section.field=value")
             overrides.append(item[2:])
         summary = run_pipeline(
-            load(arguments.config, overrides), arguments.input, arguments.output, overwrite=arguments.overwrite
+            load(arguments.config, overrides),
+            arguments.input,
+            arguments.output,
+            overwrite=arguments.overwrite,
+            keep=arguments.keep,
         )
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

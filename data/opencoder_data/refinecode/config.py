@@ -33,6 +33,8 @@ class EngineConfig:
     """``local`` (processes of this machine) or ``ray`` (a running or private Ray cluster)."""
     workers: int = 0
     """Tasks at a time; 0 = the CPUs of this machine (local) or of the cluster (ray)."""
+    memory_mb: int = 0
+    """Memory that the processes of this machine may take together, in 1e6 bytes; fewer workers run if need be. 0 = no bound."""
     ray_address: str = ""
     """Address of a running cluster; empty starts a private one."""
     progress: bool = True

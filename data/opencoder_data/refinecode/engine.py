@@ -5,7 +5,10 @@ decides when and where, never what. Ray is imported only when asked for.
 """
 
 import multiprocessing
+import multiprocessing.connection
 import os
+import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -13,9 +16,40 @@ from typing import Any
 
 from tqdm import tqdm
 
-from opencoder_data.refinecode.config import EngineConfig
+from opencoder_data.refinecode.config import EngineConfig, LayoutConfig
 
 Task = Callable[..., Any]
+
+
+# Measured on code of a Python installation (docs/experiments/2026-11-21-refinecode-engine.md), with a fifth to spare.
+_DRIVER_MB, _WORKER_MB, _PER_BATCH_MB, _PER_PARTITION_MB, _PER_SHUFFLE_ROW_BYTES = 150, 500, 4, 5, 800
+
+
+def workers_within(memory_mb: int, layout: LayoutConfig) -> int:
+    """How many workers of this layout fit; ValueError when there is no room for one."""
+    text = _PER_BATCH_MB * layout.batch_mb + _PER_PARTITION_MB * layout.partition_mb
+    each = _WORKER_MB + max(text, _PER_SHUFFLE_ROW_BYTES * layout.shuffle_rows / 1e6)
+    workers = int((memory_mb - _DRIVER_MB) // each)
+    if workers < 1:
+        raise ValueError(
+            f"engine.memory_mb={memory_mb} is too little for one worker, which takes {_DRIVER_MB + each:.0f} with "
+            f"layout.batch_mb={layout.batch_mb:g}, layout.partition_mb={layout.partition_mb:g} and "
+            f"layout.shuffle_rows={layout.shuffle_rows}; raise it or lower those"
+        )
+    return workers
+
+
+def _end_with_parent() -> None:
+    """Ends this worker when the driver is killed: it would wait for tasks for ever, or write into a folder that a new run
+    has begun anew."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="end with parent").start()
 
 
 class LocalExecutor:
@@ -23,8 +57,10 @@ class LocalExecutor:
 
     name = "local"
 
-    def __init__(self, config: EngineConfig):
+    def __init__(self, config: EngineConfig, layout: LayoutConfig):
         self.workers = config.workers or len(os.sched_getaffinity(0))
+        if config.memory_mb:
+            self.workers = min(self.workers, workers_within(config.memory_mb, layout))
         self._pool: ProcessPoolExecutor | None = None
 
     def _open(self) -> ProcessPoolExecutor:
@@ -32,7 +68,7 @@ class LocalExecutor:
             context = multiprocessing.get_context("forkserver")
             # Imported once in the fork server instead of once per worker.
             context.set_forkserver_preload(["opencoder_data.refinecode.stages"])
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=context)
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_end_with_parent)
         return self._pool
 
     def run(self, function: Task, tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
@@ -56,7 +92,7 @@ class LocalExecutor:
                     index = running.pop(future)
                     yield index, future.result()
         except BrokenProcessPool:
-            raise RuntimeError(
+            raise ChildProcessError(
                 "a worker process died (out of memory?); lower --layout.batch_mb or --engine.workers and run the same "
                 "command again: finished partitions are kept"
             ) from None
@@ -71,11 +107,14 @@ class LocalExecutor:
 
 
 class RayExecutor:
-    """Ray tasks, one CPU each. Input and output must be reachable from every node (shared folder or object store)."""
+    """Ray tasks, one CPU each; memory is the cluster's business (`engine.memory_mb` is not used). Input and output must be reachable from every node (shared folder or object store)."""
 
     name = "ray"
 
     def __init__(self, config: EngineConfig):
+        # Under `uv run` Ray would start the workers by the same command, in a copy of the working folder without its
+        # environment; every node has the program installed anyway.
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         try:
             import ray  # pyright: ignore[reportMissingImports]
         except ImportError:
@@ -85,10 +124,17 @@ class RayExecutor:
         if self._owned:
             options: dict[str, Any] = {"logging_level": "warning", "log_to_driver": False, "include_dashboard": False}
             if config.ray_address:
+                _check_reachable(config.ray_address)
                 options = {"logging_level": "warning", "address": config.ray_address}
             elif config.workers:
                 options["num_cpus"] = config.workers
-            ray.init(**options)
+            try:
+                ray.init(**options)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                line = str(error).strip().split("\n")[0]
+                raise ValueError(
+                    f"engine.ray_address={config.ray_address or 'local'}: no cluster answers: {line}"
+                ) from None
         self.workers = config.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     def run(self, function: Task, tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
@@ -111,12 +157,23 @@ class RayExecutor:
             self._ray.shutdown()
 
 
+def _check_reachable(address: str) -> None:
+    """Ray itself waits for minutes before it gives up an address where nobody listens."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto" or a name that Ray resolves
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"engine.ray_address={address}: no cluster answers there: {error}") from None
+
+
 Executor = LocalExecutor | RayExecutor
 
 
-def make_executor(config: EngineConfig) -> Executor:
+def make_executor(config: EngineConfig, layout: LayoutConfig) -> Executor:
     if config.executor == "local":
-        return LocalExecutor(config)
+        return LocalExecutor(config, layout)
     if config.executor == "ray":
         return RayExecutor(config)
     raise ValueError(f"engine.executor is local or ray, not {config.executor!r}")

@@ -3,7 +3,7 @@
 A run is a chain of stages over the same numbered partitions. Each stage owns a folder::
 
     03-exact_dedup/
-      stage.json          fingerprint of everything its rows depend on; written first
+      stage.json          fingerprints of all that its rows depend on, input, configuration and program; written first
       docs/part-00000.parquet, drops/part-00000.parquet
       done/docs/00000.json   a partition is finished when this exists; holds its counts
 
@@ -23,9 +23,6 @@ from opencoder_data.refinecode import storage
 from opencoder_data.refinecode.config import STAGES, RefineConfig, fingerprint, to_dict
 from opencoder_data.refinecode.engine import Executor, run_tasks
 from opencoder_data.refinecode.schema import DROPS, table_of
-
-FORMAT = 1
-"""Raise when the rows that a stage writes change for reasons other than configuration."""
 
 Step = Callable[["Run", int], dict[str, Any]]
 
@@ -59,7 +56,7 @@ class Run:
 
     def fingerprint(self, stage: str) -> str:
         """Of the stage's configuration and of all before it; layout counts since it decides file boundaries."""
-        chain: list[Any] = [FORMAT, list(self.inputs), to_dict(self.config.layout)]
+        chain: list[Any] = [list(self.inputs), to_dict(self.config.layout)]
         for name in self.config.stages[: self.config.stages.index(stage) + 1]:
             chain.append([name, to_dict(self.stage_config(name))])
         return fingerprint(*chain)

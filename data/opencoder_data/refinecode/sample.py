@@ -41,11 +41,18 @@ def ratios_of(config: SampleConfig) -> dict[str, float]:
     return {k: v for k, v in ratios.items() if k not in config.sizes}
 
 
-def run(run: Run, executor: Executor) -> dict[str, float]:
-    config = run.config.sample
+def check(config: SampleConfig) -> None:
+    """Raises ValueError for a ratio or a size that makes no sense."""
     ratios_of(config)
-    for text in config.sizes.values():
-        parse_size(text)
+    for language, text in config.sizes.items():
+        try:
+            parse_size(text)
+        except ValueError as error:
+            raise ValueError(f"sample.sizes.{language}: {error}") from None
+
+
+def run(run: Run, executor: Executor) -> dict[str, float]:
+    check(run.config.sample)
     parts = range(run.num_parts())
     cost = run_step(run, executor, STAGE, "keys", write_keys, parts, "sample: keys")
     target = storage.join(run.folder(STAGE), "cuts.json")

@@ -17,6 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+_TEMPORARY = ".tmp-"
+
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """File system and path within it; ValueError when the protocol is unknown or its package is missing."""
@@ -33,6 +35,14 @@ def join(*parts: str) -> str:
 def exists(url: str) -> bool:
     fs, path = filesystem(url)
     return fs.exists(path)
+
+
+def is_below(url: str, folder: str) -> bool:
+    """Whether `url` is the folder or lies in it."""
+    (fs, path), (folder_fs, folder_path) = filesystem(url), filesystem(folder)
+    if isinstance(fs, LocalFileSystem) and isinstance(folder_fs, LocalFileSystem):
+        path, folder_path = os.path.realpath(path), os.path.realpath(folder_path)
+    return fs == folder_fs and f"{path}/".startswith(f"{folder_path.rstrip('/')}/")
 
 
 def listdir(url: str) -> list[str]:
@@ -66,7 +76,7 @@ def replacing(url: str) -> Iterator[str]:
     if isinstance(fs, LocalFileSystem):
         folder, name = os.path.split(path)
         os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".tmp-{name}-", dir=folder)
+        handle, temporary = tempfile.mkstemp(prefix=f"{_TEMPORARY}{name}-", dir=folder)
     else:
         handle, temporary = tempfile.mkstemp(prefix="refinecode-")
     os.close(handle)
@@ -86,10 +96,15 @@ def replacing(url: str) -> Iterator[str]:
 
 
 def remove_temporaries(url: str) -> None:
-    """Delete what a killed process left under temporary names in this folder."""
-    for name in listdir(url):
-        if name.startswith(".tmp-"):
-            remove(join(url, name))
+    """Delete what killed processes left under temporary names in this folder and below it."""
+    fs, path = filesystem(url)
+    if not isinstance(fs, LocalFileSystem):
+        return  # written to the machine's own temporary folder
+    for folder, _, names in os.walk(path):
+        for name in names:
+            if name.startswith(_TEMPORARY):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(folder, name))
 
 
 def write_text(url: str, text: str) -> None:

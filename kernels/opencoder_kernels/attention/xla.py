@@ -158,11 +158,20 @@ def _backward(causal, scale, saved, cotangents):
             dq, dk_part, dv_part = block(rows)
         else:
             dq, dk_part, dv_part = _summed(_rows(q, keys), block, rows, (0, 0, 0, PADDED, 0, 0), (k, v))
-        dk, dv = dk.at[:, :keys].add(dk_part), dv.at[:, :keys].add(dv_part)
+        dk, dv = _add(dk, dk_part), _add(dv, dv_part)
         dqs.append(dq)
     dq = jnp.concatenate(dqs, axis=1) if len(dqs) > 1 else dqs[0]
     grads = (like(dq.astype(q.dtype), q), like(dk.astype(k.dtype), k), like(dv.astype(v.dtype), v))
     return *grads, None, None, None, None
+
+
+def _add(x, part):
+    """x with `part` added to the start of dim 1.
+
+    Not x.at[:, :n].add(part): where n is all of dim 1 its empty index becomes an argument of the shard_map around, and the
+    compiler of jaxlib 0.11.2 crashes.
+    """
+    return jax.lax.dynamic_update_slice(x, x[:, : part.shape[1]] + part, (0,) * x.ndim)
 
 
 def _summed(rows_per_call, block, rows, pads, closed_over):

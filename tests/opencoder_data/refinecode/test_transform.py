@@ -46,6 +46,9 @@ def comment(text, mark):
         ("c", "/* Copyright 2000 Foo */ int on_same_line;\n", "/* Copyright 2000 Foo */ int on_same_line;\n"),
         ("c", "/* Copyright 2000 never closed\nint x;\n", "/* Copyright 2000 never closed\nint x;\n"),
         ("json", '{"copyright": "Copyright 2000"}', '{"copyright": "Copyright 2000"}'),
+        ("c", "#ifndef A_H\n#define A_H\n/* Copyright 2000 Foo\n *\n * This software is licensed as described in the file COPYING. */\n\nint x;\n#endif\n",
+         "#ifndef A_H\n#define A_H\nint x;\n#endif\n"),
+        ("cpp", "#pragma once\n// Copyright 2000 Foo\n#define LIMIT 3\n", "#pragma once\n#define LIMIT 3\n"),
         ("c", "/*\r\n * Copyright 2000 Foo\r\n */\r\nint x;\r\n", "int x;\r\n"),
     ],
 )  # fmt: skip

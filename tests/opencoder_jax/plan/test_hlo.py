@@ -142,3 +142,80 @@ def test_a_ring_between_nodes_uses_every_port():
     eight_ports = collectives.duration("all-gather", 10**9, 16, 2, topology.parse("h100:2x8"))
     assert one_port == pytest.approx(0.5e9 / (50e9 * 0.8), rel=0.01)
     assert eight_ports == pytest.approx(15 / 16 * 1e9 / (8 * 50e9 * 0.8), rel=0.02)
+
+
+TPU = """HloModule jit_step, is_scheduled=true
+
+%cond (p: (s32[], f32[8])) -> pred[] {
+  %limit = s32[] constant(24), backend_config={"a":1}
+  %p = (s32[], f32[8]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  ROOT %lt = pred[] compare(%i, %limit), direction=LT
+}
+
+%sparse () -> f32[8] {
+  ROOT %c = f32[8]{0} constant({...})
+}, execution_thread="sparsecore"
+
+%body (p.1: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %p.1 = (s32[], f32[8]{0}) parameter(0)
+  %kernel = f32[8]{0} custom-call(%p.1), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+}}, metadata={op_name="jit(step)/pallas_call"}
+  %later = f32[8]{0} fusion(%kernel), kind=kLoop, calls=%sparse
+  %i.1 = s32[] get-tuple-element(%p.1), index=0
+  %step = s32[] constant(STEP)
+  %next = s32[] add(%i.1, %step)
+  ROOT %t = (s32[], f32[8]{0}) tuple(%next, %later)
+}
+
+ENTRY %main (x: f32[8]) -> f32[8] {
+  %x = f32[8]{0} parameter(0)
+  %four = s32[] constant(START)
+  %start = s32[] copy(%four)
+  %init = (s32[], f32[8]{0}) tuple(%start, %x)
+  %loop = (s32[], f32[8]{0}) while(%init), condition=%cond, body=%body
+  ROOT %out = f32[8]{0} get-tuple-element(%loop), index=1
+}
+"""
+
+
+@pytest.mark.parametrize(("start", "step", "trips"), [(0, 1, 24), (4, 1, 20), (0, 2, 12), (1, 2, 12)])
+def test_loops_of_the_tpu_compiler_are_counted_by_their_condition(start, step, trips):
+    module = hlo.parse(TPU.replace("START", str(start)).replace("STEP", str(step)))
+    assert module.unknown_loops() == []
+    assert module.executions() == {"main": 1, "body": trips, "sparse": trips}
+
+
+def test_a_kernel_whose_attributes_hold_line_breaks_ends_no_computation():
+    body = hlo.parse(TPU.replace("START", "0").replace("STEP", "1")).computations["body"]
+    assert list(body.by_name) == ["p.1", "kernel", "later", "i.1", "step", "next", "t"]
+    assert body.by_name["kernel"].op_name == "jit(step)/pallas_call"
+
+
+ATTENTION = "bf16[2,512,8,64]"
+KERNELS = [  # operands, results, FLOPs
+    # attention, forwards and both backward kernels: 2, 4 and 3 products of half the pairs of positions
+    ([ATTENTION] * 3 + ["s32[2,512,128]"], [ATTENTION, "f32[2,8,512]"], 2 * 2 * (2 * 512 * 8 * 64) * 512 / 2),
+    ([ATTENTION] * 4 + ["f32[2,8,512]"], [ATTENTION] * 2, 4 * 2 * (2 * 512 * 8 * 64) * 512 / 2),
+    ([ATTENTION] * 4 + ["f32[2,8,512]"], [ATTENTION], 3 * 2 * (2 * 512 * 8 * 64) * 512 / 2),
+    # SwiGLU: rows by two weights
+    (["bf16[1024,256]", "bf16[256,640]", "bf16[256,640]"], ["bf16[1024,640]"], 2 * 2 * 1024 * 256 * 640),
+    (["bf16[1024,256]", "bf16[256,640]", "bf16[256,640]", "bf16[1024,640]"], ["bf16[1024,640]"] * 2, 2 * 2 * 1024 * 256 * 640),
+    # logits of the cross-entropy
+    (["bf16[1024,256]", "bf16[256,8192]", "s32[1024]"], ["f32[64,1024]"], 2 * 1024 * 256 * 8192),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("operands", "results", "flops"), KERNELS)
+def test_kernels_are_recognised_by_their_operands(operands, results, flops):
+    from opencoder_jax.overrides import load
+
+    lines = [f"  %p{i} = {shape} parameter({i})" for i, shape in enumerate(operands)]
+    arguments = ", ".join(f"%p{i}" for i in range(len(operands)))
+    lines.append(f'  ROOT %k = ({", ".join(results)}) custom-call({arguments}), custom_call_target="mosaic_gpu_v2"')
+    module = hlo.parse("HloModule m\n\nENTRY %main () -> f32[] {\n" + "\n".join(lines) + "\n}\n")
+    kernels, main = KernelCosts(load("tiny").model), module.computations["main"]
+    found = kernels.cost(main, main.by_name["k"])
+    assert found is not None
+    assert found[0].flops == flops
+    assert kernels.unknown == {}

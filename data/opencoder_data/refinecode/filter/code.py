@@ -156,7 +156,8 @@ _AUTOGEN = re.compile(
 def cate_autogen(v: View) -> Value:
     """A marker of generated code in the comments of the first 1,000 characters (or `@generated`, `do not edit`)."""
     head = v.content[:1000]
-    if not _AUTOGEN.search(head):
+    low = head.lower()
+    if not any(word in low for word in ("generat", "autogen", "edit", "modify")) or not _AUTOGEN.search(head):
         return 0.0
     comments = "".join(c if m else " " for c, m in zip(v.source[:1000], v.mask[:1000] == 1, strict=False))
     return float(bool(_AUTOGEN.search(comments)))

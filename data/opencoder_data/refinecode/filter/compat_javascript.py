@@ -7,7 +7,7 @@ filter: arrow functions assigned to names are variables, `module.exports.x = ...
 import re
 from functools import lru_cache
 
-from .structure import Structure, captures, too_deep
+from .structure import Structure, again, captures, too_deep
 
 _EXPORTS = """
 (assignment_expression left: (member_expression object: (member_expression object: (identifier) @_m
@@ -50,7 +50,6 @@ QUERY = (
 (method_definition "async" "*" @new)
 [(jsx_element) (jsx_self_closing_element) (namespace_export) (decorator) (hash_bang_line)] @new
 (meta_property) @meta
-(number) @number
 (regex) @regex
 """
     + _EXPORTS.format(name="exported_function", right=_FUNCTIONS)
@@ -65,6 +64,7 @@ _FUNCTION_NODES = {
     "function_declaration", "function_expression", "arrow_function", "method_definition", "generator_function",
     "generator_function_declaration",
 }  # fmt: skip
+_MAYBE_NEW_NUMBER = re.compile(rb"[0-9a-fA-F](?:_|n\b)")
 _NEW_NUMBER = re.compile(rb"_|n$")
 _ESCAPE = re.compile(r"\\u\{([0-9a-fA-F]+)\}|\\u([a-fA-F0-9]{4})")
 
@@ -79,14 +79,11 @@ def javascript_compat(view) -> Structure:
 
 def _parse(view) -> Structure:
     if too_deep(view):
-        return Structure(False, {}, {})
+        return Structure(False, False, {}, {})
     tree, nodes = captures("javascript", QUERY, view.utf8)
     ok = not tree.root_node.has_error and "new" not in nodes and "\u2028" not in view.content
     ok = ok and not any((n.text or b"").startswith(b"import") for n in nodes.get("meta", ()))
-    ok = ok and not any(
-        _NEW_NUMBER.search(n.text or b"") and not (n.text or b"").lower().startswith(b"0x0n")
-        for n in nodes.get("number", ())
-    )
+    ok = ok and not (_MAYBE_NEW_NUMBER.search(view.utf8) and _new_number(tree))
     ok = ok and not any(map(_at_top_level, nodes.get("await", ())))
     ok = ok and all(_regex_ok(n.text or b"") for n in nodes.get("regex", ()))
     names = {
@@ -102,7 +99,13 @@ def _parse(view) -> Structure:
     counts["statement"] = counts.get("statement", 0) - counts.get("comment", 0)
     counts["return"] = sum(_bare_return(n) for n in nodes.get("returns", ()))
     names["variable_name"] = names.get("declared", []) + names.get("exported", [])
-    return Structure(ok, counts, names)
+    return Structure(ok, counts["variable"] > 0, counts, names)
+
+
+def _new_number(tree) -> bool:
+    """Whether a number has a separator or is a BigInt."""
+    texts = (n.text or b"" for n in again("javascript", "(number) @number", tree).get("number", ()))
+    return any(_NEW_NUMBER.search(t) and not t.lower().startswith(b"0x0n") for t in texts)
 
 
 def _at_top_level(node) -> bool:

@@ -232,7 +232,7 @@ signal("qsc_codejavascript_score_lines_no_logic", profile="compat", about="Decla
 def javascript_var_zero(view: View) -> Value:
     """No variable declarator with a plain name, no `module.exports.x = value`."""
     tree = javascript_compat(view)
-    return float(tree["variable"] == 0) if tree.ok else None
+    return float(not tree.declares) if tree.ok else None
 
 
 def _javascript_names(capture: str, pattern: str) -> Callable[[View], Value]:

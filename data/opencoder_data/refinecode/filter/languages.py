@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from .registry import Value, ratio, signal
-from .structure import MAX_BYTES
+from .structure import too_large
 from .views import View
 
 C_LIKE = ("c", "cpp")
@@ -45,7 +45,7 @@ _of(
 @_of(ALL, "cate_var_zero", "Nothing is declared or assigned: no variable, parameter, loop variable or field.")
 def var_zero(view: View) -> Value:
     tree = view.structure
-    return None if tree is None else float(tree["variable"] == 0)
+    return None if tree is None else float(not tree.declares)
 
 
 @_of(("c", "csharp", "go", "java", "javascript", "python"), "frac_lines_print", "Calls that print ÷ code lines.")
@@ -135,7 +135,7 @@ def no_modifier(view: View) -> Value:
     tree = view.structure
     if tree is None:
         return None
-    total = tree["function"] + tree["class"]
+    total = tree["function"] + tree["prototype"] + tree["class"]
     with_access = sum(
         any(a in m for a in (b"public", b"protected", b"private")) for m in tree.names.get("modifiers", ())
     )
@@ -150,7 +150,7 @@ def javascript_ast(view: View) -> Value:
     """The file parses (tree-sitter's grammar: current ECMAScript and JSX)."""
     tree = view.structure
     if tree is None:
-        return None if view.size_bytes > MAX_BYTES else 0.0
+        return None if too_large(view) else 0.0
     return float(tree.ok)
 
 

@@ -1,9 +1,10 @@
 """Structure of a document from a tree-sitter parse: one parse and one query per document, captures counted by name.
 
-Captures every language uses: `function` (a definition with a name), `class` (class, struct, interface, enum, record),
-`import`, `variable` (a declared or assigned name: variables, parameters, loop variables, fields), `bare` (a declaration
-without a value, or with a literal or a name), `return` (of nothing, a literal or a name), `print`. Further ones where a
-published signal asks for them. The parser cannot be interrupted from Python; the time limit is `guard.Guard`'s.
+Captures every language uses: `function` (a definition with a name and a body), `class` (class, struct, interface, enum, record),
+`import`, `bare` (lines with a declaration without a value, or with a literal or a name), `return` (of nothing, a literal
+or a name), `print`. Further ones where a published signal asks for them. Whether anything is declared or assigned
+(variables, parameters, loop variables, fields) is a search of its own. The parser cannot be interrupted from Python; the
+time limit is `guard.Guard`'s.
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from .kernels import depth, operator_run
 
 # Larger files are dropped for their size (3 MB) whatever their structure.
 MAX_BYTES = 3_000_000
+# With longer lines the text is packed by a machine, and shares per line of code say nothing; a file is dropped for a
+# line of 1,000 characters.
+MAX_LINE = 100_000
 # Deepest nesting of brackets and longest run of one operator that is parsed; code written by hand stays below 30.
 MAX_DEPTH = 500
 
@@ -25,9 +29,6 @@ _C = """
 (struct_specifier body: (_)) @class
 (union_specifier body: (_)) @class
 (enum_specifier body: (_)) @class
-(parameter_declaration) @variable
-(declaration) @variable
-(field_declaration) @variable
 (declaration declarator: (identifier)) @bare
 (return_statement) @returns
 (goto_statement) @goto
@@ -45,16 +46,15 @@ QUERIES: dict[str, str] = {
     + """
 (class_specifier body: (_)) @class
 (using_declaration) @import
-(for_range_loop) @variable
 (call_expression function: (identifier) @print (#match? @print "^(v?f?printf|puts|putchar|fputs)$"))
 (expression_statement (binary_expression left: (_) @cout)) @print_statement
 """,
     "csharp": """
-[(method_declaration) (constructor_declaration) (destructor_declaration) (operator_declaration)
- (conversion_operator_declaration) (local_function_statement)] @function
+(method_declaration body: (_)) @function
+[(constructor_declaration) (destructor_declaration) (operator_declaration) (conversion_operator_declaration)
+ (local_function_statement)] @function
 [(class_declaration) (struct_declaration) (interface_declaration) (enum_declaration) (record_declaration)] @class
 (using_directive) @import
-[(variable_declarator) (parameter) (property_declaration) (foreach_statement)] @variable
 (variable_declaration (variable_declarator . (identifier) .)) @bare
 (return_statement) @returns
 (invocation_expression function: (member_access_expression) @print (#match? @print "^(System[.])?Console[.]Write"))
@@ -63,13 +63,14 @@ QUERIES: dict[str, str] = {
 [(function_declaration) (method_declaration)] @function
 (type_spec type: [(struct_type) (interface_type)]) @class
 (import_spec) @import
-[(var_spec) (const_spec) (short_var_declaration) (range_clause) (parameter_declaration)] @variable
 (var_spec name: (identifier) type: (_) !value) @bare
 (return_statement) @returns
 (call_expression function: (selector_expression) @print (#match? @print "^(fmt[.]Print|log[.]Print)"))
 """,
     "java": """
-[(method_declaration) (constructor_declaration) (compact_constructor_declaration)] @function
+(method_declaration body: (_)) @function
+(method_declaration !body) @prototype
+[(constructor_declaration) (compact_constructor_declaration)] @function
 (method_declaration name: (identifier) @function_name)
 [(class_declaration) (interface_declaration) (enum_declaration) (record_declaration) (annotation_type_declaration)] @class
 (class_declaration name: (identifier) @class_name)
@@ -82,7 +83,6 @@ QUERIES: dict[str, str] = {
 (interface_declaration (modifiers) @modifiers)
 (import_declaration) @import
 (variable_declarator name: (identifier) @variable_name)
-[(variable_declarator) (formal_parameter) (enhanced_for_statement) (resource) (enum_constant)] @variable
 (variable_declarator !value) @bare
 (return_statement) @returns
 (method_invocation object: (field_access) @print (#match? @print "^System[.](out|err)$"))
@@ -95,11 +95,7 @@ QUERIES: dict[str, str] = {
  value: [(function_expression) (arrow_function) (generator_function)]) @function
 (class_declaration name: (identifier) @class_name) @class
 (import_statement) @import
-(variable_declarator name: (identifier) @variable_name) @variable
-(variable_declarator name: [(object_pattern) (array_pattern)]) @variable
-(formal_parameters (_)) @variable
-(for_in_statement) @variable
-(assignment_expression left: [(identifier) (member_expression) (subscript_expression)]) @variable
+(variable_declarator name: (identifier) @variable_name)
 (variable_declarator !value) @bare
 (variable_declarator value: [(number) (string) (identifier) (true) (false) (null) (undefined) (unary_expression)]) @bare
 (return_statement) @returns
@@ -111,15 +107,33 @@ QUERIES: dict[str, str] = {
 (function_definition) @function
 (class_definition) @class
 [(import_statement) (import_from_statement) (future_import_statement)] @import
-[(assignment) (augmented_assignment) (named_expression) (for_statement) (for_in_clause) (as_pattern_target)] @variable
-(parameters (_)) @variable
-(lambda_parameters (_)) @variable
 (class_definition body: (block (expression_statement (assignment) @bare)))
 (return_statement) @returns
 (pass_statement) @pass
 (function_definition body: (block . (return_statement) .)) @simple_function
 (call function: (identifier) @print (#eq? @print "print"))
 (print_statement) @print
+""",
+}
+
+# What declares or assigns a name. Only whether there is one is asked, so the search ends at the first.
+_C_VARIABLES = "[(parameter_declaration) (declaration) (field_declaration)] @variable"
+VARIABLES: dict[str, str] = {
+    "c": _C_VARIABLES,
+    "cpp": _C_VARIABLES + "(for_range_loop) @variable",
+    "csharp": "[(variable_declarator) (parameter) (property_declaration) (foreach_statement)] @variable",
+    "go": "[(var_spec) (const_spec) (short_var_declaration) (range_clause) (parameter_declaration)] @variable",
+    "java": """[(variable_declarator) (formal_parameter) (enhanced_for_statement) (resource)
+ (enum_constant)] @variable""",
+    "javascript": """
+[(variable_declarator) (for_in_statement)] @variable
+(formal_parameters (_)) @variable
+(assignment_expression left: [(identifier) (member_expression) (subscript_expression)]) @variable
+""",
+    "python": """
+[(assignment) (augmented_assignment) (named_expression) (for_statement) (for_in_clause) (as_pattern_target)] @variable
+(parameters (_)) @variable
+(lambda_parameters (_)) @variable
 """,
 }
 
@@ -133,9 +147,10 @@ _SIMPLE_RETURN = {
 
 @dataclass(frozen=True)
 class Structure:
-    """Counts and names of one parse. ok: no syntax error was met."""
+    """Counts and names of one parse. ok: no syntax error was met. declares: a name is declared or assigned."""
 
     ok: bool
+    declares: bool
     counts: dict[str, int]
     names: dict[str, list[bytes]]
 
@@ -151,9 +166,33 @@ def _tools(language: str, query: str) -> tuple[Parser, QueryCursor]:
 
 def captures(language: str, query: str, source: bytes) -> tuple[Tree, dict[str, list[Node]]]:
     """Parse `source` (UTF-8) and run `query`: the tree and its captures by name."""
-    parser, cursor = _tools(language, query)
-    tree = parser.parse(source)
-    return tree, cursor.captures(tree.root_node)
+    tree = _tools(language, query)[0].parse(source)
+    return tree, again(language, query, tree)
+
+
+def again(language: str, query: str, tree: Tree) -> dict[str, list[Node]]:
+    """Captures of a further query over a tree."""
+    return _tools(language, query)[1].captures(tree.root_node)
+
+
+_FIRST_WINDOW = 4096
+
+
+def declares(language: str, tree: Tree, size: int) -> bool:
+    """Whether the tree of a text of `size` bytes holds one of `VARIABLES`, looked for in growing pieces of it."""
+    _, cursor = _tools(language, VARIABLES[language])
+    start, window = 0, _FIRST_WINDOW
+    while start < size:
+        cursor.set_byte_range(start, min(start + window, size))
+        if cursor.captures(tree.root_node):
+            return True
+        start, window = start + window, window * 4
+    return False
+
+
+def too_large(view) -> bool:
+    """Whether the text or its longest line is beyond what is parsed."""
+    return view.size_bytes > MAX_BYTES or int((view.spans[:, 1] - view.spans[:, 0]).max(initial=0)) > MAX_LINE
 
 
 def too_deep(view) -> bool:
@@ -162,15 +201,18 @@ def too_deep(view) -> bool:
 
 
 def parse(view) -> Structure | None:
-    """Structure of a document; None for a language without a query, for a file dropped for its size anyway, and for one
-    the parser's error recovery would take quadratic time for (`too_deep`)."""
-    if view.language not in QUERIES or view.size_bytes > MAX_BYTES or too_deep(view):
+    """Structure of a document; None for a language without a query, for a file dropped for its size or its longest line
+    anyway, and for one the parser's error recovery would take quadratic time for (`too_deep`)."""
+    if view.language not in QUERIES or too_large(view) or too_deep(view):
         return None
-    tree, captured = captures(view.language, QUERIES[view.language], view.utf8)
+    source = view.utf8
+    tree, captured = captures(view.language, QUERIES[view.language], source)
     counts = {name: len(nodes) for name, nodes in captured.items()}
+    # By line: `int x, y;` is one line without logic, not two.
+    counts["bare"] = len({node.start_point.row for node in captured.get("bare", ())})
     counts["return"] = sum(map(_is_simple, captured.get("returns", ())))
     names = {k: [n.text or b"" for n in v] for k, v in captured.items() if k.endswith(("_name", "modifiers", "cout"))}
-    return Structure(not tree.root_node.has_error, counts, names)
+    return Structure(not tree.root_node.has_error, declares(view.language, tree, len(source)), counts, names)
 
 
 def _is_simple(node: Node) -> bool:

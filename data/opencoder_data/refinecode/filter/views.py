@@ -21,24 +21,19 @@ _FULL_TO_HALF = {chr(ord(c) + 0xFEE0): c for c in string.punctuation} | dict(
 @cache
 def class_table() -> np.ndarray:
     """uint8[0x110000]: SPACE, ALPHA, DIGIT as `str` defines them, and WORD as Unicode does for regular expressions
-    (letters, marks, digits, connectors, joiners), of every code point."""
+    (letters, marks, decimal digits, connectors, joiners), of every code point."""
     table = np.zeros(0x110000, np.uint8)
-    for code in range(0x110000):
-        if 0x323B0 <= code < 0xE0000 or code > 0xE01F0:  # unassigned or private
-            continue
+    characters = "".join(map(chr, range(0x110000)))
+    for match in regex.finditer(r"\w+", characters):
+        table[match.start() : match.end()] = kernels.WORD
+    for code in range(0x323B0):  # above: letters newer than `str`, marks, private use
         c = chr(code)
-        bits = 0
         if c.isspace():
-            bits = kernels.SPACE
-        elif c.isalnum():
-            bits = kernels.WORD
-            if c.isalpha():
-                bits |= kernels.ALPHA
-            if c.isdigit():
-                bits |= kernels.DIGIT
-        elif unicodedata.category(c) in ("Mn", "Mc", "Me", "Pc") or code in (0x200C, 0x200D):
-            bits = kernels.WORD
-        table[code] = bits
+            table[code] = kernels.SPACE
+        elif c.isalpha():
+            table[code] |= kernels.ALPHA
+        elif c.isdigit():
+            table[code] |= kernels.DIGIT
     return table
 
 
@@ -97,7 +92,7 @@ def _folded(run: str) -> str:
     Punctuation that NFKC makes (an ellipsis becomes three dots) is a word of its own, unlike punctuation of the text;
     it is moved to the private-use area, where the word splitter sees a visible character.
     """
-    text = unicodedata.normalize("NFKC", run.translate(_normalise_map()).lower())
+    text = unicodedata.normalize("NFKC", run.translate(_normalise_map()))
     return text.translate(_private()) if not text.isalnum() else text
 
 
@@ -200,10 +195,12 @@ class View:
         """Normalised words (hash uint64[W], length int32[W]): punctuation removed, lower case, NFKC."""
         if self.ascii:
             return kernels.words(self.cp, _ascii_word_table(), True)
-        text = _beyond_ascii().sub(_fold, self.content)
+        # Lower case first: a capital that NFKC makes stays one. A sigma's form depends on the neighbours, marks removed.
+        lower = self.content.translate(_normalise_map()).lower() if "Σ" in self.content else self.lower
+        text = _beyond_ascii().sub(_fold, lower)
         if self.natural in ("zh", "ja"):
             text = split_han(text, self.natural)
-        return kernels.words(code_points(text), _word_table(), True)
+        return kernels.words(code_points(text), _word_table(), False)
 
     @cached_property
     def num_words(self) -> int:
@@ -234,8 +231,8 @@ class View:
     @cached_property
     def source(self) -> str:
         """The text the comment scanner sees: in `compat` line ends are normalised and outer newlines cut, as a
-        Pygments lexer does before it starts."""
-        if not self.compat or compat_syntax(self.language) is None:
+        Pygments lexer does before it starts (Perl is split by lines there, without a lexer)."""
+        if not self.compat or self.language == "perl" or compat_syntax(self.language) is None:
             return self.content
         text = self.content.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
         return text.strip("\n") + "\n"

@@ -51,18 +51,25 @@ def row_groups(url: str) -> list[tuple[int, int]]:
 
 
 def read_parquet(url: str, source: str, groups: tuple[int, int] | None, start: int) -> Iterator[RawFile]:
-    """Rows of row groups [first, last); `start` is the index of the first row in the file."""
-    index = start
+    """Rows of row groups [first, last); `start` is the index of the first row in the file. A damaged row group is refused
+    by itself."""
     try:
         with storage.open_read(url) as handle:
             parquet = pq.ParquetFile(handle)
             columns = _resolve(parquet.schema_arrow.names)
-            chosen = list(range(*groups)) if groups else list(range(parquet.num_row_groups))
             wanted = sorted(set(columns.values()))
-            for batch in parquet.iter_batches(batch_size=512, row_groups=chosen, columns=wanted):
-                for row in batch.to_pylist():
-                    yield _row(row, columns, source, index)
-                    index += 1
+            index = start
+            for group in range(*groups) if groups else range(parquet.num_row_groups):
+                after = index + parquet.metadata.row_group(group).num_rows
+                try:
+                    for batch in parquet.iter_batches(batch_size=512, row_groups=[group], columns=wanted):
+                        for row in batch.to_pylist():
+                            yield _row(row, columns, source, index)
+                            index += 1
+                except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                    detail = f"{after - index} rows from row {index}: {one_line(error)}"
+                    yield RawFile(source, "", "", rule="unreadable_table", detail=detail, index=-1 - index)
+                index = after
     except (pa.ArrowException, OSError, ValueError) as error:
         yield RawFile(source, "", "", rule="unreadable_table", detail=one_line(error), index=-1 - start)
 

@@ -1,20 +1,27 @@
-"""Command line: ``python -m opencoder_data.refinecode.report --run DIR [--tokenizer MODEL] [--embedder hashed]``."""
+"""Command line: ``python -m opencoder_data.refinecode.report --run DIR [--compare DIR] [--tokenizer MODEL]``."""
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 
 from opencoder_data.refinecode import storage
-from opencoder_data.refinecode.report.collect import collect, open_run
+from opencoder_data.refinecode.report.collect import collect, compare_levels, open_run
 from opencoder_data.refinecode.report.embed import pca_png
 from opencoder_data.refinecode.report.render import markdown, page
 from opencoder_data.refinecode.run import Run
 
 
-def write_report(output: str, tokenizer: str = "", embedder: str = "hashed") -> dict:
-    """Writes `report.html`, `report.md` and `report.json` into a finished run; returns the figures."""
+def write_report(output: str, tokenizer: str = "", embedder: str = "hashed", compare: Sequence[str] = ()) -> dict:
+    """Writes `report.html`, `report.md` and `report.json` into a finished run; returns the figures.
+
+    `compare`: further runs, whose de-duplication is set beside this one's.
+    """
     run = open_run(output)
-    report = collect(run, _tokens_per_byte(run, tokenizer) if tokenizer else None)
+    per_byte = _tokens_per_byte(run, tokenizer) if tokenizer else None
+    report = collect(run, per_byte)
+    if compare:
+        report["levels"] = compare_levels([run, *map(open_run, compare)], per_byte)
     report["tokens_are"] = "measured on a sample of each language" if tokenizer else "estimated at 3.6 bytes each"
     picture = pca_png(run, embedder) if "filter" in run.config.stages else None
     storage.write_text(storage.join(output, "report.json"), json.dumps(report, indent=1) + "\n")
@@ -47,11 +54,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--tokenizer", default="", metavar="MODEL", help="counts tokens; without it 3.6 bytes each are assumed"
     )
-    parser.add_argument("--embedder", default="hashed", help="hashed, or module:function from texts to an array [N, D]")
+    parser.add_argument(
+        "--embedder", default="hashed", help="hashed, codebert=FOLDER, or module:function from texts to an array [N, D]"
+    )
+    parser.add_argument(
+        "--compare", action="append", default=[], metavar="DIR", help="another run, to set its de-duplication beside"
+    )
     arguments = parser.parse_args(argv)
     try:
-        write_report(arguments.run.rstrip("/"), arguments.tokenizer, arguments.embedder)
-    except ValueError as error:
+        write_report(arguments.run.rstrip("/"), arguments.tokenizer, arguments.embedder, arguments.compare)
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(storage.join(arguments.run, "report.html"))

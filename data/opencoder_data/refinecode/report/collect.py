@@ -14,6 +14,7 @@ from opencoder_data.refinecode.config import RefineConfig, from_dict
 from opencoder_data.refinecode.filter import describe_rules
 from opencoder_data.refinecode.filter_stage import STAGE as FILTER
 from opencoder_data.refinecode.filter_stage import thresholds_of
+from opencoder_data.refinecode.ledger import read_ledger
 from opencoder_data.refinecode.run import Run
 
 BYTES_PER_TOKEN = 3.6
@@ -41,6 +42,7 @@ def collect(run: Run, tokens_per_byte: dict[str, float] | None = None) -> dict[s
         "inputs": list(run.inputs),
         "stages": list(run.config.stages),
         "ledger": storage.read_json(storage.join(run.output, "summary.json")),
+        "balance": _balance(run),
         "timings": _optional(run, "timings.json"),
         "languages": _languages(run, tokens_per_byte or {}),
         "sizes_after_stage": _sizes(run),
@@ -63,6 +65,34 @@ def collect(run: Run, tokens_per_byte: dict[str, float] | None = None) -> dict[s
     return report
 
 
+def _balance(run: Run) -> dict[str, int]:
+    """Files by fate, counted anew from the ledger's rows and from the documents.
+
+    Raises ValueError when they do not add up to the summary: somebody changed the files of the run.
+    """
+    ledger = read_ledger(run.output)
+    status = Counter(ledger.column("status").to_pylist())
+    folder = storage.join(run.output, "documents")
+    rows = 0
+    for name in storage.listdir(folder):
+        with storage.open_read(storage.join(folder, name)) as handle:
+            rows += pq.ParquetFile(handle).metadata.num_rows
+    summary = storage.read_json(storage.join(run.output, "summary.json"))
+    found = {"files_in": ledger.num_rows, "kept": status["kept"], "dropped": status["dropped"], "documents": rows}
+    distinct = len(pc.unique(ledger.column("doc_id")))  # pyright: ignore[reportAttributeAccessIssue]
+    wanted = (summary["files_in"], summary["files_kept"], summary["files_in"] - summary["files_kept"])
+    if (
+        distinct != ledger.num_rows
+        or (ledger.num_rows, status["kept"], status["dropped"]) != wanted
+        or rows != wanted[1]
+    ):
+        raise ValueError(
+            f"{run.output}: ledger and documents do not agree with summary.json ({found}); remove the ledger and documents "
+            "folders and run the same command again"
+        )
+    return found
+
+
 def _optional(run: Run, name: str) -> Any:
     url = storage.join(run.output, name)
     return storage.read_json(url) if storage.exists(url) else None
@@ -82,19 +112,23 @@ def _per_language(run: Run, stage: str) -> dict[str, tuple[int, int]]:
 
 
 def _languages(run: Run, tokens_per_byte: dict[str, float]) -> list[dict[str, Any]]:
-    """The columns of the paper's table 16: files and size after de-duplication, files, size and tokens after filtering."""
+    """The columns of the paper's table 16, files, size and share of the size, after de-duplication and after filtering;
+    then what sampling leaves, and its tokens."""
     stages = run.config.stages
     dedup = next((s for s in ("fuzzy_dedup", "exact_dedup", "preprocess") if s in stages), stages[-1])
     filtered = next((s for s in (FILTER, "transform") if s in stages), stages[-1])
     before, after, last = (_per_language(run, s) for s in (dedup, filtered, stages[-1]))
+    total, total_kept = (sum(size for _, size in sizes.values()) or 1 for sizes in (before, after))
     rows = []
     for language in sorted(before, key=lambda k: (-last.get(k, (0, 0))[1], -before[k][1], k)):
         files, size = before[language]
         kept_files, kept_size = after.get(language, (0, 0))
         final_files, final_size = last.get(language, (0, 0))
         rows.append({
-            "language": language, "files_after_dedup": files, "bytes_after_dedup": size,
+            "language": language,
+            "files_after_dedup": files, "bytes_after_dedup": size, "share_after_dedup": round(size / total, 6),
             "files_after_filter": kept_files, "bytes_after_filter": kept_size,
+            "share_after_filter": round(kept_size / total_kept, 6),
             "kept_share": round(kept_size / size, 4) if size else None,
             "files_final": final_files, "bytes_final": final_size,
             "tokens_final": round(final_size * tokens_per_byte.get(language, 1 / BYTES_PER_TOKEN)),
@@ -179,14 +213,11 @@ def _distributions(run: Run, rules: list[dict[str, Any]]) -> list[dict[str, Any]
         known = np.isfinite(value)
         if not known.any():
             continue
-        # The outer two hundredths share the outer bins, so that one huge file does not flatten the picture.
-        low, high = np.quantile(value[known], [0.005, 0.995])
-        if low == high:
-            low, high = low - 0.5, high + 0.5
-        edges = np.linspace(low, high, _BINS + 1)
-        clipped = np.clip(value[known], low, high)
+        edges, scale = _edges(value[known])
+        clipped = np.clip(value[known], edges[0], edges[-1])
         result.append({
             "signal": name,
+            "scale": scale,
             "known": int(known.sum()),
             "mean": round(float(value[known].mean()), 6),
             "quantiles": {str(q): round(float(np.quantile(value[known], q)), 6) for q in (0.01, 0.1, 0.5, 0.9, 0.99)},
@@ -198,4 +229,39 @@ def _distributions(run: Run, rules: list[dict[str, Any]]) -> list[dict[str, Any]
     return result
 
 
-__all__ = ["collect", "open_run"]
+def _edges(values: np.ndarray) -> tuple[np.ndarray, str]:
+    """(bin edges, ``linear`` or ``log``: equal steps of log(1 + value)).
+
+    The outer two hundredths share the outer bins, so that one huge file does not flatten the picture.
+    """
+    low, high = np.quantile(values, [0.005, 0.995])
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    if low >= 0 and high > 100:
+        return np.expm1(np.linspace(np.log1p(low), np.log1p(high), _BINS + 1)), "log"
+    return np.linspace(low, high, _BINS + 1), "linear"
+
+
+def compare_levels(runs: list[Run], tokens_per_byte: dict[str, float] | None = None) -> list[dict[str, Any]]:
+    """What de-duplication left in each run, for runs that differ in `fuzzy_dedup` (the published ablation of levels)."""
+    rows = []
+    for run in runs:
+        if "fuzzy_dedup" not in run.config.stages:
+            raise ValueError(f"{run.output} has no stage fuzzy_dedup to compare")
+        stage = "fuzzy_dedup"
+        before, after = _per_language(run, run.upstream(stage)), _per_language(run, stage)
+        config = run.config.fuzzy_dedup
+        tokens = sum(
+            size * (tokens_per_byte or {}).get(language, 1 / BYTES_PER_TOKEN) for language, (_, size) in after.items()
+        )
+        rows.append({
+            "run": run.output, "level": config.level, "preset": config.preset,
+            "min_jaccard": config.min_jaccard if config.verify else None,
+            "files_before": sum(f for f, _ in before.values()), "bytes_before": sum(b for _, b in before.values()),
+            "files_kept": sum(f for f, _ in after.values()), "bytes_kept": sum(b for _, b in after.values()),
+            "tokens_kept": round(tokens),
+        })  # fmt: skip
+    return rows
+
+
+__all__ = ["collect", "compare_levels", "open_run"]

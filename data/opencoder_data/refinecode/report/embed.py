@@ -1,10 +1,12 @@
 """Two-dimensional picture of kept against dropped files (the paper's figure 3 shows CodeBERT embeddings).
 
-The default featuriser needs no weights: counts of hashed word and character n-grams. CodeBERT, or any other model, comes
-in as ``module:function``, which maps a list of texts to a float array [N, D].
+The default featuriser needs no weights: counts of hashed word and character n-grams. ``codebert=FOLDER`` takes CodeBERT's
+weights from a local folder (transformers and torch are then needed); any other model comes in as ``module:function``,
+which maps a list of texts to a float array [N, D].
 """
 
 import importlib
+import os
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -34,9 +36,11 @@ def hashed_ngrams(texts: list[str]) -> np.ndarray:
 
 
 def load_embedder(name: str) -> Embedder:
-    """``hashed`` or ``module:function``; ValueError when it cannot be imported."""
+    """``hashed``, ``codebert=FOLDER`` or ``module:function``; ValueError when it cannot be loaded."""
     if name == "hashed":
         return hashed_ngrams
+    if name.startswith("codebert="):
+        return _codebert(name.removeprefix("codebert="))
     module, sep, function = name.partition(":")
     try:
         if not sep:
@@ -44,6 +48,34 @@ def load_embedder(name: str) -> Embedder:
         return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"embedder {name!r}: {error}") from None
+
+
+def _codebert(folder: str) -> Embedder:
+    """Hidden state of the first token, of the first 512 tokens of each text: float32 [N, 768]."""
+    if not os.path.isdir(folder):
+        raise ValueError(f"embedder codebert={folder}: there is no such folder")
+    try:
+        import torch  # pyright: ignore[reportMissingImports]
+        from transformers import AutoModel, AutoTokenizer  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise ValueError("embedder codebert needs the packages torch and transformers") from None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"embedder codebert: {folder} holds no model: {str(error).splitlines()[0]}") from None
+
+    def embed(texts: list[str]) -> np.ndarray:
+        rows = []
+        with torch.inference_mode():
+            for begin in range(0, len(texts), 16):
+                batch = tokenizer(
+                    texts[begin : begin + 16], truncation=True, max_length=512, padding=True, return_tensors="pt"
+                )
+                rows.append(model(**batch).last_hidden_state[:, 0].float().numpy())
+        return np.concatenate(rows)
+
+    return embed
 
 
 def sample_texts(run: Run, per_side: int) -> tuple[list[str], np.ndarray]:

@@ -2,16 +2,19 @@
 
 import base64
 import html
+import math
 import re
 from typing import Any
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:.6em 0;font-variant-numeric:tabular-nums}th,td{padding:.2em .7em;border-bottom:1px solid #ddd;text-align:right}
-th:first-child,td:first-child{text-align:left}pre{background:#f6f6f6;padding:.6em;overflow:auto;font-size:12px;max-height:14em}
+th:first-child,td:first-child,td.t{text-align:left}pre{background:#f6f6f6;padding:.6em;overflow:auto;font-size:12px;max-height:14em}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(250px,1fr));gap:12px}.card{border:1px solid #ddd;padding:.5em;font-size:12px;overflow-wrap:anywhere}
-.k{fill:#2471a3}.d{fill:#c0392b}line{stroke:#111;stroke-dasharray:3 2}summary{cursor:pointer}.left td{text-align:left}
+summary{cursor:pointer}.left td{text-align:left}
 """
+
+_BOUND = re.compile(r"[<>=]=?\s*(-?[\d.]+(?:e[+-]?\d+)?)")
 
 Table = tuple[list[str], list[list[Any]]]
 
@@ -22,23 +25,19 @@ def tables(report: dict[str, Any]) -> dict[str, Table]:
     rows: list[list[Any]] = [["in", "", ledger["files_in"]]]
     rows += [["dropped", f"{d['stage']}: {d['rule']}", d["files"]] for d in ledger["files_dropped"]]
     rows.append(["kept", "", ledger["files_kept"]])
-    found: dict[str, Table] = {"Ledger": (["fate", "stage and rule", "files"], rows)}
+    found: dict[str, Table] = {"Ledger": (["fate", "stage and (first) rule", "files"], rows)}
     found["Files after each stage"] = (
         ["stage", "files"],
         [[s["stage"], s["files"]] for s in report["sizes_after_stage"]],
     )
     found["Languages"] = (
-        ["language", "files after de-dup", "MB", "files after filtering", "MB", "bytes kept", "final files", "final MB", "M tokens"],
-        [
-            [r["language"], r["files_after_dedup"], _mb(r["bytes_after_dedup"]), r["files_after_filter"], _mb(r["bytes_after_filter"]),
-             f"{r['kept_share']:.1%}" if r["kept_share"] is not None else "", r["files_final"], _mb(r["bytes_final"]),
-             f"{r['tokens_final'] / 1e6:,.2f}"]
-            for r in report["languages"]
-        ],
+        ["language", "files after de-dup", "MB", "ratio", "files after filtering", "MB", "ratio", "bytes kept",
+         "files sampled", "MB", "M tokens"],
+        [_language_row(r) for r in [*report["languages"], _all_languages(report["languages"])]],
     )  # fmt: skip
     if report.get("timings"):
         found["Time"] = (
-            ["stage", "wall s", "CPU s in tasks"],
+            ["stage", "wall s", "CPU s in tasks (without the filter's guarded children)"],
             [[k, v["wall_s"], v.get("task_cpu_s", "")] for k, v in report["timings"].items()],
         )
     if report.get("fuzzy_dedup"):
@@ -46,6 +45,15 @@ def tables(report: dict[str, Any]) -> dict[str, Table]:
             ["", "value"],
             [[k, v] for k, v in report["fuzzy_dedup"].items() if v is not None],
         )
+    if report.get("levels"):
+        found["De-duplication compared"] = (
+            ["level", "preset", "Jaccard at least", "files before", "MB before", "files kept", "MB kept", "M tokens kept"],
+            [
+                [r["level"], r["preset"], r["min_jaccard"] if r["min_jaccard"] is not None else "not checked", r["files_before"],
+                 _mb(r["bytes_before"]), r["files_kept"], _mb(r["bytes_kept"]), f"{r['tokens_kept'] / 1e6:,.2f}"]
+                for r in report["levels"]
+            ],
+        )  # fmt: skip
     if report.get("recall"):
         levels = list(report["recall"]["pairs"])
         found["Recall and precision against exact Jaccard similarity"] = (
@@ -72,6 +80,23 @@ def tables(report: dict[str, Any]) -> dict[str, Table]:
     return found
 
 
+def _language_row(r: dict[str, Any]) -> list[Any]:
+    return [
+        r["language"], r["files_after_dedup"], _mb(r["bytes_after_dedup"]), f"{r['share_after_dedup']:.2%}",
+        r["files_after_filter"], _mb(r["bytes_after_filter"]), f"{r['share_after_filter']:.2%}",
+        f"{r['kept_share']:.1%}" if r["kept_share"] is not None else "",
+        r["files_final"], _mb(r["bytes_final"]), f"{r['tokens_final'] / 1e6:,.2f}",
+    ]  # fmt: skip
+
+
+def _all_languages(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    total = {k: sum(r[k] for r in rows) for k in (rows[0] if rows else ()) if k not in ("language", "kept_share")}
+    size = total.get("bytes_after_dedup", 0)
+    zero = dict.fromkeys(("files_after_dedup", "share_after_dedup", "files_after_filter", "share_after_filter"), 0)
+    zero |= dict.fromkeys(("bytes_after_dedup", "bytes_after_filter", "files_final", "bytes_final", "tokens_final"), 0)
+    return {**zero, **total, "language": "all", "kept_share": total["bytes_after_filter"] / size if size else None}
+
+
 def _mb(size: float) -> str:
     return f"{size / 1e6:,.2f}"
 
@@ -80,9 +105,18 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+def _opening(report: dict[str, Any]) -> str:
+    balance = report["balance"]
+    return (
+        f"Input: {', '.join(report['inputs'])}. Stages: {', '.join(report['stages'])}. "
+        f"{balance['files_in']:,} files in = {balance['kept']:,} kept + {balance['dropped']:,} dropped, counted from the ledger; "
+        f"{balance['documents']:,} rows in documents. Ratio: share of all bytes at that point. Tokens: {report['tokens_are']}."
+    )
+
+
 def markdown(report: dict[str, Any]) -> str:
     """The tables as Markdown."""
-    parts = [f"# RefineCode run\n\nInput: {', '.join(report['inputs'])}. Stages: {', '.join(report['stages'])}.\n"]
+    parts = [f"# RefineCode run\n\n{_opening(report)}\n"]
     for title, (columns, rows) in tables(report).items():
         lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
         lines += [
@@ -94,12 +128,10 @@ def markdown(report: dict[str, Any]) -> str:
 
 def page(report: dict[str, Any], pca: bytes | None) -> str:
     """The whole report as one HTML page."""
-    body = [
-        f"<h1>RefineCode run</h1><p>Input: {html.escape(', '.join(report['inputs']))}. Stages: {', '.join(report['stages'])}.</p>"
-    ]
+    body = [f"<h1>RefineCode run</h1><p>{html.escape(_opening(report))}</p>"]
     for title, (columns, rows) in tables(report).items():
         head = "".join(f"<th>{html.escape(c)}</th>" for c in columns)
-        lines = "".join("<tr>" + "".join(f"<td>{html.escape(_cell(v))}</td>" for v in row) + "</tr>" for row in rows)
+        lines = "".join("<tr>" + "".join(map(_table_cell, row)) + "</tr>" for row in rows)
         body.append(f"<h2>{html.escape(title)}</h2><table><tr>{head}</tr>{lines}</table>")
     if pca:
         image = base64.b64encode(pca).decode()
@@ -109,6 +141,12 @@ def page(report: dict[str, Any], pca: bytes | None) -> str:
     if report.get("filter"):
         body += [_examples(report["filter"]["rules"]), _signals(report["filter"]["signals"])]
     return f'<!doctype html><html lang="en"><meta charset="utf-8"><title>RefineCode run</title><style>{_STYLE}</style><body>{"".join(body)}</body></html>\n'
+
+
+def _table_cell(value: Any) -> str:
+    # Words stand at the left, figures (also those already formatted) at the right.
+    words = isinstance(value, str) and not value[:1].isdigit()
+    return f"<td{' class=t' if words else ''}>{html.escape(_cell(value))}</td>"
 
 
 def _examples(rules: list[dict[str, Any]]) -> str:
@@ -132,7 +170,7 @@ def _signals(signals: list[dict[str, Any]]) -> str:
         f"median {s['quantiles']['0.5']:g}, n = {s['known']:,}; drop when {html.escape(' / '.join(s['conditions']) or 'never')}</div>"
         for s in signals
     )
-    return f'<h2>Signals</h2><p>Blue: kept; red: dropped by any rule; dashed: thresholds; heights by square root.</p><div class="grid">{cards}</div>'
+    return f'<h2>Signals</h2><p>Blue: kept; red: dropped by any rule; dashed: thresholds; heights by square root; the axis of wide ranges is logarithmic.</p><div class="grid">{cards}</div>'
 
 
 def histogram(signal: dict[str, Any], width: int = 230, height: int = 70) -> str:
@@ -145,14 +183,16 @@ def histogram(signal: dict[str, Any], width: int = 230, height: int = 70) -> str
         whole = height * (k + d) ** 0.5 / top
         low = whole * k / (k + d) if k + d else 0
         parts.append(
-            f'<rect class="d" x="{i * step:.1f}" y="{height - whole:.1f}" width="{step:.1f}" height="{whole - low:.1f}"/>'
+            f'<rect fill="#c0392b" x="{i * step:.1f}" y="{height - whole:.1f}" width="{step:.1f}" height="{whole - low:.1f}"/>'
         )
         parts.append(
-            f'<rect class="k" x="{i * step:.1f}" y="{height - low:.1f}" width="{step:.1f}" height="{low:.1f}"/>'
+            f'<rect fill="#2471a3" x="{i * step:.1f}" y="{height - low:.1f}" width="{step:.1f}" height="{low:.1f}"/>'
         )
-    for bound in {float(b) for c in signal["conditions"] for b in re.findall(r"[<>=]=?\s*(-?[\d.]+)", c)}:
+    scale = math.log1p if signal["scale"] == "log" else float
+    low, high = scale(edges[0]), scale(edges[-1])
+    for bound in sorted({float(b) for c in signal["conditions"] for b in _BOUND.findall(c)}):
         if edges[0] <= bound <= edges[-1]:
-            x = width * (bound - edges[0]) / (edges[-1] - edges[0])
-            parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}"/>')
+            x = width * (scale(bound) - low) / (high - low)
+            parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}" stroke="#111" stroke-dasharray="3 2"/>')
     label = f'<text x="0" y="{height + 12}" font-size="10">{edges[0]:g}</text><text x="{width}" y="{height + 12}" font-size="10" text-anchor="end">{edges[-1]:g}</text>'
     return f'<svg viewBox="0 0 {width} {height + 14}" width="100%">{"".join(parts)}{label}</svg>'

@@ -40,6 +40,8 @@ _LEGAL = re.compile(
     | \b(?:is|are)\s+free\s+software\b
     | \blicen[sc]e\s+(?:file|information|terms|agreement|that\s+can\s+be\s+found)\b
     | \bsee\s+(?:the\s+)?(?:accompanying\s+)?(?:file\s+)?(?:license|licence|copying|notice|legal)\b
+    | \blicen[sc]ed\s+as\s+described\s+in\b
+    | \bto\s+whom\s+the\s+software\s+is\s+furnished\b
     | \bgoverned\s+by\s+an?\s+[\w-]+\s+licen[sc]e\b
     | ^\W*@licen[sc]e\b | ^\W*licen[sc]e\s*:
     | \bdistributed\s+under\s+(?:the|an?)\b[^.]{0,80}\blicen[sc]e\b
@@ -50,11 +52,11 @@ _MARKER = re.compile(
     r"copyright|licen[sc]e|\(c\)|©|rights reserved|warrant|spdx|free software|redistribut|permission", re.I
 )
 
-# First lines that mean something to an interpreter, a compiler or an editor.
+# First lines that mean something to an interpreter, a compiler or an editor; a licence may follow an include guard.
 _DIRECTIVE = re.compile(
     r"""^(?: \#! | <\?(?:xml|php|hh)\b | <!doctype\b | \s*\#.*?coding[:=] | \s*//\s*(?:go:|\+build) | \#\s*frozen_string_literal
         | \s*//\s*@(?:flow|ts-|jsx) | \s*(?:\#|//|;+|/\*)\s*-\*-.*-\*- | \s*\#\s*(?:cython|distutils|vim|typed): | \s*--\s*\#
-        | \s*\#\s*(?:syntax|escape)= )""",
+        | \s*\#\s*(?:syntax|escape)= | \#[ ]?ifndef\s+\w+\s*$ | \#[ ]?define\s+\w+\s*$ | \#[ ]?pragma\s+once\b )""",
     re.IGNORECASE | re.VERBOSE,
 )
 

@@ -198,3 +198,45 @@ def test_encoded_data_is_found_only_where_it_is():
     assert (
         compute_signals(bytes_.replace(", ", ","), language="c", doc_type="code")["qsc_code_cate_encoded_data"] == 1.0
     )
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "signal", "value"),
+    [
+        # `int x, y;` is one line without logic; a prototype and an interface's method are no function definitions
+        ("c", "unsigned x, y, z;\nint f(int a) {\n    x = a + g(a);\n    return x;\n}\n", "qsc_codec_score_lines_no_logic", 3 / 5),
+        ("cpp", "uint32_t X, Y;\nuint32_t Z;\nX = h(Y);\ng(X);\n", "qsc_codecpp_score_lines_no_logic", 2 / 4),
+        ("java", "interface A {\n  int f(int x);\n  default int g() { return f(1); }\n}\n", "qsc_codejava_frac_lines_func_ratio", 1 / 4),
+        ("csharp", "interface A {\n  int F(int x);\n  int G() => F(1);\n}\n", "qsc_codecsharp_frac_lines_func_ratio", 1 / 4),
+        ("javascript", "var a, b, c;\nf(a, b);\n", "qsc_codejavascript_score_lines_no_logic", 1 / 2),
+        ("go", "package p\n\nvar A, B int\n", "qsc_codego_score_lines_no_logic", 1 / 2),
+    ],
+)  # fmt: skip
+def test_definitions_are_counted_once(language, text, signal, value):
+    got = compute_signals(text, language=language, doc_type="code")
+    assert got[signal] == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("c", "int x;\n"), ("cpp", "void f(int a);\n"), ("csharp", "class A { int b; }\n"), ("go", "package p\nfunc f(a int) {}\n"),
+        ("java", "class A { void f(int a) {} }\n"), ("javascript", "a.b = 1;\n"), ("python", "for x in y: pass\n"),
+    ],
+)  # fmt: skip
+def test_a_declaration_is_found_wherever_it_stands(language, text):
+    """The search for a variable goes through the text in growing pieces."""
+    comment = "# filler\n" if language == "python" else "// filler\n"
+    name = f"qsc_code{language}_cate_var_zero"
+    for filler in (0, 300, 2_000, 20_000):
+        body = {"python": "print(1)\n", "go": "package p\n"}.get(language, ";\n") + comment * filler
+        assert compute_signals(body, language=language, doc_type="code")[name] == 1.0
+        assert compute_signals(comment * filler + text, language=language, doc_type="code")[name] == 0.0
+
+
+def test_packed_lines_are_not_parsed():
+    text = "var a = 1;" * 11_000
+    got = compute_signals(text, language="javascript", doc_type="code")
+    assert got.errors == {} and got["qsc_codejavascript_frac_lines_func_ratio"] is None
+    assert got["qsc_codejavascript_cate_ast"] is None and got["qsc_code_num_chars_line_max"] == 110_000
+    assert not decide(got, "code/javascript", load_thresholds(), "h")[0]

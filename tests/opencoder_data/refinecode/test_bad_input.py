@@ -1,0 +1,183 @@
+"""Bad input at the command line: one clear line; the rest is processed and the bad item stands in the ledger."""
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from opencoder_data.refinecode.__main__ import main
+from opencoder_data.refinecode.ledger import read_ledger
+
+QUICK = ("--engine.workers=1", "--engine.progress=false", "--stages=ingest,preprocess,exact_dedup,sample")
+WHOLE = ("--engine.workers=1", "--engine.progress=false", "--filter.time_limit_s=0")
+
+
+def rows(count):
+    return {
+        "path": [f"{i}.py" for i in range(count)],
+        "content": [f"def f{i}(a):\n    return a + {i}\n" * 30 for i in range(count)],
+    }
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Good files beside one of each broken kind."""
+    root = tmp_path / "in"
+    root.mkdir()
+    (root / "good.py").write_text("x = 1\n")
+    (root / "noise.tar.gz").write_bytes(os.urandom(3_000))
+    (root / "noise.zip").write_bytes(os.urandom(3_000))
+    with tarfile.open(root / "half.tar", "w") as archive:
+        for i in range(10):
+            info = tarfile.TarInfo(f"member{i}.py")
+            info.size = 4_000
+            archive.addfile(info, io.BytesIO(f"y{i} = 1\n".ljust(4_000, "#").encode()))
+    whole = (root / "half.tar").read_bytes()
+    (root / "half.tar").write_bytes(whole[: len(whole) // 2])
+    return root
+
+
+def ledger_of(output):
+    return read_ledger(str(output)).to_pylist()
+
+
+def refused(arguments, capsys):
+    """The one line on standard error of a command that exits with 2."""
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1 and captured.out == ""
+    return captured.err
+
+
+def test_unreadable_archives(corpus, tmp_path, capsys):
+    assert main([f"--input={corpus}", f"--output={tmp_path / 'out'}", *QUICK]) == 0
+    assert "unreadable_archive" in capsys.readouterr().out
+    ledger = ledger_of(tmp_path / "out")
+    bad = {r["source"]: r["detail"] for r in ledger if r["rule"] == "unreadable_archive"}
+    assert set(bad) == {"in/noise.tar.gz", "in/noise.zip", "in/half.tar"} and all(bad.values())
+    # What could be read before the end is kept.
+    kept = {r["path"] for r in ledger if r["status"] == "kept"}
+    assert {"good.py", "member0.py", "member1.py"} <= kept and "member9.py" not in kept
+
+
+def test_truncated_and_damaged_parquet(tmp_path):
+    root = tmp_path / "in"
+    root.mkdir()
+    pq.write_table(pa.table(rows(200)), root / "good.parquet", row_group_size=20)
+    data = (root / "good.parquet").read_bytes()
+    (root / "cut.parquet").write_bytes(data[: len(data) // 2])
+    damaged = bytearray(data)
+    damaged[300:900] = b"\xff" * 600
+    (root / "page.parquet").write_bytes(damaged)
+    (root / "none.parquet").write_bytes(b"")
+    pq.write_table(pa.table({"path": ["z.py"]}), root / "column.parquet")
+    assert main([f"--input={root}", f"--output={tmp_path / 'out'}", *QUICK]) == 0
+    ledger = ledger_of(tmp_path / "out")
+    bad = {r["source"]: r["detail"] for r in ledger if r["rule"] == "unreadable_table"}
+    assert set(bad) == {"in/cut.parquet", "in/page.parquet", "in/none.parquet", "in/column.parquet"}
+    assert "20 rows from row 0" in bad["in/page.parquet"] and "no column content" in bad["in/column.parquet"]
+    assert "footer" in bad["in/cut.parquet"] and "0 bytes" in bad["in/none.parquet"]
+    # The other row groups of the damaged file are read: copies of the good file's rows.
+    copies = [r for r in ledger if r["source"] == "in/page.parquet" and r["rule"] != "unreadable_table"]
+    assert len(copies) == 180 and len({r["doc_id"] for r in ledger}) == len(ledger) == 200 + 180 + 4
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("filter.thresholds.code/python.qsc_code_num_linez=x < 3", "did you mean 'qsc_code_num_lines'"),
+        ("filter.thresholds.code/python.qsc_code_num_lines=less than 3", "'less than 3' does not parse"),
+        ("filter.thresholds.code/python=5", "takes a table of signals"),
+        ("fuzzy_dedup.preset=9x9", "presets: 128x16"),
+        ("sample.sizes=java=many", "sample.sizes.java: 'many' is no size"),
+        ("sample.ratios=java=1.5", "must be in [0, 1]"),
+        ("ingest.kind=cobol", "ingest.kind is one of"),
+        ("layout.batch_mb=0", "layout.batch_mb must be positive"),
+        ("engine.memory_mb=100", "too little for one worker"),
+    ],
+)
+def test_bad_configuration_stops_before_any_work(override, message, corpus, tmp_path, capsys):
+    output = tmp_path / "out"
+    error = refused([f"--input={corpus}", f"--output={output}", f"--{override}", *WHOLE], capsys)
+    assert message in error and not output.exists()
+
+
+def test_bad_rule_in_a_file(corpus, tmp_path, capsys):
+    file = tmp_path / "c.toml"
+    file.write_text('[filter.thresholds."code/python"]\nqsc_code_num_lines = "x <"\n')
+    error = refused([f"--input={corpus}", f"--output={tmp_path / 'out'}", f"--config={file}", *WHOLE], capsys)
+    assert "code/python/qsc_code_num_lines: 'x <' does not parse" in error
+
+
+def test_output_folders(corpus, tmp_path, capsys):
+    output = str(tmp_path / "out")
+    assert main([f"--input={corpus}", f"--output={output}", *QUICK]) == 0
+    capsys.readouterr()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a.py").write_text("a = 1\n")
+    before = {p: p.read_bytes() for p in Path(output).rglob("*") if p.is_file()}
+    assert "holds stage ingest of a run with another input" in refused(
+        [f"--input={other}", f"--output={output}", *QUICK], capsys
+    )
+    assert "holds stage sample of a run with another input or configuration" in refused(
+        [f"--input={corpus}", f"--output={output}", "--sample.seed=5", *QUICK], capsys
+    )
+    assert {p: p.read_bytes() for p in Path(output).rglob("*") if p.is_file()} == before
+    assert "holds other files" in refused([f"--input={corpus}", f"--output={other}", *QUICK], capsys)
+    assert "lies in the input" in refused([f"--input={corpus}", f"--output={corpus / 'out'}", *QUICK], capsys)
+    # Another width of the engine is no other run.
+    assert main([f"--input={corpus}", f"--output={output}", *QUICK, "--engine.workers=2"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("/nowhere/at/all", "does not exist"),
+        ("memory://nothing-here", "does not exist"),
+        ("foo://x", "Protocol not known: foo"),
+        ("{empty}", "nothing to read"),
+        ("{file}", "of no known kind"),
+    ],
+)
+def test_bad_inputs(source, message, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.xyz").write_text("?")
+    source = source.format(empty=tmp_path / "empty", file=tmp_path / "file.xyz")
+    assert message in refused([f"--input={source}", f"--output={tmp_path / 'out'}", *QUICK], capsys)
+
+
+@pytest.mark.parametrize(("scheme", "package"), [("s3", "s3fs"), ("gs", "gcsfs")])
+def test_object_store_without_its_package(scheme, package, tmp_path, capsys):
+    import importlib.util
+
+    if importlib.util.find_spec(package):
+        pytest.skip(f"{package} is installed")
+    error = refused([f"--input={scheme}://bucket/x", f"--output={tmp_path / 'out'}", *QUICK], capsys)
+    assert package in error
+
+
+def test_an_overwritten_run_leaves_nothing_of_the_one_before(tmp_path, monkeypatch):
+    """Fewer partitions than before: no document of the old ones stays, and a stopped rerun is not finished."""
+    from opencoder_data.refinecode import pipeline
+    from opencoder_data.refinecode.report.collect import open_run
+
+    (tmp_path / "in").mkdir()
+    for i in range(30):
+        (tmp_path / "in" / f"{i}.py").write_text(f"x = {i}\n")
+    output = str(tmp_path / "out")
+    arguments = [f"--input={tmp_path / 'in'}", f"--output={output}", *QUICK]
+    assert main([*arguments, "--layout.partition_mb=0.01"]) == 0
+    assert len(list(Path(output, "documents").iterdir())) > 4
+    with monkeypatch.context() as patch:
+        patch.setitem(pipeline.RUN, "sample", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(pipeline, "code_version", lambda _: "")
+        assert main([*arguments, "--overwrite"]) == 130
+    with pytest.raises(ValueError, match="not finished"):
+        open_run(output)
+    assert main([*arguments, "--overwrite"]) == 0
+    assert [p.name for p in Path(output, "documents").iterdir()] == ["part-00000.parquet"]
+    assert len([r for r in ledger_of(output) if r["status"] == "kept"]) == 30
