@@ -200,19 +200,17 @@ def rope(x: Array, positions: Array, theta: float) -> Array:
 
 
 def _attend(q: Array, k: Array, v: Array, segment_ids: Array | None, implementation: str) -> Array:
-    """Attention over packed documents; where time is cut over `context`, each part gathers all keys and values."""
+    """Attention over packed documents; where time is cut over `context`, the kernels deal its work out evenly."""
 
-    def local(q, k, v, segments):
-        T = q.shape[1]
-        k, v, kv_segments = (gather(a, "context", 1) for a in (k, v, segments))
-        shard = {} if k.shape[1] == T else {"q_positions": jax.lax.axis_index("context") * T + jnp.arange(T)}
-        return attention(
-            q, k, v, q_segment_ids=segments, kv_segment_ids=kv_segments, implementation=implementation, **shard
-        )  # fmt: skip
+    def attend(q, k, v, segments) -> Any:
+        return attention(q, k, v, q_segment_ids=segments, kv_segment_ids=segments, implementation=implementation)
 
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.empty and mesh.shape["context"] > 1:
+        return attend(q, k, v, segment_ids)
     queries, keys = ("batch", "time", "q_heads", "head_dim"), ("batch", "time", "kv_heads", "head_dim")
     segments = None if segment_ids is None else ("batch", "time")
-    return per_shard(local, [queries, keys, keys, segments], queries)(q, k, v, segment_ids)
+    return per_shard(attend, [queries, keys, keys, segments], queries)(q, k, v, segment_ids)
 
 
 def _sharded_loss(ce, hidden, w_out, targets, mask):

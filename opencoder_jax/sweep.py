@@ -85,7 +85,7 @@ def sweep(arguments: list[str]) -> int:
 
     text = sweep_report.text(config.name, rows, scaling=own["scaling"], fake=bool(own["fake"]))
     (out / "report.md").write_text(text)
-    drawn = sweep_report.draw(rows, out / "report.png", fake=bool(own["fake"]))
+    drawn = sweep_report.draw(rows, out / "report.png", scaling=own["scaling"], fake=bool(own["fake"]))
     print(text)
     print(
         f"written to {out}: report.md, results.jsonl"

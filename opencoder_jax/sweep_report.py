@@ -73,7 +73,7 @@ def loss_difference(row: dict[str, Any], first: dict[str, Any]) -> float:
     return max(abs(a - b) / abs(b) for a, b in pairs)
 
 
-def draw(rows: Sequence[dict[str, Any]], path: Path, *, fake: bool) -> bool:
+def draw(rows: Sequence[dict[str, Any]], path: Path, *, scaling: str, fake: bool) -> bool:
     """Throughput against devices with the ideal line, and the split of time; False when matplotlib is not installed."""
     from opencoder_jax.sweep import mesh_name
 
@@ -93,15 +93,22 @@ def draw(rows: Sequence[dict[str, Any]], path: Path, *, fake: bool) -> bool:
     left.plot(counts, [per_device * n for n in counts], "--", color="grey", label="ideal")
     for row in ran:
         left.plot(row["num_devices"], row["tokens_per_second"], "o", label=mesh_name(row["mesh"]))
-    left.set(xlabel="devices", ylabel="tokens/s", title="throughput" + (" (fake devices)" if fake else ""))
+    left.set(
+        xlabel="devices",
+        ylabel="tokens/s",
+        xticks=counts,
+        ylim=(0, None),
+        title=f"throughput, {scaling} scaling" + (" (fake devices: no measurement)" if fake else ""),
+    )
     left.legend(fontsize=8)
     names, start = [mesh_name(row["mesh"]) for row in ran], [0.0] * len(ran)
     for part in [p for p in ran[0]["split"] if p != "exposed"]:
         shares = [row["split"][part] / row["traced_seconds"] for row in ran]
         right.barh(names, shares, left=start, label=part)
         start = [a + b for a, b in zip(start, shares, strict=True)]
-    right.set(xlabel="share of the step", title="where the time goes")
-    right.legend(fontsize=8)
+    right.invert_yaxis()
+    right.set(xlabel="share of the step; what overlaps is counted in each", title="where the time goes")
+    right.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)

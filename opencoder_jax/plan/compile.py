@@ -104,7 +104,12 @@ def _refused(error: Exception, topology: Topology) -> Exception:
             f"The compiler says: {first}"
         )
     if "RESOURCE_EXHAUSTED" not in text and "out of memory" not in text.lower():
-        return error
+        if "RET_CHECK" not in text:
+            return error
+        return ValueError(
+            f"the compiler for {topology.spec.name} fails on this step, a flaw of its own; another --grad_accum, --mesh or "
+            f"--model.implementation may avoid it. It says: {first}"
+        )
     used = re.search(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", text)
     unit = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
     needed = int(float(used.group(1)) * unit[used.group(2)]) if used else None

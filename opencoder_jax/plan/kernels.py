@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from opencoder_jax.config import ModelConfig
 from opencoder_jax.plan.cost import Cost
-from opencoder_jax.plan.hlo import Computation, Instruction, Shape
+from opencoder_jax.plan.hlo import Computation, Instruction, Module, Shape
 
 _TARGETS = ("mosaic_gpu", "tpu_custom_call", "__cudnn$fmha")
 
@@ -29,7 +29,7 @@ class KernelCosts:
         A forward kernel reads q, k, v and makes two products; a backward one reads the output's gradient too and makes
         three (for dq), four (for dk and dv) or five (for all). A causal product touches half of the T x S pairs.
         """
-        operands = self._operands(computation, instruction)
+        operands = _operands(computation, instruction)
         wide = [s for s in operands if self._is_heads(s) and s.dtype.startswith(("bf", "f"))]
         wide = [s for s in wide if s.dtype == wide[0].dtype]
         made = [s for s in instruction.shapes if self._is_heads(s) and wide and s.dtype == wide[0].dtype]
@@ -45,34 +45,48 @@ class KernelCosts:
         traffic = sum(s.bytes for s in operands) + instruction.bytes
         return Cost(flops, float(traffic), q.dtype), efficiency
 
-    def products(self, computation: Computation, instruction: Instruction) -> tuple[Cost, float] | None:
-        """Cost of a kernel with rows [M, D] and one or more weights [D, F]: one product with each (SwiGLU forwards, and
-        backwards where it computes gate and up again; cross-entropy's logits). The share of the peak is assumed.
-        """
-        operands = self._operands(computation, instruction)
-        if not operands or len(operands[0].dims) != 2:
+    def cost(self, module: Module, computation: Computation, instruction: Instruction) -> tuple[Cost, float] | None:
+        """Cost of a kernel, or of a fusion that cuts a kernel's arguments out of larger arrays, and the share of the
+        peak it reaches; None for all else."""
+        place = find(module, computation, instruction)
+        if place is None:
             return None
-        rows, depth = operands[0].dims
-        weights = [s for s in operands[1:] if len(s.dims) == 2 and s.dims[0] == depth and s.dtype == operands[0].dtype]
-        if not weights:
-            return None
-        flops = sum(2.0 * rows * s.size for s in weights)
-        traffic = sum(s.bytes for s in operands) + instruction.bytes
-        return Cost(flops, float(traffic), operands[0].dtype), MATMUL_EFFICIENCY
-
-    def cost(self, computation: Computation, instruction: Instruction) -> tuple[Cost, float] | None:
-        """Cost of a custom call that is a kernel and the share of the peak it reaches; None for all else."""
-        if instruction.opcode != "custom-call" or not instruction.target.startswith(_TARGETS):
-            return None
-        found = self.attention(computation, instruction) or self.products(computation, instruction)
+        found = self.attention(*place) or products(*place)
         if found is None:
-            self.unknown[instruction.target] = self.unknown.get(instruction.target, 0) + 1
+            target = place[1].target
+            self.unknown[target] = self.unknown.get(target, 0) + 1
         return found
 
     def _is_heads(self, shape: Shape) -> bool:
         """[..., T, H] or [..., T, N, H]: not the statistics, one value a row, nor the segment ids, which are integers."""
         return len(shape.dims) >= 3 and shape.dims[-1] >= self.model.head_dim
 
-    @staticmethod
-    def _operands(computation: Computation, instruction: Instruction) -> list[Shape]:
-        return [shape for name in instruction.operands for shape in computation.by_name[name].shapes]
+
+def find(module: Module, computation: Computation, instruction: Instruction) -> tuple[Computation, Instruction] | None:
+    """The kernel that an instruction is, or that a fusion holds, and the computation it stands in."""
+    if instruction.opcode == "custom-call" and instruction.target.startswith(_TARGETS):
+        return computation, instruction
+    if instruction.opcode == "fusion":
+        inside = (module.computations[name] for name in instruction.called())
+        return next((place for c in inside for i in c.instructions if (place := find(module, c, i))), None)
+    return None
+
+
+def products(computation: Computation, instruction: Instruction) -> tuple[Cost, float] | None:
+    """Cost of a kernel with rows [M, D] and one or more weights [D, F]: one product with each (SwiGLU forwards, and
+    backwards where it computes gate and up again; cross-entropy's logits). The share of the peak is assumed.
+    """
+    operands = _operands(computation, instruction)
+    if not operands or len(operands[0].dims) != 2:
+        return None
+    rows, depth = operands[0].dims
+    weights = [s for s in operands[1:] if len(s.dims) == 2 and s.dims[0] == depth and s.dtype == operands[0].dtype]
+    if not weights:
+        return None
+    flops = sum(2.0 * rows * s.size for s in weights)
+    traffic = sum(s.bytes for s in operands) + instruction.bytes
+    return Cost(flops, float(traffic), operands[0].dtype), MATMUL_EFFICIENCY
+
+
+def _operands(computation: Computation, instruction: Instruction) -> list[Shape]:
+    return [shape for name in instruction.operands for shape in computation.by_name[name].shapes]

@@ -111,7 +111,7 @@ class Simulator:
         return repeat * sum(part.step for part in inner)
 
     def _compute(self, computation: Computation, instruction: Instruction, times: Times) -> float:
-        kernel = self.kernels.cost(computation, instruction)
+        kernel = self.kernels.cost(self.module, computation, instruction)
         cost, efficiency = kernel or (instruction_cost(self.module, computation, instruction), MATMUL_EFFICIENCY)
         seconds, is_product = self.seconds(cost, efficiency)
         times.flops += cost.flops

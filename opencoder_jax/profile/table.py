@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from opencoder_jax.plan import collectives
+from opencoder_jax.plan import collectives, kernels
 from opencoder_jax.plan.cost import product_flops
 from opencoder_jax.plan.hlo import Computation, Instruction, Module
 from opencoder_jax.profile.trace import Event, Trace
@@ -55,13 +55,16 @@ def classify(module: Module) -> dict[str, tuple[str, Instruction]]:
 
 def _kind(module: Module, computation: Computation, instruction: Instruction) -> str:
     started = instruction
-    if instruction.opcode.removesuffix("-done") in collectives.KINDS:
+    if instruction.opcode.endswith("-done") and instruction.opcode.removesuffix("-done") in collectives.KINDS:
         started = computation.by_name[instruction.operands[0]]
     inside = [module.computations[name] for name in instruction.called()]
     if _communicates(started) or any(_communicates(i) for c in inside for i in c.instructions):
         return "collective"
-    if _in_attention(instruction) or any(_in_attention(c.root) for c in inside):
+    kernel = kernels.find(module, computation, instruction)
+    if any(_in_attention(i) for i in (instruction, *(c.root for c in inside), *(kernel or ())[1:])):
         return "attention"
+    if kernel is not None and kernels.products(*kernel):
+        return "matmul"
     if product_flops(computation, instruction)[0] or any(
         product_flops(c, i)[0] for c in inside for i in c.instructions
     ):

@@ -58,25 +58,29 @@ def test_collectives_of_the_8b_are_golden(planned):
 
 
 def test_no_gather_outside_the_fsdp_pattern(planned):
-    """No array of all layers, none larger than the embedding; each weight gathered once forwards and once backwards."""
+    """In the loop over layers one matrix at a time (several to a message), outside of it embedding and output; each
+    weight once forwards and once backwards."""
     made, module = planned
     m = overrides.load("8b").model
-    largest = 2 * m.vocab_size * m.embed_dim
-    for _, instruction, _ in module.walk():
-        if instruction.opcode.startswith("all-gather"):
-            assert all(s.bytes <= largest for s in instruction.shapes), instruction.name
-            assert all(m.num_layers not in s.dims for s in instruction.shapes), instruction.name
+    ends, matrix, found = 2 * m.vocab_size * m.embed_dim, 2 * m.embed_dim * m.ffn_dim, 0
+    for _, instruction, times in module.walk():
+        if instruction.opcode.startswith("all-gather") and not instruction.opcode.endswith("-done"):
+            found += 1
+            assert max(s.bytes for s in instruction.shapes) <= (matrix if times > 1 else ends), instruction.name
+    assert found > 5
     gathers = [c for c in made["collectives"] if c["kind"] == "all-gather"]
     weights = 2 * 7_771_262_976
     assert all(c["axes"] == ["fsdp"] for c in gathers)
     assert 1.8 * weights < sum(c["bytes"] * c["count"] for c in gathers) < 2 * weights
     assert module.unknown_loops() == []
-    assert made["notes"] == []
 
 
 def test_the_8b_fits_and_kernels_are_those_for_hopper(planned):
     made = planned[0]
-    assert made["memory"]["params"] + made["memory"]["optimizer"] == pytest.approx(12 * 7_771_262_976 / 64, rel=0.001)
+    m = overrides.load("8b").model
+    norms = m.embed_dim * (2 * m.num_layers + 1)  # on every device
+    assert made["memory"]["params"] == 4 * ((7_771_262_976 - norms) // 64 + norms)
+    assert made["memory"]["optimizer"] == 2 * made["memory"]["params"] + 4  # and Adam's count
     assert made["memory"]["peak"] < made["memory"]["limit"]
     assert made["backends"]["attention"] == "mosaic_gpu"
 
@@ -116,7 +120,7 @@ FITS = {
     "h800:1x8": ["--config=1p5b"],
     "h200:1x8": ["--config=8b", "--mesh.fsdp=8", "--grad_accum=64"],
     "b200:2x8": ["--config=8b", "--mesh.fsdp=16", "--grad_accum=32"],
-    "v5e:4x4": ["--config=1p5b", "--mesh.fsdp=16", "--grad_accum=64", "--model.implementation=xla"],
+    "v5e:8x8": ["--config=8b", "--mesh.fsdp=64", "--grad_accum=16"],
     "v5p:2x2x4": ["--config=1p5b", "--mesh.fsdp=16", "--grad_accum=16"],
     "v6e:4x4": ["--config=1p5b", "--mesh.fsdp=16", "--grad_accum=32"],
     "tpu7x:2x2x4": ["--config=1p5b", "--mesh.fsdp=32", "--grad_accum=16"],
@@ -138,7 +142,7 @@ def test_every_machine_can_be_planned_for(tmp_path, name):
     ("name", "arguments"),
     [
         ("h100:1x8", ["--config=8b", "--mesh.fsdp=8", "--model.num_layers=4"]),
-        ("v5e:4x4", ["--config=8b", "--mesh.fsdp=16", "--grad_accum=4", "--model.num_layers=4", "--model.implementation=xla"]),
+        ("v5e:4x4", ["--config=8b", "--mesh.fsdp=16", "--grad_accum=4", "--model.num_layers=4"]),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_said_with_a_remedy(tmp_path, name, arguments):

@@ -80,6 +80,7 @@ def test_options_that_this_xla_does_not_know_are_left_out(monkeypatch):
         compiled, record = xla_flags.compile_lowered(Lowered(), "gpu")
     assert compiled.keys() == Lowered.known
     assert record == compiled | {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.8"}
+    monkeypatch.setattr(Lowered, "known", frozenset(xla_flags.GPU))
     with pytest.raises(ValueError, match=r"xla_flags: No such compile option: 'xla_gpu_speed'"):
         xla_flags.compile_lowered(Lowered(), "gpu", "xla_gpu_speed=11")
     with pytest.raises(ValueError, match=r"xla_flags: While setting option .* is not a valid bool value"):
