@@ -8,6 +8,7 @@ Array files carry no checksum of their own that a reader checks: without ours a 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Callable
@@ -105,8 +106,9 @@ def silence_abandoned_writes() -> None:
     """Keeps stacks off the console that follow a failed save.
 
     When one of tensorstore's writers fails, Orbax ends the save and raises it; the others then report to an event loop
-    that is gone, each with a stack that says only this.
+    that is gone, each with a stack that says only this, or asyncio logs that nobody waited for their failure.
     """
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     show = sys.unraisablehook
 
     def hook(unraisable: sys.UnraisableHookArgs) -> None:

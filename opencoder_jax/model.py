@@ -202,7 +202,7 @@ def rope(x: Array, positions: Array, theta: float) -> Array:
 def _attend(q: Array, k: Array, v: Array, segment_ids: Array | None, implementation: str) -> Array:
     """Attention over packed documents; where time is cut over `context`, the kernels deal its work out evenly."""
 
-    def attend(q, k, v, segments):
+    def attend(q, k, v, segments) -> Any:
         return attention(q, k, v, q_segment_ids=segments, kv_segment_ids=segments, implementation=implementation)
 
     mesh = jax.sharding.get_abstract_mesh()

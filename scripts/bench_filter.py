@@ -66,13 +66,13 @@ def speed(args) -> None:
     rules = load_thresholds(args.profile)
     for row in {r["program_lang"]: r for r in rows}.values():
         signals_of(row, args.profile)
-    languages = Counter()
+    languages: dict[str, float] = {}
     for row in rows:
-        languages[row["program_lang"]] += len(row["text"]) / 1e6
+        languages[row["program_lang"]] = languages.get(row["program_lang"], 0.0) + len(row["text"]) / 1e6
     runs: dict[str, list[dict[str, float]]] = {"ours": [], "peer": []}
     size = -(-len(rows) // args.slices)
     for _ in range(args.repeat):
-        spent: dict[str, Counter] = {"ours": Counter(), "peer": Counter()}
+        spent: dict[str, dict[str, float]] = {who: dict.fromkeys(languages, 0.0) for who in runs}
         for at in range(0, len(rows), size):
             part = rows[at : at + size]
             found = {"ours": run_ours(part, args.profile, rules)}
@@ -82,9 +82,10 @@ def speed(args) -> None:
                 for row, value in zip(part, seconds, strict=True):
                     spent[who][row["program_lang"]] += value
         for who in runs:
-            runs[who].append({**spent[who], "all": spent[who].total()})
+            runs[who].append({**spent[who], "all": sum(spent[who].values())})
     print(f"profile {args.profile}, {len(rows)} files, CPU time per core, median of {args.repeat} runs by turns")
-    for name, mb in [*languages.most_common(20), ("all", languages.total())]:
+    largest = sorted(languages.items(), key=lambda kv: -kv[1])[:20]
+    for name, mb in [*largest, ("all", sum(languages.values()))]:
         ours = statistics.median(r[name] for r in runs["ours"])
         line = f"{name:20s} {mb:8.2f} MB {mb / ours:8.2f} MB/s"
         if args.peer_root:

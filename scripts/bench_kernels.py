@@ -197,7 +197,8 @@ def measure(shapes: list[str], repeats: int, limits: dict[str, float]) -> list[d
     for shape in shapes:
         for case in cases(shape):
             for i, direction in enumerate(DIRECTIONS):
-                names = (*IMPLEMENTATIONS, *([PRODUCTS] if case.products else []))
+                names = [n for n in IMPLEMENTATIONS if n != "cudnn" or case.operation.startswith("attention")]
+                names += [PRODUCTS] if case.products else []
                 results = {name: attempt(case, name, direction, repeats) for name in names}
                 times = {name: result[0] for name, result in results.items() if not isinstance(result, str)}
                 yardstick = next((times[name] for name in (PRODUCTS, "cudnn", "xla") if name in times), None)

@@ -5,6 +5,7 @@ a warm-up). Words are runs of word characters, shingles five words in a row; eac
 Libraries: rensa, rensa_rho, rensa_c, datasketch, text_dedup, datatrove, daft.
 """
 
+# pyright: reportMissingImports=false
 import json
 import re
 import sys

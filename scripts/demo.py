@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from demo_report import write_report
+from opencoder_data.shard_format import read_manifest
 
 from opencoder_jax import overrides
 from opencoder_jax.checkpoint import resolve
@@ -26,7 +28,9 @@ from opencoder_jax.checkpoint import resolve
 # Files up to this size make the demo's corpus: in a few minutes the model should see many files rather than a few long ones.
 MAX_FILE_BYTES = 20_000
 # Held out by content hash. A language with fewer files or bytes than this among them is no sample: it trains.
-HOLD_OUT = ("--holdout=0.04", "--holdout_min_files=8", "--holdout_min_bytes=20000", "--holdout_max_bytes=120000")
+HOLD_OUT = ("--holdout_min_files=8", "--holdout_min_bytes=20000", "--holdout_max_bytes=120000")
+# Shares to hold out, the first that leaves a sample of some language: a small corpus needs a larger one.
+HOLD_OUT_SHARES = (0.04, 0.1, 0.2)
 VOCAB_SIZE = 8_192
 # Training takes about this long on any machine: a sweep of one mesh times the step, and the steps follow from it.
 TRAIN_MINUTES, MIN_STEPS, MAX_STEPS, ANNEAL_SHARE = 6.0, 800, 4_000, 0.25
@@ -100,14 +104,13 @@ def main() -> int:
     if not (out / "refine" / "report.html").exists():
         demo.run("1-refine-report", "opencoder_data.refinecode.report", f"--run={out}/refine")
     data = out / "data"
-    demo.run(
-        "2-hand-over",
-        "opencoder_data.refinecode.handover",
-        f"--run={out}/refine",
-        f"--output={data}",
-        "--group=input,doc_type",
-        *HOLD_OUT,
-    )
+    if not (data / "held_out").exists():
+        for share in HOLD_OUT_SHARES:
+            shutil.rmtree(data, ignore_errors=True)
+            options = [f"--run={out}/refine", f"--output={data}", "--group=input,doc_type", f"--holdout={share}"]
+            demo.run("2-hand-over", "opencoder_data.refinecode.handover", *options, *HOLD_OUT)
+            if (data / "held_out").exists():
+                break
     token_sources = token_sources_of(data / "train", sysconfig.get_path("stdlib"))
     held_out_folders = sorted((data / "held_out").iterdir()) if (data / "held_out").exists() else []
     if not held_out_folders or not token_sources["code"]:
@@ -126,14 +129,15 @@ def main() -> int:
 
     held_out = ",".join(str(p) for p in sorted((out / "shards" / "held_out").iterdir()))
     pretrained, annealed = out / "runs" / "tiny", out / "runs" / "tiny_anneal"
-    steps, anneal_steps = num_steps(demo)
-    sources = mixture(out, pretrain_mixture(data, token_sources))
-    train = ["opencoder_jax.train", "--config=tiny", f"--data.sources={sources}", f"--num_steps={steps}"]
+    pretrain_shares = pretrain_mixture(data, token_sources)
+    anneal_shares = {k: v for k, v in ANNEAL_MIXTURE.items() if token_sources[k]}
+    steps, anneal_steps = num_steps(demo, pretrain_shares, anneal_shares)
+    train = ["opencoder_jax.train", "--config=tiny", sources_option(out, pretrain_shares), f"--num_steps={steps}"]
     train += [f"--data.eval_sources={held_out}", f"--run_dir={pretrained}", f"--checkpoint.keep_every={steps // 4}"]
     if not _saved(pretrained):
         demo.run("6-train", *train, until_step=steps // 4 + steps // 20, run_dir=pretrained)
     demo.run("7-resume", *train)
-    anneal = ["opencoder_jax.train", "--config=tiny_anneal", f"--data.sources={mixture(out, ANNEAL_MIXTURE)}"]
+    anneal = ["opencoder_jax.train", "--config=tiny_anneal", sources_option(out, anneal_shares)]
     anneal += [f"--data.eval_sources={held_out}", f"--run_dir={annealed}", f"--init_from={pretrained}"]
     anneal += [f"--num_steps={anneal_steps}", f"--schedule.decay_steps={anneal_steps}"]
     demo.run("8-anneal", *anneal)
@@ -190,32 +194,32 @@ def pack(demo: Demo, documents: Sequence[Path], tokenizer: Path, shards: Path, s
     demo.run("4-pack", "opencoder_data.pack", "--input", *map(str, documents), *inputs)
 
 
-def num_steps(demo: Demo) -> tuple[int, int]:
-    """Steps of pre-training and of annealing that fill TRAIN_MINUTES here; measured once, kept for the runs to come."""
+def num_steps(demo: Demo, *mixtures: dict[str, float]) -> list[int]:
+    """Steps of pre-training and of annealing that fill TRAIN_MINUTES here, fewer where a mixture's data does not last.
+
+    The speed is measured once; the numbers are kept for the runs to come.
+    """
     path = demo.out / "steps.json"
     if not path.exists():
-        speed = demo.out / "speed"
-        demo.run(
-            "5-speed",
-            "opencoder_jax.sweep",
-            "--config=tiny",
-            "--meshes=fsdp=1",
-            "--warmup=20",
-            "--steps=40",
-            f"--out={speed}",
-        )
+        speed, config = demo.out / "speed", overrides.load("tiny")
+        timing = ["--config=tiny", "--meshes=fsdp=1", "--warmup=20", "--steps=40", f"--out={speed}"]
+        demo.run("5-speed", "opencoder_jax.sweep", *timing)
         row = json.loads((speed / "results.jsonl").read_text().splitlines()[-1])
-        fitting = int(60 * TRAIN_MINUTES / row["median_seconds"])
-        total = min(max(fitting, MIN_STEPS), MAX_STEPS) // 100 * 100
-        anneal = int(ANNEAL_SHARE * total)
-        path.write_text(json.dumps([total - anneal, anneal]))
-    pretrain, anneal = json.loads(path.read_text())
-    return pretrain, anneal
+        fitting = min(max(int(60 * TRAIN_MINUTES / row["median_seconds"]), MIN_STEPS), MAX_STEPS)
+        steps = []
+        for shares, part in zip(mixtures, (1 - ANNEAL_SHARE, ANNEAL_SHARE), strict=True):
+            sizes = {k: read_manifest(demo.out / "shards" / k).num_tokens for k in shares}
+            lasting = min(size * sum(shares.values()) / shares[k] for k, size in sizes.items())
+            tokens_per_step = config.data.global_batch_size * config.data.seq_len
+            steps.append(min(int(part * fitting), int(config.data.max_epochs * lasting / tokens_per_step)))
+        if min(steps) < config.schedule.warmup_steps:
+            raise SystemExit(f"error: SOURCE holds too little code: its tokens last for {steps} steps of training")
+        path.write_text(json.dumps(steps))
+    return json.loads(path.read_text())
 
 
-def mixture(out: Path, shares: dict[str, float]) -> str:
-    """--data.sources of the shard folders there are."""
-    return ",".join(f"{out}/shards/{k}:{v}" for k, v in shares.items() if (out / "shards" / k).exists())
+def sources_option(out: Path, shares: dict[str, float]) -> str:
+    return "--data.sources=" + ",".join(f"{out}/shards/{k}:{v}" for k, v in shares.items())
 
 
 def _last_step(run_dir: Path) -> int:

@@ -20,7 +20,7 @@ def rows_of(run: Path, languages: list[str]) -> list[dict]:
     rows = []
     for part in sorted((run / "06-filter" / "signals").glob("*.parquet")):
         signals = pq.read_table(part)
-        mask = pa.compute.is_in(signals.column("language"), pa.array(languages))
+        mask = pa.array([name in languages for name in signals.column("language").to_pylist()], pa.bool_())
         texts = pq.read_table(run / "05-transform" / "docs" / part.name, columns=["path", "content"])
         for row, text in zip(signals.filter(mask).to_pylist(), texts.filter(mask).to_pylist(), strict=True):
             values = {name: row[name] for name in row["rules"]}

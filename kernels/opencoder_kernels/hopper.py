@@ -1,4 +1,9 @@
-"""What the kernels for Hopper GPUs share: the device check and the layout of matrices in shared memory."""
+"""What the kernels for Hopper GPUs share: the device check, matrices in shared memory, the loops of a matrix product.
+
+What the interpreter leaves unproven of all of them: it runs wgmma at once and without race detection, so that a
+`wgmma_wait` in the right place (before a stage is freed, before an accumulator is read) is not checked; register layouts
+and `set_max_registers` mean nothing to it. That the compiler accepts them is checked ahead of time (tests, `aot`).
+"""
 
 from __future__ import annotations
 

@@ -8,12 +8,12 @@ from contextvars import ContextVar
 import jax
 from jax.sharding import AbstractDevice, AbstractMesh
 
-_interpreted: ContextVar[bool] = ContextVar("interpreted", default=False)
+_interpreted: ContextVar[str | None] = ContextVar("interpreted", default=None)
 
 
-def is_interpreted() -> bool:
-    """Whether kernels traced now are for an interpreter: some constructs have a form that it can run."""
-    return _interpreted.get()
+def is_interpreted(device: str) -> bool:
+    """Whether kernels traced now are for the interpreter of "gpu" or "tpu": some constructs have a form that it can run."""
+    return _interpreted.get() == device
 
 
 @contextlib.contextmanager
@@ -26,7 +26,7 @@ def gpu(detect_races: bool = True):
 
     device = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
     mesh = AbstractMesh((), (), abstract_device=device)
-    flag = _interpreted.set(True)
+    flag = _interpreted.set("gpu")
     try:
         with (
             jax.sharding.use_abstract_mesh(mesh),
@@ -42,7 +42,7 @@ def tpu(detect_races: bool = True):
     """Within it, Pallas TPU kernels run in the TPU interpreter, memory starting as NaN."""
     from jax.experimental.pallas import tpu as pltpu
 
-    flag = _interpreted.set(True)
+    flag = _interpreted.set("tpu")
     try:
         with pltpu.force_tpu_interpret_mode(
             pltpu.InterpretParams(detect_races=detect_races, uninitialized_memory="nan")

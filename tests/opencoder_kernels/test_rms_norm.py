@@ -51,10 +51,12 @@ def test_hopper_kernel_in_the_interpreter_no_worse_than_xla(shape, residual):
     seed = np.random.default_rng().integers(2**32)
     args, cotangents = jax.tree.map(lambda x: x.astype(jnp.bfloat16), problem(seed, shape, residual))
     want = run("reference", args, cotangents, wide=True)
-    xla = errors(run("xla", args, cotangents), want)
+    # XLA, with everything in one program, never rounds x + residual before the gradient of the weight: excess precision
+    # that a training step with its many layers between does not have. The written form stands in where it is worse.
+    plain, xla = (errors(run(name, args, cotangents), want) for name in ("reference", "xla"))
     with interpret.gpu():
         ours = errors(run("mosaic_gpu", args, cotangents), want)
-    assert all(o <= 1.5 * x for o, x in zip(ours, xla, strict=True)), (seed, ours, xla)
+    assert all(o <= 1.5 * max(x, p) for o, x, p in zip(ours, xla, plain, strict=True)), (seed, ours, xla, plain)
 
 
 @pytest.mark.parametrize(("shape", "residual"), [((3, 90, 72), True), ((5, 2240), False)])

@@ -6,6 +6,7 @@ process, thresholds from the configuration, ledger rows that name every rule tha
 
 import atexit
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -76,7 +77,7 @@ def filter_partition(run: Run, part: int) -> dict[str, Any]:
     thresholds = thresholds_of(config)
     schema = signal_schema(config.profile)
     layout = run.config.layout
-    stopped = 0
+    stopped = failed = 0
     fired: Counter[str] = Counter()
     with (
         storage.open_read(run.part(run.upstream(STAGE), "docs", part)) as handle,
@@ -88,6 +89,7 @@ def filter_partition(run: Run, part: int) -> dict[str, Any]:
             for group in range(parquet.num_row_groups):
                 batch = parquet.read_row_group(group)
                 rows, drops = filter_batch(batch, config, thresholds)
+                failed += sum(bool(r["errors"]) for r in rows)
                 stopped += sum(any("stopped after" in e for e in r["errors"]) for r in rows)
                 fired.update(rule for r in rows for rule in r["rules"])
                 table.append(
@@ -98,32 +100,26 @@ def filter_partition(run: Run, part: int) -> dict[str, Any]:
                 writers.keep(batch.filter(pa.array([r["keep"] for r in rows], pa.bool_())))
                 writers.drop(drops)
             table.close()
-            return {**writers.counts(), "stopped": stopped, "fired": dict(sorted(fired.items()))}
+            return {**writers.counts(), "stopped": stopped, "failed": failed, "fired": dict(sorted(fired.items()))}
 
 
 def filter_batch(
     batch: pa.Table, config: FilterConfig, thresholds: Thresholds
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(rows of the signal table, rows of dropped documents) of a batch of documents."""
-    compute = _guard(config.time_limit_s).compute if config.time_limit_s else compute_signals
-    names = ("doc_id", "path", "language", "doc_type", "size", "sha256")
-    content = batch.column("content")
+    naturals: list[str | None] = []
+    columns = {
+        name: batch.column(name).to_pylist() for name in ("doc_id", "path", "language", "doc_type", "size", "sha256")
+    }
+    documents = _documents(batch.column("content"), columns, config.profile, naturals)
+    if config.time_limit_s:
+        computed = _guard(config.time_limit_s).compute_all(documents)
+    else:
+        computed = (compute_signals(text, **options) for text, options in documents)
     rows, drops = [], []
-    for i, (doc_id, path, language, doc_type, size, sha256) in enumerate(
-        zip(*(batch.column(name).to_pylist() for name in names), strict=True)
-    ):
-        text: str = content[i].as_py()
-        natural = natural_language(text) if doc_type == "text" else None
-        values = compute(
-            text,
-            language=language or "",
-            doc_type=doc_type or "",
-            file_name=path.rsplit("/", 1)[-1],
-            profile=config.profile,
-            natural=natural,
-            size_bytes=size,
-        )
-        group = group_of(language or "", doc_type or "", natural or "en")
+    identity = (columns[name] for name in ("doc_id", "language", "doc_type", "sha256"))
+    for i, (values, doc_id, language, doc_type, sha256) in enumerate(zip(computed, *identity, strict=True)):
+        group = group_of(language or "", doc_type or "", naturals[i] or "en")
         keep, rules = decide(values, group, thresholds, sha256)
         errors = [f"{name}: {reason}" for name, reason in sorted(values.errors.items())]
         row = {"doc_id": doc_id, "language": language, "doc_type": doc_type, "group": group, "keep": keep}
@@ -133,3 +129,21 @@ def filter_batch(
             detail = "; ".join(f"{r.signal} = {values[r.signal]:.6g}, dropped when {r.condition}" for r in rules)
             drops.append({"doc_id": doc_id, "language": language, "doc_type": doc_type, "rule": rule, "detail": detail})
     return rows, drops
+
+
+def _documents(
+    content: pa.ChunkedArray, columns: dict[str, list[Any]], profile: str, naturals: list[str | None]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Text and options of `compute_signals`, document by document; the natural language found is added to `naturals`."""
+    for i, path in enumerate(columns["path"]):
+        text: str = content[i].as_py()
+        naturals.append(natural_language(text) if columns["doc_type"][i] == "text" else None)
+        options = {
+            "language": columns["language"][i] or "",
+            "doc_type": columns["doc_type"][i] or "",
+            "file_name": path.rsplit("/", 1)[-1],
+            "profile": profile,
+            "natural": naturals[-1],
+            "size_bytes": columns["size"][i],
+        }
+        yield text, options

@@ -71,7 +71,7 @@ def d_keys_values(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causa
     """(dk, dv) like k and v. lse2 (log-sum-exp, base 2) and delta (out . d out - d lse): fp32 [B, N, T]."""
     B, T, N, H = q.shape
     S, K = k.shape[1], k.shape[2]
-    group, packed, through_smem = N // K, q_segments is not None, is_interpreted()
+    group, packed, through_smem = N // K, q_segments is not None, is_interpreted("gpu")
     some, every = blocks.visibility(q_segments, kv_segments, T, S, STEP, BLOCK, causal)
     bounds = blocks.ranges(some.swapaxes(1, 2), every.swapaxes(1, 2), B)
     shape = (ROWS, STEP)
@@ -173,7 +173,7 @@ def d_queries(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: b
     """dq like q; arguments as for d_keys_values."""
     B, T, N, H = q.shape
     S, K = k.shape[1], k.shape[2]
-    packed, through_smem = q_segments is not None, is_interpreted()
+    packed, through_smem = q_segments is not None, is_interpreted("gpu")
     bounds = blocks.ranges(*blocks.visibility(q_segments, kv_segments, T, S, BLOCK, STEP, causal), B)
     shape = (ROWS, STEP)
     num_q = T // BLOCK
@@ -269,7 +269,7 @@ def _buffers(H: int, statistics: tuple[int, int], packed: bool):
         *[smem((*FIXED, H))] * 2,
         *[smem((*MOVING, H))] * 2,
         *[smem(statistics, jnp.float32)] * 2,
-        smem((WARPGROUPS, ROWS, STEP)) if is_interpreted() else None,
+        smem((WARPGROUPS, ROWS, STEP)) if is_interpreted("gpu") else None,
         smem(FIXED, jnp.int32) if packed else None,
         smem(MOVING, jnp.int32) if packed else None,
     )

@@ -57,7 +57,7 @@ def forward(q, k, v, q_segments, kv_segments, *, causal: bool, scale: float):
     block_q, block_kv, stages = cfg.block_q, cfg.block_kv, cfg.stages
     num_q = T // block_q
     packed = q_segments is not None
-    p_in_shared_memory = is_interpreted()
+    p_in_shared_memory = is_interpreted("gpu")
     bounds = blocks.ranges(*blocks.visibility(q_segments, kv_segments, T, S, block_q, block_kv, causal), B)
     scale2 = scale * LOG2E
 

@@ -58,7 +58,7 @@ def _segments(q_segments, kv_segments):
 
 def _each_row(f, *args):
     """f over the batch; the interpreter runs no batched kernel, so there in a loop."""
-    if is_interpreted():
+    if is_interpreted("tpu"):
         return unchecked(lambda *args: jax.lax.map(lambda row: f(*row), args))(*args)
     return unchecked(jax.vmap(f))(*args)
 

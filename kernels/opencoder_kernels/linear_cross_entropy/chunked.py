@@ -108,13 +108,14 @@ def _forward(softmax: Softmax, hidden, w_out, targets, weights, z_loss, vocab_ax
         start = zeros(w_out.shape, sum_dtype, hidden, w_out, targets, weights)
         dw, (totals, z_sums, dh) = jax.lax.scan(step, start, chunks)
     dh = jnp.moveaxis(dh, 0, 1).reshape(hidden.shape[0], -1, hidden.shape[2])[:, : hidden.shape[1]]
-    return (totals.sum(), z_sums.sum()), (like(dh, hidden), like(dw, w_out).astype(w_out.dtype))
+    types = hidden[:0], w_out[:0]  # what the backward pass needs to know of the arguments
+    return (totals.sum(), z_sums.sum()), (dh, dw.astype(w_out.dtype), *types)
 
 
 def _backward(softmax, z_loss, vocab_axis, saved, cotangents):
-    dh, dw = saved
+    dh, dw, hidden, w_out = saved
     g = cotangents[0]
-    return (dh * g).astype(dh.dtype), (dw * g).astype(dw.dtype), None, None
+    return like((dh * g).astype(dh.dtype), hidden), like((dw * g).astype(dw.dtype), w_out), None, None
 
 
 linear_cross_entropy.defvjp(_forward, _backward)

@@ -34,7 +34,7 @@ def softmax(product, gradient_from, h, w, targets, weights, z_loss, vocab_axis, 
 
     Args:
       product: (h [M, D], w [D, V], targets int32 [M], gradient) -> [peak, total, hit] each fp32 [tiles, M], then p
-        [M, V] if gradient; M a multiple of `chunked.ROWS`; targets outside [0, V) hit nothing.
+        [M, V] if gradient; M a multiple of `chunked.ROWS`; a target of -1 hits nothing.
       gradient_from: (p [M, V], scale [tiles, M], targets, weights [M]) -> p scale - weights [target], in place of p.
     """
     (B, n, D), V = h.shape, w.shape[1]
@@ -43,6 +43,7 @@ def softmax(product, gradient_from, h, w, targets, weights, z_loss, vocab_axis, 
     rows = jnp.pad(h.reshape(M, D), ((0, pad), (0, 0)))
     if vocab_axis is not None:
         targets = targets - jax.lax.axis_index(vocab_axis) * V
+        targets = jnp.where((targets >= 0) & (targets < V), targets, -1)  # none, also of the masked columns beyond V
     targets, weights = (jnp.pad(x.reshape(M), (0, pad)) for x in (targets.astype(jnp.int32), weights))
     run = unchecked(lambda h, w, targets: product(h, w, targets, gradient))
     peaks, totals, hits, *p = run(rows, w, targets)

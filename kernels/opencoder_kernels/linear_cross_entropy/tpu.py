@@ -88,7 +88,7 @@ def _gradient(p, scale, targets, weights):
         out_specs=block,
         out_shape=jax.ShapeDtypeStruct((M, V), p.dtype),
         input_output_aliases={}
-        if is_interpreted()
+        if is_interpreted("tpu")
         else {0: 0},  # the interpreter cannot, with a last tile in part outside
         compiler_params=tpu_device.params(2),
     )(p, scale[:, None], targets[:, None], weights[:, None])

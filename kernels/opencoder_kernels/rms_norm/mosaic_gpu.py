@@ -34,7 +34,8 @@ def refuses(x, weight, eps, residual) -> str | None:
     if x.dtype != jnp.bfloat16:
         return f"x is {x.dtype}; it takes bfloat16; cast, or use 'xla'"
     if D % 16 or group(D) * D > MAX_VALUES * THREADS:
-        return f"x {x.shape}: D must be a multiple of 16, of 128 above {MAX_VALUES * 32}, at most {MAX_VALUES * THREADS}; use 'xla'"
+        most = MAX_VALUES * THREADS
+        return f"x {x.shape}: D must be a multiple of 16, at most {most}, and at most a half (quarter, eighth) of that when it is no multiple of 128 (64, 32); use 'xla'"
     return partition.refuses_activation("rms_norm", x) or hopper.refuses_device()
 
 

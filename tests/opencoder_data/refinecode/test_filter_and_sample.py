@@ -1,5 +1,7 @@
 """The filter inside the pipeline, overrides of its rules, and sampling by language."""
 
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -70,6 +72,36 @@ def test_filter_keeps_every_value_and_names_every_rule(tmp_path):
     _, changed, _ = run(tmp_path, "b", rows, stages, "filter.time_limit_s=10", *off)
     assert changed["short.py"]["status"] == "kept" and changed["good.py"]["status"] == "kept"
     assert changed["data.json"]["rule"] == ledger["data.json"]["rule"]
+
+
+SAMPLES = Path(__file__).parent / "filter" / "samples"
+
+
+def test_the_guard_changes_no_value_whatever_the_batch(tmp_path):
+    """Each document meets its own name, size and language: with the child process and without, in batches of any size."""
+    rows = [
+        {"repo": "r", "path": f"{n}/{p.name}", "content": p.read_text() + f"\n{'/' * 2} {n}\n"}
+        for n in range(3)
+        for p in sorted(SAMPLES.iterdir())
+    ]
+    rows += [{"repo": "r", "path": "words_test.go", "content": (SAMPLES / "words.go").read_text()}]
+    stages = "ingest,preprocess,transform,filter"
+    tables = []
+    for name, overrides in {
+        "guarded": ("filter.time_limit_s=10",),
+        "plain": ("filter.time_limit_s=0",),
+        "small": ("filter.time_limit_s=10", "layout.batch_mb=0.002", "layout.partition_mb=0.01"),
+    }.items():
+        _, _, output = run(tmp_path, name, rows, stages, *overrides)
+        parts = [pq.read_table(p) for p in sorted(Path(output, "06-filter", "signals").iterdir())]
+        found = [r for part in parts for r in part.to_pylist()]
+        assert len({r.pop("doc_id") for r in found}) == len(rows)  # an id depends on the folder
+        tables.append(sorted(found, key=repr))
+    assert tables[0] == tables[1] == tables[2]
+    assert [r["errors"] for r in tables[0] if r["errors"]] == []
+    assert sum(r["qsc_codego_cate_testfile"] == 1.0 for r in tables[0]) == 1
+    sizes = {len(r["content"].encode()) for r in rows}
+    assert {r["qsc_code_size_file_byte"] for r in tables[0] if r["doc_type"] != "text"} <= sizes
 
 
 @pytest.mark.parametrize(

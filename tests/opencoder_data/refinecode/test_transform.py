@@ -48,6 +48,8 @@ def comment(text, mark):
         ("json", '{"copyright": "Copyright 2000"}', '{"copyright": "Copyright 2000"}'),
         ("c", "#ifndef A_H\n#define A_H\n/* Copyright 2000 Foo\n *\n * This software is licensed as described in the file COPYING. */\n\nint x;\n#endif\n",
          "#ifndef A_H\n#define A_H\nint x;\n#endif\n"),
+        ("c", "/*****\n *   _   _ ____  _\n *  Project ___| | | |  _ \\\\| |\n *  / __| | | | |_) | |\n *\n * Copyright (C) 2001 Foo\n *****/\nint x;\n",
+         "int x;\n"),
         ("cpp", "#pragma once\n// Copyright 2000 Foo\n#define LIMIT 3\n", "#pragma once\n#define LIMIT 3\n"),
         ("c", "/*\r\n * Copyright 2000 Foo\r\n */\r\nint x;\r\n", "int x;\r\n"),
     ],

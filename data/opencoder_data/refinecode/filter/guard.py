@@ -18,13 +18,31 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 from . import Signals, compute_signals
 
 _HEARTBEAT = struct.Struct("d120s")  # time the signal began (CLOCK_MONOTONIC seconds, 0: idle), its name
 MAX_STOPS = 3
+# Documents the child is sent at a time. Their answers fit into a pipe, so that it never waits with one.
+_AHEAD = 2
+
+
+@dataclass
+class _Document:
+    """One that awaits its signals: what to ask, why signals were left out so far, and which child was asked."""
+
+    content: str
+    options: dict[str, Any]
+    errors: dict[str, str] = field(default_factory=dict)
+    sent_to: subprocess.Popen | None = None
+
+    def message(self) -> bytes:
+        skip = frozenset(self.options.get("skip", ())) | self.errors.keys()
+        return _message((self.content, {**self.options, "skip": skip}, len(self.errors) >= MAX_STOPS))
 
 
 class Guard:
@@ -47,6 +65,7 @@ class Guard:
         self._shared.truncate(_HEARTBEAT.size)
         self._map = mmap.mmap(self._shared.fileno(), _HEARTBEAT.size)
         self._child: subprocess.Popen | None = None
+        self._outbox: deque[memoryview] = deque()
 
     def __enter__(self) -> "Guard":
         return self
@@ -67,36 +86,54 @@ class Guard:
 
     def compute(self, content: str, **options: Any) -> Signals:
         """As `compute_signals`; a signal stopped by the limit, or by the child's death, is null with its reason."""
+        return next(iter(self.compute_all([(content, options)])))
+
+    def compute_all(self, documents: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Signals]:
+        """`compute` of each (content, options), in order. The child has the next document before it is asked for, so
+        that neither process waits for the other."""
+        source = iter(documents)
+        waiting: deque[_Document] = deque()
         with self._lock:
-            errors: dict[str, str] = {}
-            skip = frozenset(options.pop("skip", ()))
-            while True:
-                answer = self._ask(
-                    content, {**options, "skip": skip | errors.keys()}, only_skip=len(errors) >= MAX_STOPS
-                )
-                if isinstance(answer, Signals):
-                    answer.errors.update(errors)
-                    return answer
-                name, reason = answer
-                if name in errors:  # stopped outside any signal: nothing more to leave out
-                    return self._nothing(options, errors, reason)
-                errors[name] = reason
+            try:
+                yield from self._in_order(source, waiting)
+            finally:
+                if waiting:  # left early: answers under way must not meet the next documents
+                    self.close()
 
-    def _nothing(self, options: dict, errors: dict[str, str], reason: str) -> Signals:
-        out = Signals()
-        out.errors.update(errors or {"": reason})
-        return out
+    def _in_order(self, source: Iterator[tuple[str, dict[str, Any]]], waiting: "deque[_Document]") -> Iterator[Signals]:
+        while True:
+            while len(waiting) < _AHEAD and (following := next(source, None)) is not None:
+                waiting.append(_Document(*following))
+            if not waiting:
+                return
+            answer = self._answer(waiting)
+            head = waiting[0]
+            if isinstance(answer, Signals):
+                waiting.popleft()
+                answer.errors.update(head.errors)
+                yield answer
+                continue
+            name, reason = answer
+            if name in head.errors:  # stopped outside any signal: nothing more to leave out
+                waiting.popleft()
+                nothing = Signals()
+                nothing.errors.update(head.errors or {"": reason})
+                yield nothing
+            else:
+                head.errors[name] = reason
 
-    def _ask(self, content: str, options: dict, only_skip: bool) -> Signals | tuple[str, str]:
+    def _answer(self, waiting: "deque[_Document]") -> Signals | tuple[str, str]:
+        """Signals of the first of `waiting`, or (signal, reason) after the child was stopped. Sends those not sent yet."""
         child = self._start()
         assert child.stdin and child.stdout
-        self._map[:] = _HEARTBEAT.pack(0.0, b"")
-        try:
-            _send(child.stdin, (content, options, only_skip))
-        except OSError:
-            return self._stopped("its process ended before it began")
+        for document in waiting:
+            if document.sent_to is not child:
+                document.sent_to = child
+                self._outbox.append(memoryview(document.message()))
+        requests = child.stdin.fileno()
         while True:
-            ready, _, _ = select.select([child.stdout], [], [], min(self.time_limit / 4, 0.25))
+            writers = [requests] if self._outbox else []
+            ready, writable, _ = select.select([child.stdout], writers, [], min(self.time_limit / 4, 0.25))
             if ready:
                 try:
                     return _receive(child.stdout)
@@ -105,6 +142,15 @@ class Guard:
                     return self._stopped(
                         f"its process ended ({'signal ' + str(-code) if code < 0 else 'exit ' + str(code)})"
                     )
+            if writable:
+                try:
+                    sent = os.write(requests, self._outbox[0][: 1 << 20])
+                except OSError:
+                    self._outbox.clear()  # it has ended; its end is read next
+                    continue
+                self._outbox[0] = self._outbox[0][sent:]
+                if not self._outbox[0]:
+                    self._outbox.popleft()
             began, _ = _HEARTBEAT.unpack(self._map[:])
             if began and time.monotonic() - began > self.time_limit:
                 return self._stopped(f"TimeoutError: stopped after {self.time_limit:g} s")
@@ -124,7 +170,11 @@ class Guard:
             self._child = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(fd,), env=environment
             )
-            assert self._child.stdout
+            assert self._child.stdin and self._child.stdout
+            # A child that hangs reads no further: writing must not wait for it.
+            os.set_blocking(self._child.stdin.fileno(), False)
+            self._outbox.clear()
+            self._map[:] = _HEARTBEAT.pack(0.0, b"")
             try:
                 _receive(self._child.stdout)  # compiled and ready
             except EOFError:
@@ -133,9 +183,13 @@ class Guard:
         return self._child
 
 
-def _send(pipe: IO[Any], value: Any) -> None:
+def _message(value: Any) -> bytes:
     data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    pipe.write(struct.pack("<Q", len(data)) + data)
+    return struct.pack("<Q", len(data)) + data
+
+
+def _send(pipe: IO[Any], value: Any) -> None:
+    pipe.write(_message(value))
     pipe.flush()
 
 

@@ -210,21 +210,6 @@ def words(cp, table, lower):
 
 
 @njit(cache=True)
-def count_words(cp, table):
-    """Number of tokens `words` would return."""
-    kind = 0
-    w = 0
-    for i in range(cp.size):
-        k = table[cp[i]]
-        now = 0 if k & SPACE else (1 if k & WORD else 2)
-        if now != kind:
-            if now:
-                w += 1
-            kind = now
-    return w
-
-
-@njit(cache=True)
 def ngram_shares(ids, counts, lengths):
     """Shares of word characters in repeated word n-grams.
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numba import njit
 
-CODE, COMMENT, STRING = 0, 1, 2
+from .scan_strings import CODE, COMMENT, STRING, character, is_word, quoted, raw_cpp, raw_rust, template, triple
+
+__all__ = ["CODE", "COMMENT", "STRING", "Syntax"]
 
 # Quote modes, per quote character.
 NONE, LINE, MULTI, DOUBLED, CHAR, RAW, TEMPLATE, DOUBLED_LINE = range(8)
@@ -19,6 +21,8 @@ NONE, LINE, MULTI, DOUBLED, CHAR, RAW, TEMPLATE, DOUBLED_LINE = range(8)
 NESTED, HASH_AFTER_SPACE, TRIPLE, REGEX, VERBATIM, RAW_CPP, RUST, PHP, EAT_NEWLINE, LINE_START, DOC_ANYWHERE, NO_DOC = (
     1 << i for i in range(12)
 )
+
+_FIRST = {REGEX: "/", VERBATIM: "@", RAW_CPP: "R", RUST: "r", PHP: "?"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Syntax:
     backtick: int = NONE
     flags: int = 0
     marks: np.ndarray = field(init=False, repr=False, compare=False)
+    hot: np.ndarray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
         rows = [*self.line, *(p[0] for p in self.block), *(p[1] for p in self.block)]
@@ -43,12 +48,18 @@ class Syntax:
         for i, row in enumerate(rows):
             marks[i, : len(row)] = [ord(c) for c in row]
         object.__setattr__(self, "marks", marks)
+        # First characters that need a closer look.
+        first = "".join(row[0] for row in (*self.line, *(p[0] for p in self.block)))
+        first += '"' * bool(self.double) + "'" * bool(self.single) + "`" * bool(self.backtick)
+        first += "".join(c for flag, c in _FIRST.items() if self.flags & flag)
+        hot = np.zeros(128, np.uint8)
+        hot[[ord(c) for c in first + first.lower()]] = 1
+        object.__setattr__(self, "hot", hot)
 
     def scan(self, cp: np.ndarray) -> np.ndarray:
         """uint8 mask of CODE, COMMENT or STRING (the inside of a literal), one entry per code point of `cp`."""
-        return _scan(
-            cp, self.marks, len(self.line), len(self.block), self.double, self.single, self.backtick, self.flags
-        )
+        quotes = (self.double, self.single, self.backtick)
+        return _scan(cp, self.marks, self.hot, len(self.line), len(self.block), *quotes, self.flags)
 
 
 @njit(cache=True)
@@ -64,11 +75,6 @@ def _at(cp, i, mark):
             return 0
         j += 1
     return j
-
-
-@njit(cache=True)
-def _word(c):
-    return (c >= 48 and c <= 57) or (c >= 65 and c <= 90) or (c >= 97 and c <= 122) or c == 95 or c >= 128
 
 
 @njit(cache=True)
@@ -109,10 +115,10 @@ def _regex_may_start(cp, i):
         if j < 0:
             return True
         c = cp[j]
-    if not _word(c):
+    if not is_word(c):
         return c != 41 and c != 93 and c != 125 and c != 34 and c != 39 and c != 96 and c != 36
     k = j
-    while k >= 0 and _word(cp[k]):
+    while k >= 0 and is_word(cp[k]):
         k -= 1
     m = j - k
     # return typeof case do else in instanceof void delete new throw: told by first letter and length
@@ -131,44 +137,21 @@ def _regex_may_start(cp, i):
 
 
 @njit(cache=True)
-def _scan(cp, marks, num_line, num_block, double, single, backtick, flags):
+def _scan(cp, marks, hot, num_line, num_block, double, single, backtick, flags):
     n = cp.size
     out = np.zeros(n, np.uint8)
     nested = flags & 1
     hash_after_space = flags & 2
-    triple = flags & 4
+    triple_quotes = flags & 4
     regex = flags & 8
     verbatim = flags & 16
-    raw_cpp = flags & 32
+    raw_strings = flags & 32
     rust = flags & 64
     php = flags & 128
     eat_newline = flags & 256
     line_start = flags & 512
     doc_anywhere = flags & 1024
     no_doc = flags & 2048
-    # first characters that need a closer look
-    hot = np.zeros(128, np.uint8)
-    for r in range(num_line + num_block):
-        c = marks[r, 0]
-        hot[c] = 1
-        if c >= 65 and c <= 90:
-            hot[c + 32] = 1
-    if double:
-        hot[34] = 1
-    if single:
-        hot[39] = 1
-    if backtick:
-        hot[96] = 1
-    if regex:
-        hot[47] = 1
-    if verbatim:
-        hot[64] = 1
-    if raw_cpp:
-        hot[82] = 1
-    if rust:
-        hot[114] = 1
-    if php:
-        hot[63] = 1
     i = 0
     in_php = not php
     # template literals: brace depth at which each open one resumes
@@ -191,7 +174,7 @@ def _scan(cp, marks, num_line, num_block, double, single, backtick, flags):
                 if brace == stack[depth_at - 1]:  # back in the template
                     depth_at -= 1
                     i += 1
-                    i, opened = _template(cp, i, out)
+                    i, opened = template(cp, i, out)
                     if opened and depth_at < 64:
                         stack[depth_at] = brace
                         depth_at += 1
@@ -242,14 +225,14 @@ def _scan(cp, marks, num_line, num_block, double, single, backtick, flags):
                 p = cp[i - 1]
                 if not (p == 32 or p == 9 or p == 10 or p == 13 or p == 59 or p == 40 or p == 41):
                     continue
-            word_mark = _word(marks[r, 0])
+            word_mark = is_word(marks[r, 0])
             if line_start or word_mark:
                 k = i - 1
                 while k >= 0 and (cp[k] == 32 or cp[k] == 9 or cp[k] == 64):
                     k -= 1
                 if k >= 0 and cp[k] != 10:
                     continue
-            if word_mark and i + m < n and _word(cp[i + m]):
+            if word_mark and i + m < n and is_word(cp[i + m]):
                 continue
             j = i + m
             while j < n and cp[j] != 10:
@@ -276,155 +259,32 @@ def _scan(cp, marks, num_line, num_block, double, single, backtick, flags):
             if mode == 0:
                 i += 1
                 continue
-            if triple and c != 96 and i + 2 < n and cp[i + 1] == c and cp[i + 2] == c:
-                j = i + 3
-                while j < n and not (cp[j] == c and j + 2 < n and cp[j + 1] == c and cp[j + 2] == c):
-                    if cp[j] == 92:
-                        j += 1
-                    j += 1
-                j = min(j, n)
-                end = min(j + 3, n)
-                # a doc-string: the first thing on its line (prefix letters allowed)
-                k = i - 1
-                while k >= 0 and (
-                    cp[k] == 114 or cp[k] == 82 or cp[k] == 117 or cp[k] == 85 or cp[k] == 98 or cp[k] == 66
-                ):
-                    k -= 1
-                alone = i - 1 - k <= 2
-                while k >= 0 and (cp[k] == 32 or cp[k] == 9 or cp[k] == 12 or cp[k] == 13):
-                    k -= 1
-                is_doc = alone and (k < 0 or cp[k] == 10) and not no_doc
-                if is_doc and not doc_anywhere:
-                    # inside brackets or after an operator it is a value; so it is when something but the line's end follows
-                    e = end
-                    while e < n and (cp[e] == 32 or cp[e] == 9 or cp[e] == 13):
-                        e += 1
-                    if e < n and cp[e] != 10 and cp[e] != 35 and cp[e] != 59:
-                        is_doc = False
-                    p = k
-                    while p >= 0 and (cp[p] == 10 or cp[p] == 32 or cp[p] == 9 or cp[p] == 13):
-                        p -= 1
-                    if p >= 0 and (cp[p] == 40 or cp[p] == 44 or cp[p] == 61 or cp[p] == 91 or cp[p] == 92):
-                        is_doc = False
-                if is_doc:
-                    out[i:end] = COMMENT
-                else:
-                    out[i + 3 : j] = STRING
-                i = end
-                continue
-            if mode == TEMPLATE:
-                i, opened = _template(cp, i + 1, out)
+            if triple_quotes and c != 96 and i + 2 < n and cp[i + 1] == c and cp[i + 2] == c:
+                i = triple(cp, i, out, doc_anywhere, no_doc)
+            elif mode == TEMPLATE:
+                i, opened = template(cp, i + 1, out)
                 if opened and depth_at < 64:
                     stack[depth_at] = brace
                     depth_at += 1
-                continue
-            if mode == CHAR:  # one character or an escape, else a stray quote
-                j = i + 1
-                if j < n and cp[j] == 92:
-                    j += 2
-                    while j < n and j < i + 12 and cp[j] != 39 and cp[j] != 10:
-                        j += 1
-                elif j < n and cp[j] != 10 and cp[j] != 39:
-                    j += 1
-                else:
-                    i += 1
-                    continue
-                if j < n and cp[j] == 39:
-                    out[i + 1 : j] = STRING
-                    i = j + 1
-                else:
-                    i += 1
-                continue
-            j = i + 1
-            closed = False
-            while j < n:
-                d = cp[j]
-                if d == 92 and mode != DOUBLED and mode != RAW and mode != DOUBLED_LINE:
-                    j += 2
-                    continue
-                if d == c:
-                    if (mode in (DOUBLED, DOUBLED_LINE)) and j + 1 < n and cp[j + 1] == c:
-                        j += 2
-                        continue
-                    closed = True
-                    break
-                if d == 10 and (mode in (LINE, DOUBLED_LINE)):
-                    break
-                j += 1
-            j = min(j, n)
-            out[i + 1 : j] = STRING
-            i = j + 1 if closed else j
-            if i <= 0:
-                i = 1
+            elif mode == CHAR:
+                i = character(cp, i, out)
+            else:
+                escapes = mode in (LINE, MULTI)
+                doubled = mode in (DOUBLED, DOUBLED_LINE)
+                i = quoted(cp, i, i + 1, out, escapes, doubled, mode in (LINE, DOUBLED_LINE))
             continue
-        if (
-            verbatim
-            and c == 64
-            and i + 1 < n
-            and (cp[i + 1] == 34 or (cp[i + 1] == 36 and i + 2 < n and cp[i + 2] == 34))
-        ):
-            j = i + (2 if cp[i + 1] == 34 else 3)
-            start = j
-            while j < n:
-                if cp[j] == 34:
-                    if j + 1 < n and cp[j + 1] == 34:
-                        j += 2
-                        continue
-                    break
-                j += 1
-            j = min(j, n)
-            out[start:j] = STRING
-            i = j + 1
-            continue
-        if raw_cpp and c == 82 and i + 1 < n and cp[i + 1] == 34:  # R"delim( ... )delim"
-            j = i + 2
-            while j < n and j < i + 18 and cp[j] != 40 and cp[j] != 10 and cp[j] != 34:
-                j += 1
-            if j < n and cp[j] == 40:
-                d0 = i + 2
-                dl = j - d0
-                start = j + 1
-                j = start
-                found = False
-                while j < n:
-                    if cp[j] == 41 and j + dl + 1 < n and cp[j + dl + 1] == 34:
-                        same = True
-                        for t in range(dl):
-                            if cp[j + 1 + t] != cp[d0 + t]:
-                                same = False
-                                break
-                        if same:
-                            found = True
-                            break
-                    j += 1
-                out[start:j] = STRING
-                i = j + dl + 2 if found else j
+        if verbatim and c == 64:
+            if i + 1 < n and cp[i + 1] == 34:
+                i = quoted(cp, i, i + 2, out, False, True, False)
                 continue
-            i += 1
-            continue
-        if rust and c == 114 and (i == 0 or not _word(cp[i - 1]) or cp[i - 1] == 98):  # r"..." r#"..."#
-            j = i + 1
-            hashes = 0
-            while j < n and cp[j] == 35:
-                hashes += 1
-                j += 1
-            if j < n and cp[j] == 34:
-                start = j + 1
-                j = start
-                found = False
-                while j < n:
-                    if cp[j] == 34:
-                        t = 0
-                        while t < hashes and j + 1 + t < n and cp[j + 1 + t] == 35:
-                            t += 1
-                        if t == hashes:
-                            found = True
-                            break
-                    j += 1
-                out[start:j] = STRING
-                i = j + 1 + hashes if found else j
+            if i + 2 < n and cp[i + 1] == 36 and cp[i + 2] == 34:
+                i = quoted(cp, i, i + 3, out, False, True, False)
                 continue
-            i += 1
+        if raw_strings and c == 82 and i + 1 < n and cp[i + 1] == 34:
+            i = raw_cpp(cp, i, out)
+            continue
+        if rust and c == 114 and (i == 0 or not is_word(cp[i - 1]) or cp[i - 1] == 98):
+            i = raw_rust(cp, i, out)
             continue
         if regex and c == 47 and _regex_may_start(cp, i):
             e = _regex_end(cp, i)
@@ -433,24 +293,3 @@ def _scan(cp, marks, num_line, num_block, double, single, backtick, flags):
                 continue
         i += 1
     return out
-
-
-@njit(cache=True)
-def _template(cp, i, out):
-    """Scan a template literal from i, inside it: (next position, whether an expression was opened there)."""
-    n = cp.size
-    start = i
-    while i < n:
-        c = cp[i]
-        if c == 92:
-            i += 2
-            continue
-        if c == 96:
-            out[start:i] = STRING
-            return i + 1, False
-        if c == 36 and i + 1 < n and cp[i + 1] == 123:
-            out[start:i] = STRING
-            return i + 2, True
-        i += 1
-    out[start:n] = STRING
-    return n, False

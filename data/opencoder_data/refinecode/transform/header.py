@@ -173,8 +173,9 @@ def _without_legal(comment: _Comment) -> str | None:
     for i in range(first, last):
         if not legal[i] and (len(bodies[i]) < 40 or re.match(r"[-*\d(]|\w\)|https?://\S+$", bodies[i])):
             legal[i] = True
-    if not any(re.search(r"\w", b) for b, gone in zip(bodies, legal, strict=True) if not gone):
-        return ""
+    left = "".join(b for b, gone in zip(bodies, legal, strict=True) if not gone)
+    if sum(map(str.isalnum, left)) <= 0.3 * sum(not c.isspace() for c in left):
+        return ""  # nothing, or a banner drawn with punctuation
     kept = []
     for i, line in enumerate(lines):
         if not legal[i]:

@@ -68,6 +68,26 @@ def test_a_dying_signal_is_survived_from_another_thread(guard):
     assert "ended (signal 11)" in results[0].errors["x_code_hang"] and results[0]["x_code_after"] == 7.0
 
 
+def test_many_documents_keep_their_order_around_one_that_hangs_and_one_that_dies(guard):
+    texts = ["x = 1\n" * n for n in (10, 11, 40_000, 12)] + [
+        "HANG = 1\n" * 20,
+        "y = 2\n" * 30_000,
+        "DIE = 1\n" * 9,
+        "z = 3\n" * 13,
+    ]
+    got = list(guard.compute_all((t, OPTIONS) for t in texts))
+    assert [g["qsc_code_num_chars"] for g in got] == [len(t) for t in texts]
+    assert [i for i, g in enumerate(got) if g.errors] == [4, 6]
+    assert all(g["x_code_after"] == 7.0 for g in got)
+
+
+def test_documents_left_half_way_do_not_answer_later_ones(guard):
+    many = guard.compute_all((f"x = {n}\n" * n, OPTIONS) for n in range(1, 50))
+    assert next(many)["qsc_code_num_lines"] == 1
+    many.close()
+    assert guard.compute("a = 1\n" * 77, **OPTIONS)["qsc_code_num_lines"] == 77
+
+
 def test_bad_limit():
     with pytest.raises(ValueError, match="time_limit must be positive"):
         Guard(0)
