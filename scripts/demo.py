@@ -33,7 +33,7 @@ HOLD_OUT = ("--holdout_min_files=8", "--holdout_min_bytes=20000", "--holdout_max
 HOLD_OUT_SHARES = (0.04, 0.1, 0.2)
 VOCAB_SIZE = 8_192
 # Training takes about this long on any machine: a sweep of one mesh times the step, and the steps follow from it.
-TRAIN_MINUTES, MIN_STEPS, MAX_STEPS, ANNEAL_SHARE = 8.0, 800, 4_000, 0.25
+TRAIN_MINUTES, MIN_STEPS, MAX_STEPS, ANNEAL_SHARE = 6.0, 800, 4_000, 0.25
 PROMPTS = (
     "import os\n\n\ndef list_files(path):\n",
     "class Stack:\n    def __init__(self):\n",
