@@ -70,7 +70,8 @@ def _tar(handle: Any, url: str, limit: int) -> Iterator[Member]:
                 assert content is not None
                 found, broken = 0, None
                 if member.issparse():  # the pieces that are stored; between them it reads as endless zeros
-                    found = sum(size for _, size in member.sparse)
+                    pieces: Any = member.sparse
+                    found = sum(size for _, size in pieces)
                 else:
                     try:
                         while data := content.read(tarfile.RECORDSIZE):

@@ -67,6 +67,12 @@ def tables(report: dict[str, Any]) -> dict[str, Table]:
     if report.get("transform") is not None:
         found["Transformation"] = (["change", "count"], [[k, v] for k, v in report["transform"].items()])
     if report.get("filter"):
+        checked = report["filter"]
+        found["Signals that failed"] = (
+            ["", "files"],
+            [["through the filter", checked["files"]], ["with a failed signal (no value, its rules do not fire)", checked["failed"]],
+             ["of these stopped at the time limit", checked["stopped"]], *map(list, checked["failed_signals"].items())],
+        )  # fmt: skip
         found["Rules that fired"] = (
             ["signal", "fired", "alone", "meaning"],
             [[r["signal"], r["fired"], r["fired_alone"], r["about"]] for r in report["filter"]["rules"]],
