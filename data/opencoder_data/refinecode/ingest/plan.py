@@ -143,7 +143,7 @@ def _tree(
         if kind != "file" and kind != "other":
             unit = {
                 "kind": kind,
-                "url": os.path.join(base, relative),
+                "url": storage.join(root, relative),
                 "source": storage.join(source, printable_path(relative)),
             }
             yield unit, (size * 4 if kind == "archive" else limit / 4)
@@ -197,4 +197,5 @@ def _walk_remote(fs: Any, base: str, config: IngestConfig) -> Iterator[tuple[str
         relative = os.path.relpath(path, base)
         if any(piece in config.skip_dirs for piece in relative.split("/")[:-1]):
             continue
-        yield relative, int(info.get("size") or 0), "file"
+        kind = "archive" if config.archives and archives.is_archive(relative) else "file"
+        yield relative, int(info.get("size") or 0), kind
