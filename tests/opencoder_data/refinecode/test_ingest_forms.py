@@ -118,7 +118,9 @@ def test_archives_in_a_folder_by_url(scheme, tmp_path):
     fs.pipe_file(f"{base}/deep/a.tar.gz", FORMS["a.tar.gz"]())
     fs.pipe_file(f"{base}/b.zip", FORMS["a.zip"]())
     found = documents(root, str(tmp_path / "out"))
-    assert {(r["source"], r["path"]) for r in found} == {(s, p) for s in ("in/deep/a.tar.gz", "in/b.zip") for p in FILES}
+    assert {(r["source"], r["path"]) for r in found} == {
+        (s, p) for s in ("in/deep/a.tar.gz", "in/b.zip") for p in FILES
+    }
     closed = documents(root, str(tmp_path / "closed"), "ingest.archives=false")
     assert closed == [] and read_ledger(str(tmp_path / "closed")).num_rows == 2
 

@@ -12,7 +12,7 @@ from typing import Any
 import zstandard
 
 from opencoder_data.refinecode import storage
-from opencoder_data.refinecode.ingest.raw import RawFile, one_line, printable_path
+from opencoder_data.refinecode.ingest.raw_file import RawFile, one_line, printable_path
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".crate")
 ZIP_SUFFIXES = (".zip", ".whl", ".egg", ".jar")

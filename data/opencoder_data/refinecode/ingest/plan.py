@@ -10,7 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 from opencoder_data.refinecode import storage
 from opencoder_data.refinecode.config import IngestConfig, LayoutConfig
 from opencoder_data.refinecode.ingest import archives, git, table_files
-from opencoder_data.refinecode.ingest.raw import one_line, printable_path
+from opencoder_data.refinecode.ingest.raw_file import one_line, printable_path
 from opencoder_data.refinecode.languages import name_verdict
 
 # A file costs at least this much in a partition's size, so that a million empty files make several partitions.

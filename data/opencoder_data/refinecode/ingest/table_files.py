@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 from opencoder_data.refinecode import storage
-from opencoder_data.refinecode.ingest.raw import RawFile, one_line, printable_path
+from opencoder_data.refinecode.ingest.raw_file import RawFile, one_line, printable_path
 
 # First present wins.
 ALIASES: dict[str, tuple[str, ...]] = {
