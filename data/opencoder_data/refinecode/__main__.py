@@ -17,7 +17,7 @@ from opencoder_data.refinecode.pipeline import print_summary, run_pipeline
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m opencoder_data.refinecode",
-        description=__doc__.replace("``", "").replace("::\n", ":\n"),
+        description=(__doc__ or "").replace("``", "").replace("::\n", ":\n"),
         epilog="fields and their defaults:\n" + "\n".join(f"  --{line}" for line in fields_and_defaults()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
