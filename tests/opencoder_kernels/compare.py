@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import jax
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, Phase, settings, strategies
+
+# A kernel may end with a phase of a barrier that only some warpgroups waited for; that interpreter calls it an error.
+HOPPER_INTERPRETER = pytest.mark.skipif(
+    jax.__version_info__ < (0, 12), reason="jax 0.11's interpreter wants every warpgroup to see a barrier's last phase"
+)
 
 SEEDS = strategies.integers(0, 2**32 - 1)
 

@@ -11,12 +11,13 @@ import pytest
 from opencoder_kernels import attention, interpret
 from opencoder_kernels.attention import blocks
 
-from tests.opencoder_kernels.compare import errors
+from tests.opencoder_kernels.compare import HOPPER_INTERPRETER, errors
 from tests.opencoder_kernels.test_attention import build, documents, run
 
 slow = partial(pytest.param, marks=pytest.mark.slow)
 
 
+@HOPPER_INTERPRETER
 @pytest.mark.parametrize(
     ("H", "T", "group", "causal", "packing"),
     # "long" makes every stage of keys and their segment ids be filled again after a masked block was read from it.

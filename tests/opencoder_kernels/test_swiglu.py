@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opencoder_kernels import interpret, swiglu
 
-from tests.opencoder_kernels.compare import SEEDS, errors, normal, property_test, value_and_grads
+from tests.opencoder_kernels.compare import HOPPER_INTERPRETER, SEEDS, errors, normal, property_test, value_and_grads
 
 
 def problem(seed, rows, D, F):
@@ -38,6 +38,7 @@ def test_bf16_no_worse_than_the_written_form():
     assert all(o <= 1.5 * p for o, p in zip(ours, plain, strict=True)), (ours, plain)
 
 
+@HOPPER_INTERPRETER
 def test_hopper_kernel_in_the_interpreter_no_worse_than_xla():
     args, dy = jax.tree.map(lambda x: x.astype(jnp.bfloat16), problem(8, (2, 70), 320, 128))
     want = run("reference", args, dy, wide=True)
