@@ -83,6 +83,11 @@ def test_ledger_balances_and_matches_the_page(reported):
     rows = page.tables["Ledger"][1:]
     assert rows[0][-1] == str(len(ledger)) and rows[-1][-1] == str(kept)
     assert sum(int(r[-1].replace(",", "")) for r in rows[1:-1]) == len(ledger) - kept
+    size = sum(r["size"] for r in ledger)
+    assert (
+        report["ledger"]["bytes_in"] == size
+        and f"files in ({size / 1e6:,.2f} MB)" in Path(output, "report.md").read_text()
+    )
     by_stage = Counter(r["stage"] for r in ledger if r["stage"])
     assert by_stage["exact_dedup"] == 24 and by_stage["fuzzy_dedup"] == 24 and by_stage["sample"] > 0
     assert json.loads(Path(output, "report.json").read_text()) == report

@@ -115,7 +115,8 @@ def _opening(report: dict[str, Any]) -> str:
     balance = report["balance"]
     return (
         f"Input: {', '.join(report['inputs'])}. Stages: {', '.join(report['stages'])}. "
-        f"{balance['files_in']:,} files in = {balance['kept']:,} kept + {balance['dropped']:,} dropped, counted from the ledger; "
+        f"{balance['files_in']:,} files in ({_mb(report['ledger']['bytes_in'])} MB) = {balance['kept']:,} kept "
+        f"({_mb(report['ledger']['bytes_kept'])} MB) + {balance['dropped']:,} dropped, counted from the ledger; "
         f"{balance['documents']:,} rows in documents. Ratio: share of all bytes at that point. Tokens: {report['tokens_are']}."
     )
 
