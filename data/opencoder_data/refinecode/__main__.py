@@ -1,21 +1,24 @@
-"""Command line::
+"""From raw files to cleaned, filtered and sampled documents::
 
     python -m opencoder_data.refinecode --input=FOLDER --output=DIR [--config=FILE.toml] [--section.field=value ...]
 
-A stage by itself: ``--stages=ingest,transform --input=RUN/03-exact_dedup/docs`` reads the Parquet of an earlier run.
+A stage by itself: ``--stages=transform --input=RUN/04-fuzzy_dedup/docs`` reads the Parquet of an earlier run, or any other
+with a column `content` (or `text`, `code`). The stages are modules of this package, the fields are explained in config.py.
+DIR/documents holds what is kept, DIR/ledger the fate of every file; the same command goes on after a stop.
 """
 
 import argparse
 import sys
 
-from opencoder_data.refinecode.config import load
+from opencoder_data.refinecode.config import fields_and_defaults, load
 from opencoder_data.refinecode.pipeline import print_summary, run_pipeline
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m opencoder_data.refinecode",
-        description=__doc__,
+        description=(__doc__ or "").replace("``", "").replace("::\n", ":\n"),
+        epilog="fields and their defaults:\n" + "\n".join(f"  --{line}" for line in fields_and_defaults()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -25,8 +28,10 @@ def main(argv: list[str] | None = None) -> int:
         metavar="PATH",
         help="folder, archive, git repository, Parquet or JSONL; local or URL; may be repeated",
     )
-    parser.add_argument("--output", required=True, metavar="DIR")
-    parser.add_argument("--config", metavar="FILE.toml")
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="empty or new folder, or one of the same run; local or URL"
+    )
+    parser.add_argument("--config", metavar="FILE.toml", help="any of the fields below, one table per section")
     parser.add_argument("--overwrite", action="store_true", help="redo stages whose configuration or program changed")
     parser.add_argument("--keep", action="store_true", help="go on from what another version of the program finished")
     arguments, rest = parser.parse_known_args(argv)

@@ -198,9 +198,23 @@ def load(path: str | None = None, overrides: Sequence[str] = ()) -> RefineConfig
         raise ValueError(f"stages: {unknown[0]!r} is no stage; the stages are {', '.join(STAGES)}")
     if list(config.stages) != [s for s in STAGES if s in config.stages]:
         raise ValueError(f"stages must be in the order {', '.join(STAGES)} and named once")
-    if not config.stages or config.stages[0] != "ingest":
-        raise ValueError("stages must begin with ingest")
+    if not config.stages:
+        raise ValueError(f"stages is empty; the stages are {', '.join(STAGES)}")
+    if config.stages[0] != "ingest":
+        # Whatever is asked for, something must read the input.
+        config = dataclasses.replace(config, stages=("ingest", *config.stages))
     return config
+
+
+def fields_and_defaults() -> list[str]:
+    """``section.field=default`` of every field, as the command line takes them."""
+    lines = []
+    for name, value in to_dict(RefineConfig()).items():
+        for field_name, default in value.items() if isinstance(value, dict) else [("", value)]:
+            shown = ",".join(default) if isinstance(default, list) else default
+            shown = str(shown).lower() if isinstance(shown, bool) else shown if shown != {} else ""
+            lines.append(f"{name}.{field_name}={shown}" if field_name else f"{name}={shown}")
+    return lines
 
 
 class _Text(str):

@@ -125,8 +125,9 @@ def filter_batch(
         row = {"doc_id": doc_id, "language": language, "doc_type": doc_type, "group": group, "keep": keep}
         rows.append({**values, **row, "rules": [r.signal for r in rules], "errors": errors})
         if not keep:
-            rule = ";".join(r.signal for r in rules) or "no_rule_group"
+            rule = ";".join(r.signal for r in rules) or ("no_rule_group" if language else "no_language")
             detail = "; ".join(f"{r.signal} = {values[r.signal]:.6g}, dropped when {r.condition}" for r in rules)
+            detail = detail or ("" if language else "the stage preprocess names it: run it before")
             drops.append({"doc_id": doc_id, "language": language, "doc_type": doc_type, "rule": rule, "detail": detail})
     return rows, drops
 

@@ -29,6 +29,8 @@ def run_pipeline(
     for url in run.inputs:
         if not storage.exists(url):
             raise ValueError(f"input {url} does not exist")
+        if run.inputs.count(url) > 1:
+            raise ValueError(f"input {url} is given twice")
         if storage.is_below(run.output, url):
             raise ValueError(f"output folder {run.output} lies in the input {url}; give another one")
     executor = make_executor(config.engine, config.layout)

@@ -37,7 +37,7 @@ LEDGER = pa.schema(
         pa.field("source", pa.string(), nullable=False),
         pa.field("repo", pa.string(), nullable=False),
         pa.field("path", pa.string(), nullable=False),
-        pa.field("size", pa.int64(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),  # bytes found, not what an archive declares
         pa.field("language", pa.string()),
         pa.field("doc_type", pa.string()),
         pa.field("status", pa.string(), nullable=False),  # kept or dropped

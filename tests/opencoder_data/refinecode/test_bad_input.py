@@ -1,8 +1,10 @@
 """Bad input at the command line: one clear line; the rest is processed and the bad item stands in the ledger."""
 
 import io
+import json
 import os
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -61,6 +63,73 @@ def test_unreadable_archives(corpus, tmp_path, capsys):
     # What could be read before the end is kept.
     kept = {r["path"] for r in ledger if r["status"] == "kept"}
     assert {"good.py", "member0.py", "member1.py"} <= kept and "member9.py" not in kept
+
+
+def test_sizes_that_a_header_only_declares_are_not_counted(tmp_path):
+    """A tar that names 64 GiB and ends after 30,720 bytes of them (counted in whole records of 10 KiB), a sparse one, and a zip whose index lies."""
+    root = tmp_path / "in"
+    root.mkdir()
+
+    def header(path, size, mtime=1_700_000_000, **pax_headers):
+        info = tarfile.TarInfo(path)
+        info.size, info.mtime, info.pax_headers = size, mtime, pax_headers
+        return info.tobuf(tarfile.PAX_FORMAT)
+
+    small = b"x = 1\n".ljust(512, b"#")
+    (root / "huge.tar").write_bytes(
+        header("first.py", 512, mtime=2**40) + small
+        + header("real.py", 9_000_064) + b"#" * 9_000_064 + bytes(-9_000_064 % 512)
+        + header("huge.py", 2**36 + 1) + b"#" * 30_720
+    )  # fmt: skip
+    # "mtime" in place of a keyword of the same length, which the writer lets pass.
+    endless = header("when.py", 512, gname="inf").replace(b"gname=inf", b"mtime=inf")
+    (root / "time.tar").write_bytes(endless + small + bytes(1024))
+    sparse = {"GNU.sparse.size": str(2**40), "GNU.sparse.numblocks": "1", "GNU.sparse.map": "0,512"}
+    info = tarfile.TarInfo("holes.py")
+    info.size, info.pax_headers = 512, sparse
+    (root / "sparse.tar").write_bytes(info.tobuf(tarfile.PAX_FORMAT) + small + bytes(1024))
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("z.py", small)
+    index = packed.getvalue().replace((512).to_bytes(4, "little"), (2**32 - 2).to_bytes(4, "little"))
+    assert index != packed.getvalue()
+    (root / "index.zip").write_bytes(index)
+
+    assert main([f"--input={root}", f"--output={tmp_path / 'out'}", *QUICK]) == 0
+    found = {r["path"] or r["source"]: (r["rule"], r["size"]) for r in ledger_of(tmp_path / "out")}
+    assert found == {
+        "first.py": (None, 512), "when.py": ("exact_duplicate", 512), "real.py": ("size_limit", 9_000_064),
+        "huge.py": ("size_limit", 20_480), "in/huge.tar": ("unreadable_archive", 0), "holes.py": ("size_limit", 512),
+        "z.py": ("size_limit", 512),
+    }  # fmt: skip
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["bytes_in"] == 9_000_064 + 20_480 + 4 * 512
+    documents = pq.read_table(tmp_path / "out/documents").to_pylist()
+    assert [d["commit_time"] for d in documents] == [None]
+
+
+def test_tables_with_values_out_of_range_or_of_the_wrong_type(tmp_path):
+    good = {"path": "a.py", "content": "x = 1\n"}
+    own = {
+        "doc_id": "0",
+        "source": "s",
+        "language": None,
+        "doc_type": None,
+        "size": 6,
+        "sha256": "0",
+        "encoding": "utf-8",
+    }
+    lines = [
+        {**good, "stars": 10**30, "commit_time": 1e300, "licence": "\ud800"},
+        {**good, "path": "b.py", "content": "y = 1\n", "stars": "many", "commit_time": {"a": 1}, "licence": 3},
+        {**good, **own, "path": "c.py", "content": "z = 1\n", "time_source": 3},
+        {**good, **own, "path": "d.py", "content": "u = 1\n", "time_source": None, "size": 10**30},
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main([f"--input={tmp_path / 'in.jsonl'}", f"--output={tmp_path / 'out'}", *QUICK]) == 0
+    documents = pq.read_table(tmp_path / "out/documents").to_pylist()
+    assert {d["path"] for d in documents} == {"a.py", "b.py", "c.py", "d.py"}
+    assert {d["stars"] for d in documents} == {d["commit_time"] for d in documents} == {None}
 
 
 def test_truncated_and_damaged_parquet(tmp_path):

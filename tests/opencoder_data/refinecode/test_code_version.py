@@ -31,13 +31,13 @@ def test_a_copy_has_the_same_versions(copy):
 @pytest.mark.parametrize(
     ("file", "old", "new", "changed"),
     [
-        ("filter/html.py", "import", "_x = 1\nimport", {"filter"}),
+        ("filter/signals_html.py", "import", "_x = 1\nimport", {"filter"}),
         ("filter/default_thresholds.json", "{", "{ ", {"filter"}),
         ("fuzzy_dedup/kernels.py", "@njit", "_x = 1\n@njit", {"fuzzy_dedup"}),
         ("transform/header.py", "import re", "import re\n_x = 1", {"transform"}),
         ("tables/linguist_names.json", "{", "{ ", {"ingest", "preprocess"}),
         ("storage.py", "import json", "import json\n_x = 1", set(STAGES)),
-        ("filter/html.py", "import", "# a comment\nimport", set()),
+        ("filter/signals_html.py", "import", "# a comment\nimport", set()),
         ("sample.py", '"""Stage 7', '"""Stage seven', set()),
         ("engine.py", "import os", "import os\n_x = 1", set()),
         ("report/render.py", "import html", "import html\n_x = 1", set()),

@@ -110,6 +110,21 @@ def test_folder_by_url(scheme, tmp_path):
     assert ledger.num_rows == 3 and set(ledger.column("status").to_pylist()) == {"kept"}
 
 
+@pytest.mark.parametrize("scheme", ["memory", "local"])
+def test_archives_in_a_folder_by_url(scheme, tmp_path):
+    root = f"{scheme}://{tmp_path}/in"
+    fs, base = fsspec.core.url_to_fs(root)
+    fs.makedirs(f"{base}/deep")
+    fs.pipe_file(f"{base}/deep/a.tar.gz", FORMS["a.tar.gz"]())
+    fs.pipe_file(f"{base}/b.zip", FORMS["a.zip"]())
+    found = documents(root, str(tmp_path / "out"))
+    assert {(r["source"], r["path"]) for r in found} == {
+        (s, p) for s in ("in/deep/a.tar.gz", "in/b.zip") for p in FILES
+    }
+    closed = documents(root, str(tmp_path / "closed"), "ingest.archives=false")
+    assert closed == [] and read_ledger(str(tmp_path / "closed")).num_rows == 2
+
+
 @pytest.mark.parametrize("name", ["a.tar.gz", "a.zip", "a.jsonl.zst", "a.parquet"])
 def test_archives_and_tables_by_url(name, tmp_path):
     url = f"memory://{tmp_path}/{name}"

@@ -83,6 +83,11 @@ def test_ledger_balances_and_matches_the_page(reported):
     rows = page.tables["Ledger"][1:]
     assert rows[0][-1] == str(len(ledger)) and rows[-1][-1] == str(kept)
     assert sum(int(r[-1].replace(",", "")) for r in rows[1:-1]) == len(ledger) - kept
+    size = sum(r["size"] for r in ledger)
+    assert (
+        report["ledger"]["bytes_in"] == size
+        and f"files in ({size / 1e6:,.2f} MB)" in Path(output, "report.md").read_text()
+    )
     by_stage = Counter(r["stage"] for r in ledger if r["stage"])
     assert by_stage["exact_dedup"] == 24 and by_stage["fuzzy_dedup"] == 24 and by_stage["sample"] > 0
     assert json.loads(Path(output, "report.json").read_text()) == report
@@ -128,6 +133,23 @@ def test_rules_signals_and_examples(reported):
     assert lines["conditions"][0].startswith("x < 10")
     assert page.summaries == len(fired) and page.lines["svg"] == len(report["filter"]["signals"])
     assert not page.open
+
+
+def test_failed_signals_are_counted(reported, tmp_path):
+    output, report, page = reported
+    assert report["filter"]["failed"] == 0 and page.tables["Signals that failed"][2][-1] == "0"
+    broken = str(tmp_path / "run")
+    shutil.copytree(output, broken)
+    path = Path(broken, "06-filter/signals/part-00000.parquet")
+    table = pq.read_table(path)
+    errors: list[list[str]] = [[] for _ in range(table.num_rows)]
+    errors[0] = ["qsc_a: stopped after 10 s", "qsc_b: TypeError: no"]
+    errors[1] = ["qsc_b: ValueError: a: b"]
+    column = table.schema.get_field_index("errors")
+    pq.write_table(table.set_column(column, table.schema.field(column), pa.array(errors, pa.list_(pa.string()))), path)
+    found = write_report(broken)["filter"]
+    assert (found["failed"], found["stopped"], found["failed_signals"]) == (2, 1, {"qsc_b": 2, "qsc_a": 1})
+    assert "| qsc_b | 2 |" in Path(broken, "report.md").read_text()
 
 
 def test_thresholds_stand_where_their_value_is():

@@ -188,6 +188,32 @@ def test_stage_by_itself_reads_the_parquet_of_an_earlier_run(tree, tmp_path):
     assert documents(tmp_path / "two").to_pylist() == documents(tmp_path / "whole").to_pylist()
 
 
+def test_a_single_stage_is_enough_and_a_missing_language_is_named(tree, tmp_path, capsys):
+    from opencoder_data.refinecode.__main__ import main
+
+    quick = ["--engine.workers=1", "--engine.progress=false", "--filter.time_limit_s=0"]
+    assert main([f"--input={tree}", f"--output={tmp_path / 'one'}", "--stages=preprocess", *quick]) == 0
+    folder = tmp_path / "one/02-preprocess/docs"
+    assert main([f"--input={folder}", f"--output={tmp_path / 'two'}", "--stages=exact_dedup", *quick]) == 0
+    run_pipeline(config(), [str(tree)], str(tmp_path / "whole"))
+    assert documents(tmp_path / "two").to_pylist() == documents(tmp_path / "whole").to_pylist()
+    assert main([f"--input={tree}", f"--output={tmp_path / 'filtered'}", "--stages=filter", *quick]) == 0
+    lines = [r for r in read_ledger(str(tmp_path / "filtered")).to_pylist() if r["stage"] == "filter"]
+    assert lines and {r["rule"] for r in lines} == {"no_language"} and "preprocess" in lines[0]["detail"]
+
+
+def test_help_names_every_field(capsys):
+    from opencoder_data.refinecode.__main__ import main
+    from opencoder_data.refinecode.config import fields_and_defaults, load
+
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(f"--{line}" in shown for line in fields_and_defaults())
+    # What is shown is what the command line takes.
+    assert load(None, fields_and_defaults()) == load()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -196,6 +222,8 @@ def test_stage_by_itself_reads_the_parquet_of_an_earlier_run(tree, tmp_path):
         (["--input={tree}", "--layout.batch_mb=big"], "takes float"),
         (["--input={tree}", "--stages=ingest,cook"], "is no stage"),
         (["--input={tree}", "--engine.executor=spark"], "local or ray"),
+        (["--input={tree}", "--stages="], "stages is empty"),
+        (["--input={tree}", "--input={tree}/"], "is given twice"),
         (["--input={tree}", "--config={tree}/a/main.py"], "not valid TOML"),
     ],
 )

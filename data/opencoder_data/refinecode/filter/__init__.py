@@ -9,9 +9,9 @@ import time
 from functools import cache
 
 from .decide import decide
+from .document_view import View, natural_language
 from .registry import Signal, signals
 from .thresholds import GROUPS, Rule, Thresholds, group_of, load_thresholds
-from .views import View, natural_language
 
 __all__ = [
     "GROUPS",
@@ -32,7 +32,14 @@ __all__ = [
 @cache
 def _load() -> None:
     """Import the modules that register signals, once."""
-    from . import code, compat_languages, doc, extra, html, languages  # noqa: F401
+    from . import (  # noqa: F401
+        compat_languages,
+        signals_code,
+        signals_html,
+        signals_languages,
+        signals_natural_language,
+        signals_unpublished,
+    )
 
 
 class Signals(dict):

@@ -14,10 +14,10 @@ import re2
 
 from . import scan
 from .compat_javascript import javascript_compat
-from .languages import HEADERS
+from .document_view import View, count_lines_with
 from .registry import Value, ratio, signal
 from .scan import Syntax
-from .views import View, count_lines_with
+from .signals_languages import HEADERS
 
 # Per language: functions, imports, classes, declarations without value, returns of one word, variables.
 PATTERNS: dict[str, dict[str, str]] = {

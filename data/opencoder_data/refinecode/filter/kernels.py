@@ -7,7 +7,7 @@ time proportional to its length, so that no input can make one of them slow.
 import numpy as np
 from numba import njit
 
-# Classes of code points, as bits of one uint8 table (see `views.class_table`).
+# Classes of code points, as bits of one uint8 table (see `document_view.class_table`).
 SPACE, ALPHA, DIGIT, WORD, DELETED = 1, 2, 4, 8, 16
 
 _MIX1 = np.uint64(0x9E3779B97F4A7C15)

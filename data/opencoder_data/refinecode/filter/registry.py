@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .views import View
+from .document_view import View
 
 Value = float | None
 PRECISION = 8

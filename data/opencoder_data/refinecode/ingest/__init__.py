@@ -8,7 +8,7 @@ from opencoder_data.refinecode import storage
 from opencoder_data.refinecode.engine import Executor
 from opencoder_data.refinecode.ingest import archives, git, plan, table_files, tree
 from opencoder_data.refinecode.ingest.decode import decode
-from opencoder_data.refinecode.ingest.raw import RawFile
+from opencoder_data.refinecode.ingest.raw_file import RawFile
 from opencoder_data.refinecode.languages import name_verdict
 from opencoder_data.refinecode.run import Run, partition_writers, run_step
 from opencoder_data.refinecode.schema import DOCUMENTS, LEDGER, doc_id, table_of

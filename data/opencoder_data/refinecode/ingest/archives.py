@@ -12,7 +12,7 @@ from typing import Any
 import zstandard
 
 from opencoder_data.refinecode import storage
-from opencoder_data.refinecode.ingest.raw import RawFile, one_line, printable_path
+from opencoder_data.refinecode.ingest.raw_file import RawFile, one_line, printable_path
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".crate")
 ZIP_SUFFIXES = (".zip", ".whl", ".egg", ".jar")
@@ -45,6 +45,12 @@ def read_archive(url: str, source: str, repo: str, max_file_bytes: int) -> Itera
 
 
 Member = tuple[str, int, int | None, bytes | None, str, str]
+"""(path, bytes found, time, content, rule, detail). What a header declares is not counted: it may name 64 GiB in a small file."""
+
+
+def _seconds(when: float) -> int | None:
+    """A time stamp of an archive, or None where it cannot be one: not set, or more than a year ahead."""
+    return int(when) if 0 < when < time.time() + 86_400 * 366 else None
 
 
 def _tar(handle: Any, url: str, limit: int) -> Iterator[Member]:
@@ -53,14 +59,28 @@ def _tar(handle: Any, url: str, limit: int) -> Iterator[Member]:
         stream = zstandard.ZstdDecompressor().stream_reader(handle)
     with tarfile.open(fileobj=stream, mode="r|" if stream is not handle else "r|*") as archive:
         for member in archive:
-            path, mtime = printable_path(member.name), int(member.mtime) or None
+            path, mtime = printable_path(member.name), _seconds(member.mtime)
             if member.isdir():
                 continue
             if not member.isfile():
                 kind = "symlink" if member.issym() or member.islnk() else "not_a_file"
                 yield path, 0, mtime, None, kind, printable_path(member.linkname or "")
             elif member.size > limit:
-                yield path, member.size, mtime, None, "size_limit", f"{member.size} bytes > {limit}"
+                content = archive.extractfile(member)
+                assert content is not None
+                found, broken = 0, None
+                if member.issparse():  # the pieces that are stored; between them it reads as endless zeros
+                    pieces: Any = member.sparse
+                    found = sum(size for _, size in pieces)
+                else:
+                    try:
+                        while data := content.read(tarfile.RECORDSIZE):
+                            found += len(data)
+                    except (tarfile.TarError, EOFError, OSError) as error:
+                        broken = error
+                yield path, found, mtime, None, "size_limit", f"declares {member.size} bytes > {limit}"
+                if broken:
+                    raise broken
             else:
                 content = archive.extractfile(member)
                 assert content is not None
@@ -74,23 +94,24 @@ def _zip(handle: Any, limit: int) -> Iterator[Member]:
     with zipfile.ZipFile(handle) as archive:
         for info in archive.infolist():
             path = printable_path(info.filename)
-            mtime: int | None = timegm((*info.date_time, 0, 0, 0)) if info.date_time > (1980, 1, 1, 0, 0, 0) else None
-            if mtime is not None and mtime > time.time() + 86_400 * 366:
+            try:
+                mtime = _seconds(timegm((*info.date_time, 0, 0, 0))) if info.date_time > (1980, 1, 1, 0, 0, 0) else None
+            except ValueError:  # month 0
                 mtime = None
             if info.is_dir():
                 continue
             if (info.external_attr >> 28) == 0o12:
                 yield path, 0, mtime, None, "symlink", ""
-            elif info.file_size > limit:
-                yield path, info.file_size, mtime, None, "size_limit", f"{info.file_size} bytes > {limit}"
+                continue
+            # A damaged member does not stop the rest: zip keeps an index. Never more than the limit is unpacked (bombs).
+            try:
+                with archive.open(info) as member:
+                    data = member.read(limit + 1)
+            except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, NotImplementedError,
+                    ValueError) as error:  # fmt: skip
+                yield path, 0, mtime, None, "unreadable_member", one_line(error)
+                continue
+            if len(data) > limit or info.file_size > limit:
+                yield path, len(data), mtime, None, "size_limit", f"declares {info.file_size} bytes, limit {limit}"
             else:
-                # A damaged member does not stop the rest: zip keeps an index.
-                try:
-                    with archive.open(info) as member:
-                        data = member.read(limit + 1)
-                    if len(data) > limit:
-                        yield path, len(data), mtime, None, "size_limit", "unpacks to more than its header says"
-                    else:
-                        yield path, len(data), mtime, data, "", ""
-                except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
-                    yield path, info.file_size, mtime, None, "unreadable_member", one_line(error)
+                yield path, len(data), mtime, data, "", ""

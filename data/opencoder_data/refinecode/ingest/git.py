@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pygit2
 
-from opencoder_data.refinecode.ingest.raw import RawFile, one_line, printable_path
+from opencoder_data.refinecode.ingest.raw_file import RawFile, one_line, printable_path
 
 
 def is_repository(path: str) -> bool:

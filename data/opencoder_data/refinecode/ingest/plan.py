@@ -10,7 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 from opencoder_data.refinecode import storage
 from opencoder_data.refinecode.config import IngestConfig, LayoutConfig
 from opencoder_data.refinecode.ingest import archives, git, table_files
-from opencoder_data.refinecode.ingest.raw import one_line, printable_path
+from opencoder_data.refinecode.ingest.raw_file import one_line, printable_path
 from opencoder_data.refinecode.languages import name_verdict
 
 # A file costs at least this much in a partition's size, so that a million empty files make several partitions.
@@ -143,7 +143,7 @@ def _tree(
         if kind != "file" and kind != "other":
             unit = {
                 "kind": kind,
-                "url": os.path.join(base, relative),
+                "url": storage.join(root, relative),
                 "source": storage.join(source, printable_path(relative)),
             }
             yield unit, (size * 4 if kind == "archive" else limit / 4)
@@ -197,4 +197,5 @@ def _walk_remote(fs: Any, base: str, config: IngestConfig) -> Iterator[tuple[str
         relative = os.path.relpath(path, base)
         if any(piece in config.skip_dirs for piece in relative.split("/")[:-1]):
             continue
-        yield relative, int(info.get("size") or 0), "file"
+        kind = "archive" if config.archives and archives.is_archive(relative) else "file"
+        yield relative, int(info.get("size") or 0), kind

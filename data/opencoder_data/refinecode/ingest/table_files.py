@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 from opencoder_data.refinecode import storage
-from opencoder_data.refinecode.ingest.raw import RawFile, one_line, printable_path
+from opencoder_data.refinecode.ingest.raw_file import RawFile, one_line, printable_path
 
 # First present wins.
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -25,7 +25,11 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "commit_time": ("commit_time", "committer_date", "revision_date", "max_stars_repo_stars_event_max_datetime"),
     "licence": ("licence", "license", "detected_licenses", "max_stars_repo_licenses", "gha_license_id", "licenses"),
 }
-OWN = ("doc_id", "source", "language", "doc_type", "size", "sha256", "time_source", "encoding")
+OWN_TYPES: dict[str, Any] = {
+    **dict.fromkeys(("doc_id", "source", "sha256", "encoding"), str),
+    **dict.fromkeys(("language", "doc_type", "time_source"), str | None),
+    "size": int,
+}
 PARQUET_SUFFIXES = (".parquet",)
 JSONL_SUFFIXES = tuple(s + c for s in (".jsonl", ".ndjson") for c in ("", ".gz", ".zst", ".bz2", ".xz"))
 
@@ -38,8 +42,8 @@ def _resolve(columns: Any) -> dict[str, str]:
             found[name] = column
     if "content" not in found:
         raise ValueError(f"no column content (or {', '.join(ALIASES['content'][1:])}); it has {', '.join(columns)}")
-    if all(name in columns for name in OWN):
-        found.update({name: name for name in OWN})
+    if all(name in columns for name in OWN_TYPES):
+        found.update({name: name for name in OWN_TYPES})
     return found
 
 
@@ -124,15 +128,17 @@ def _row(row: Mapping[str, Any], columns: Mapping[str, str], source: str, index:
         raw.rule, raw.detail = "unreadable_row", f"content is {type(content).__name__}, not text"
     raw.stars = _integer(values.get("stars"))
     raw.commit_time = _seconds(values.get("commit_time"))
-    raw.time_source = values.get("time_source") or ("column" if raw.commit_time is not None else None)
+    raw.time_source = "column" if raw.commit_time is not None else None
     licence = values.get("licence")
     if isinstance(licence, list | tuple):
         licence = ";".join(str(x) for x in licence)
-    raw.licence = str(licence) if licence else None
-    if "doc_id" in columns:
-        raw.source, raw.doc_id, raw.sha256 = values["source"], values["doc_id"], values["sha256"]
-        raw.language, raw.doc_type = values["language"], values["doc_type"]
-        raw.size, raw.encoding = int(values["size"]), values["encoding"]
+    raw.licence = _valid(str(licence)) if licence else None
+    if "doc_id" in columns and all(isinstance(values[name], kind) for name, kind in OWN_TYPES.items()):
+        own = {name: _valid(values[name]) if isinstance(values[name], str) else values[name] for name in OWN_TYPES}
+        raw.source, raw.doc_id, raw.sha256, raw.encoding = (own[k] for k in ("source", "doc_id", "sha256", "encoding"))
+        raw.language, raw.doc_type = own["language"], own["doc_type"]
+        raw.time_source = own["time_source"] or raw.time_source
+        raw.size = _integer(own["size"]) or 0
     return raw
 
 
@@ -141,12 +147,11 @@ def _valid(text: str) -> str:
 
 
 def _integer(value: Any) -> int | None:
-    if value is None:
-        return None
     try:
-        return int(value)
+        number = int(value)
     except (TypeError, ValueError, OverflowError):
         return None
+    return number if -(2**63) <= number < 2**63 else None
 
 
 def _seconds(value: Any) -> int | None:

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from opencoder_data.refinecode import storage
-from opencoder_data.refinecode.ingest.raw import RawFile, one_line, printable_path
+from opencoder_data.refinecode.ingest.raw_file import RawFile, one_line, printable_path
 
 
 def read_files(

@@ -56,7 +56,8 @@ def collect(run: Run, tokens_per_byte: dict[str, float] | None = None) -> dict[s
     if "transform" in run.config.stages:
         changes: Counter[str] = Counter()
         for count in run.counts("transform"):
-            changes.update(count["changes"])
+            for name, number in count["changes"].items():
+                changes[name.strip()] += number  # a block of a key leaves a line of its own
         report["transform"] = dict(changes.most_common())
     if FILTER in run.config.stages:
         report["filter"] = _filter(run)
@@ -146,14 +147,22 @@ def signal_tables(run: Run, columns: list[str]) -> Iterator[pa.Table]:
 
 
 def _filter(run: Run) -> dict[str, Any]:
-    """Rules by how often they fired and fired alone, examples, and the distribution of each signal with its thresholds."""
+    """Rules by how often they fired and fired alone, examples, and the distribution of each signal with its thresholds.
+
+    A failed signal has no value, so that its rules cannot fire: `failed` files have one, `stopped` at the time limit.
+    """
     fired: Counter[str] = Counter()
     alone: Counter[str] = Counter()
     examples: dict[str, list[str]] = defaultdict(list)
     others: dict[str, list[str]] = defaultdict(list)
-    files = 0
-    for table in signal_tables(run, ["doc_id", "keep", "rules"]):
+    errors: Counter[str] = Counter()
+    files = failed = stopped = 0
+    for table in signal_tables(run, ["doc_id", "rules", "errors"]):
         files += table.num_rows
+        for found in filter(None, table.column("errors").to_pylist()):
+            failed += 1
+            stopped += any("stopped after" in e for e in found)
+            errors.update(e.partition(":")[0] for e in found)
         for doc_id, rules in zip(table.column("doc_id").to_pylist(), table.column("rules").to_pylist(), strict=True):
             fired.update(rules)
             if len(rules) == 1:
@@ -170,6 +179,9 @@ def _filter(run: Run) -> dict[str, Any]:
     return {
         "profile": config.profile,
         "files": files,
+        "failed": failed,
+        "stopped": stopped,
+        "failed_signals": dict(errors.most_common()),
         "rules": [
             {
                 "signal": name,

@@ -19,6 +19,7 @@ from opencoder_data.refinecode.run import Run
 Embedder = Callable[[list[str]], np.ndarray]
 _DIM = 1024
 _CHARS = 4_000
+_LABELS = {"hashed": "hashed n-grams"}
 
 
 def hashed_ngrams(texts: list[str]) -> np.ndarray:
@@ -117,13 +118,15 @@ def pca_png(run: Run, embedder: str, per_side: int = 600) -> bytes | None:
     points, share = principal_components(np.asarray(load_embedder(embedder)(texts), np.float64))
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
-    for flag, colour, name in ((False, "#c0392b", "dropped"), (True, "#2471a3", "kept")):
-        chosen = points[keep == flag]
-        axes.scatter(
-            chosen[:, 0], chosen[:, 1], s=7, alpha=0.5, color=colour, label=f"{name} ({len(chosen)})", linewidths=0
-        )
-    axes.set_xlabel(f"first component ({share[0]:.1%} of variance)")
-    axes.set_ylabel(f"second component ({share[1]:.1%})")
+    colours = {False: "#c0392b", True: "#2471a3"}
+    # Mixed, so that neither side lies on top of the other.
+    order = np.random.default_rng(0).permutation(len(points))
+    axes.scatter(*points[order].T, s=12, alpha=0.6, c=[colours[k] for k in keep[order].tolist()], linewidths=0)
+    for flag, name in ((True, "kept"), (False, "dropped")):
+        axes.scatter([], [], s=30, color=colours[flag], label=f"{name} ({(keep == flag).sum():,} files)")
+    axes.set_title(f"Kept against dropped files, features: {_LABELS.get(embedder, embedder.partition('=')[0])}")
+    axes.set_xlabel(f"first principal component ({share[0]:.1%} of variance)")
+    axes.set_ylabel(f"second principal component ({share[1]:.1%})")
     axes.legend()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)

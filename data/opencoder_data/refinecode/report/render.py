@@ -67,6 +67,12 @@ def tables(report: dict[str, Any]) -> dict[str, Table]:
     if report.get("transform") is not None:
         found["Transformation"] = (["change", "count"], [[k, v] for k, v in report["transform"].items()])
     if report.get("filter"):
+        checked = report["filter"]
+        found["Signals that failed"] = (
+            ["", "files"],
+            [["through the filter", checked["files"]], ["with a failed signal (no value, its rules do not fire)", checked["failed"]],
+             ["of these stopped at the time limit", checked["stopped"]], *map(list, checked["failed_signals"].items())],
+        )  # fmt: skip
         found["Rules that fired"] = (
             ["signal", "fired", "alone", "meaning"],
             [[r["signal"], r["fired"], r["fired_alone"], r["about"]] for r in report["filter"]["rules"]],
@@ -109,7 +115,8 @@ def _opening(report: dict[str, Any]) -> str:
     balance = report["balance"]
     return (
         f"Input: {', '.join(report['inputs'])}. Stages: {', '.join(report['stages'])}. "
-        f"{balance['files_in']:,} files in = {balance['kept']:,} kept + {balance['dropped']:,} dropped, counted from the ledger; "
+        f"{balance['files_in']:,} files in ({_mb(report['ledger']['bytes_in'])} MB) = {balance['kept']:,} kept "
+        f"({_mb(report['ledger']['bytes_kept'])} MB) + {balance['dropped']:,} dropped, counted from the ledger; "
         f"{balance['documents']:,} rows in documents. Ratio: share of all bytes at that point. Tokens: {report['tokens_are']}."
     )
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opencoder_data.refinecode.filter import scan
+from opencoder_data.refinecode.filter.document_view import View, code_points, text_of
 from opencoder_data.refinecode.filter.syntax import compat_syntax, default_syntax
-from opencoder_data.refinecode.filter.views import View, code_points, text_of
 
 
 def split(language: str, text: str) -> tuple[str, list[str]]:

@@ -11,7 +11,7 @@ import regex
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opencoder_data.refinecode.filter import compute_signals, decide, group_of, load_thresholds, signals
-from opencoder_data.refinecode.filter.views import View, count_lines_with
+from opencoder_data.refinecode.filter.document_view import View, count_lines_with
 
 _ALPHABETS = st.one_of(
     st.text(alphabet=st.characters(exclude_categories=("Cs", "Cn", "Co")), max_size=300),

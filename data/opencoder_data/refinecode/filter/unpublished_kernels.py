@@ -1,4 +1,4 @@
-"""Linear-time loops of the signals in `extra`."""
+"""Linear-time loops of the signals in `signals_unpublished`."""
 
 import numpy as np
 from numba import njit

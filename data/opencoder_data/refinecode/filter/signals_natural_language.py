@@ -1,4 +1,4 @@
-"""Natural-language signals (prefix `qsc_doc_`, 32 published; those shared with code are registered in `code`)."""
+"""Natural-language signals (prefix `qsc_doc_`, 32 published; those shared with code are registered in `signals_code`)."""
 
 import re
 from functools import cache
@@ -7,10 +7,10 @@ import numpy as np
 import re2
 
 from . import kernels
+from .document_view import View
 from .registry import Value, ratio, signal
 from .stop_words import STOP_WORDS
 from .text_kernels import hex_words
-from .views import View
 
 _SENTENCE = re.compile(r"\b[^.!?。！？؟]+")
 

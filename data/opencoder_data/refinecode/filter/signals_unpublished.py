@@ -7,9 +7,9 @@ import re
 
 import numpy as np
 
-from .extra_kernels import consonant_chars, long_runs, numeric_lines
+from .document_view import View, count_lines_with
 from .registry import Value, ratio, signal
-from .views import View, count_lines_with
+from .unpublished_kernels import consonant_chars, long_runs, numeric_lines
 
 _default = {"profile": "default"}
 

@@ -8,9 +8,9 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 
+from .document_view import View
 from .registry import Value, ratio, signal
 from .structure import too_large
-from .views import View
 
 C_LIKE = ("c", "cpp")
 

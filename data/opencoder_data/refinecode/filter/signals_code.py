@@ -10,9 +10,9 @@ import numpy as np
 import re2
 
 from . import kernels
+from .document_view import View, _ascii_table, class_table, count_lines_with
 from .registry import Value, ratio, signal
 from .text_kernels import base64_runs, hex_words, long_word_chars, string_token_lines
-from .views import View, _ascii_table, class_table, count_lines_with
 
 LONG_STRING_TOKENS = 20
 LONG_WORD_CHARS = 20

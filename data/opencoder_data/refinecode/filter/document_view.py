@@ -245,7 +245,7 @@ class View:
     def mask(self) -> np.ndarray:
         """uint8 per character of `source`: scan.CODE, COMMENT or STRING."""
         if self.compat:
-            from .compat import comment_mask
+            from .compat_comments import comment_mask
 
             return comment_mask(self)
         return default_syntax(self.language).scan(self.source_cp)

@@ -5,8 +5,8 @@ from functools import cache
 
 import re2
 
+from .document_view import View
 from .registry import Value, ratio, signal
-from .views import View
 
 
 @cache
