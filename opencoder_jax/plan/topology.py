@@ -167,7 +167,7 @@ def devices(topology: Topology, compiler: str) -> Sequence[Any]:
             made = topologies.get_topology_desc(platform="tpu", topology_name=str(topology))
     except Exception as error:  # JaxRuntimeError, RuntimeError, NotImplementedError, by how it is missing
         text = str(error).splitlines()[0]
-        if "libtpu" in text or "plugin" in text or "backend" in text.lower():
+        if any(sign in text.lower() for sign in ("libtpu", "plugin", "backend", "not implemented for")):
             text = "its compiler is not installed: uv sync --extra aot (or --compiler=cpu for collectives only)"
         raise ValueError(f"--topology={topology}: {text}") from error
     return made.devices
