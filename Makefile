@@ -50,7 +50,7 @@ test-oracle oracle: sync .venv-oracle/ready
 test-seqio test-aot: test-%: $(filter .uv/bin/uv,$(UV))
 	export UV_PROJECT_ENVIRONMENT=.venv-$*
 	$(UV) sync --quiet --locked --extra data --extra dev --extra $*
-	$(RUN) pytest -m $*
+	$(RUN) pytest -m $* $(TESTS)
 
 test-cluster: $(filter .uv/bin/uv,$(UV))
 	export UV_PROJECT_ENVIRONMENT=.venv-cluster

@@ -31,11 +31,14 @@ def normal(seed: int, *shapes: tuple[int, ...], dtype=np.float32) -> list[np.nda
     return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
 
 
-def relative_error(got, want) -> float:
-    """|got - want| / |want| in the Frobenius norm; NaN and infinity come out as infinity."""
+def relative_error(got, want, floor: float = 0.0) -> float:
+    """|got - want| / max(|want|, floor) in the Frobenius norm; NaN and infinity come out as infinity.
+
+    floor: for what is a difference of large numbers and may happen to be next to 0: a part of the size of those numbers.
+    """
     got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
     assert got.shape == want.shape, (got.shape, want.shape)
-    error = np.linalg.norm((got - want).ravel()) / max(np.linalg.norm(want.ravel()), 1e-30)
+    error = np.linalg.norm((got - want).ravel()) / max(np.linalg.norm(want.ravel()), floor, 1e-30)
     return float(error) if np.isfinite(error) else float("inf")
 
 

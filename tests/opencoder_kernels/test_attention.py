@@ -80,13 +80,21 @@ def run(implementation, args, cotangents, kwargs, wide=False):
     return out, np.where(seen, lse, 0), *grads
 
 
+def fp32_errors(got, want) -> dict[str, float]:
+    """Scores hardly matter to a query that sees one key: its dq and dk are differences, as large as dv before they cancel."""
+    names = ("out", "lse", "dq", "dk", "dv")
+    floor = {name: 0.1 * float(np.linalg.norm(want[4].ravel())) for name in ("dq", "dk")}
+    return {n: relative_error(g, w, floor.get(n, 0.0)) for n, g, w in zip(names, got, want, strict=True)}
+
+
 @property_test(12)
 @given(problems())
 def test_xla_equals_fp64_reference(p):
     args, cotangents, kwargs = build(p)
     want = run("reference", args, cotangents, kwargs, wide=True)
     got = run("xla", args, cotangents, kwargs)
-    assert max(errors(got, want)) < 1e-5, dict(zip(("out", "lse", "dq", "dk", "dv"), errors(got, want), strict=True))
+    found = fp32_errors(got, want)
+    assert max(found.values()) < 1e-5, found
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -117,7 +117,7 @@ print(json.dumps([len(same), all(same), all(types)]))
 # Each machine by its name, with a configuration that fits it.
 FITS = {
     "h100:1x8": ["--config=8b", "--mesh.fsdp=8", "--grad_accum=64"],
-    "h800:1x8": ["--config=1p5b"],
+    "h800:1x8": ["--config=1p5b", "--grad_accum=8"],
     "h200:1x8": ["--config=8b", "--mesh.fsdp=8", "--grad_accum=64"],
     "b200:2x8": ["--config=8b", "--mesh.fsdp=16", "--grad_accum=32"],
     "v5e:8x8": ["--config=8b", "--mesh.fsdp=64", "--grad_accum=16", "--model.remat=full"],
