@@ -66,7 +66,7 @@ def test_unreadable_archives(corpus, tmp_path, capsys):
 
 
 def test_sizes_that_a_header_only_declares_are_not_counted(tmp_path):
-    """A tar that names 64 GiB and ends after 30,720 bytes of them (counted in whole records of 10 KiB), a sparse one, and a zip whose index lies."""
+    """A tar that names 64 GiB and ends after 30,720 bytes of them, a sparse one, and a zip whose index lies."""
     root = tmp_path / "in"
     root.mkdir()
 
@@ -88,6 +88,12 @@ def test_sizes_that_a_header_only_declares_are_not_counted(tmp_path):
     info = tarfile.TarInfo("holes.py")
     info.size, info.pax_headers = 512, sparse
     (root / "sparse.tar").write_bytes(info.tobuf(tarfile.PAX_FORMAT) + small + bytes(1024))
+    # Pieces that are declared and not there, and a member of no known type: nobody may wait for their 8 EiB.
+    info.name, info.size, info.pax_headers = "piece.py", 2**62, {**sparse, "GNU.sparse.map": f"0,{2**62}"}
+    (root / "pieces.tar").write_bytes(info.tobuf(tarfile.PAX_FORMAT) + small)
+    info = tarfile.TarInfo("odd.py")
+    info.size, info.type = 2**62, b"Z"
+    (root / "type.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + small)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("z.py", small)
@@ -99,11 +105,12 @@ def test_sizes_that_a_header_only_declares_are_not_counted(tmp_path):
     found = {r["path"] or r["source"]: (r["rule"], r["size"]) for r in ledger_of(tmp_path / "out")}
     assert found == {
         "first.py": (None, 512), "when.py": ("exact_duplicate", 512), "real.py": ("size_limit", 9_000_064),
-        "huge.py": ("size_limit", 20_480), "in/huge.tar": ("unreadable_archive", 0), "holes.py": ("size_limit", 512),
-        "z.py": ("size_limit", 512),
+        "huge.py": ("size_limit", 30_720), "in/huge.tar": ("unreadable_archive", 0), "holes.py": ("size_limit", 512),
+        "z.py": ("size_limit", 512), "piece.py": ("size_limit", 512), "in/pieces.tar": ("unreadable_archive", 0),
+        "odd.py": ("not_a_file", 0), "in/type.tar": ("unreadable_archive", 0),
     }  # fmt: skip
     summary = json.loads((tmp_path / "out/summary.json").read_text())
-    assert summary["bytes_in"] == 9_000_064 + 20_480 + 4 * 512
+    assert summary["bytes_in"] == 9_000_064 + 30_720 + 4 * 512 + 512
     documents = pq.read_table(tmp_path / "out/documents").to_pylist()
     assert [d["commit_time"] for d in documents] == [None]
 

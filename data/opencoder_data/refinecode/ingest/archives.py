@@ -53,12 +53,42 @@ def _seconds(when: float) -> int | None:
     return int(when) if 0 < when < time.time() + 86_400 * 366 else None
 
 
+def _pass_over(archive: tarfile.TarFile) -> int:
+    """Reads to the next header, or to the end where none can follow; returns the bytes found.
+
+    tarfile itself asks for everything that is declared, piece by piece, also behind the end of the file.
+    """
+    stream: Any = archive.fileobj
+    found = 0
+    while stream.pos < archive.offset:
+        try:
+            data = stream.read(min(tarfile.RECORDSIZE, archive.offset - stream.pos))
+        except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError):
+            break
+        if not data:
+            break
+        found += len(data)
+    return found
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The archive's members; EOFError where one ends before its declared size."""
+    while member := archive.next():
+        yield member
+        stream: Any = archive.fileobj
+        _pass_over(archive)
+        if stream.pos < archive.offset:
+            raise EOFError(
+                f"{printable_path(member.name)} ends {archive.offset - stream.pos} bytes before its declared size"
+            )
+
+
 def _tar(handle: Any, url: str, limit: int) -> Iterator[Member]:
     stream: Any = handle
     if url.lower().endswith((".tar.zst", ".tzst")):
         stream = zstandard.ZstdDecompressor().stream_reader(handle)
     with tarfile.open(fileobj=stream, mode="r|" if stream is not handle else "r|*") as archive:
-        for member in archive:
+        for member in _members(archive):
             path, mtime = printable_path(member.name), _seconds(member.mtime)
             if member.isdir():
                 continue
@@ -66,21 +96,15 @@ def _tar(handle: Any, url: str, limit: int) -> Iterator[Member]:
                 kind = "symlink" if member.issym() or member.islnk() else "not_a_file"
                 yield path, 0, mtime, None, kind, printable_path(member.linkname or "")
             elif member.size > limit:
-                content = archive.extractfile(member)
-                assert content is not None
-                found, broken = 0, None
-                if member.issparse():  # the pieces that are stored; between them it reads as endless zeros
-                    pieces: Any = member.sparse
-                    found = sum(size for _, size in pieces)
-                else:
-                    try:
-                        while data := content.read(tarfile.RECORDSIZE):
-                            found += len(data)
-                    except (tarfile.TarError, EOFError, OSError) as error:
-                        broken = error
-                yield path, found, mtime, None, "size_limit", f"declares {member.size} bytes > {limit}"
-                if broken:
-                    raise broken
+                found = _pass_over(archive)
+                yield (
+                    path,
+                    min(found, member.size),
+                    mtime,
+                    None,
+                    "size_limit",
+                    f"declares {member.size} bytes > {limit}",
+                )
             else:
                 content = archive.extractfile(member)
                 assert content is not None
