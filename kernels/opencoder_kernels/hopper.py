@@ -7,6 +7,8 @@ and `set_max_registers` mean nothing to it. That the compiler accepts them is ch
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from jax import lax
 from jax import numpy as jnp
 from jax.experimental import pallas as pl
@@ -43,6 +45,44 @@ def rem(x, n: int):
     return lax.rem(x, jnp.int32(n))
 
 
+def kernel(body, out_type, buffers, barriers, grid: dict[str, int], **compiler_params):
+    """body(inputs, outputs, buffers, barriers) on two computing warpgroups and a copying one per block of the grid.
+
+    Args:
+      buffers, barriers: what the warpgroups share, as for `pl.run_scoped`.
+      grid: name -> size of each axis, the slowest first.
+    """
+
+    def entry(*refs):
+        inputs, outputs = refs[: -len(out_type)], refs[-len(out_type) :]
+        pl.run_scoped(lambda *scoped: body(inputs, outputs, *scoped), buffers, barriers, collective_axes="wg")
+
+    return plgpu.kernel(
+        entry,
+        out_type=out_type,
+        grid=tuple(grid.values()),
+        grid_names=tuple(grid),
+        num_threads=WARPGROUPS + 1,
+        thread_name="wg",
+        compiler_params=plgpu.CompilerParams(approx_math=True, **compiler_params),
+    )
+
+
+def specialise(compute, copy):
+    """compute(warpgroup) on the computing warpgroups, copy() on the last one, which leaves its registers to them."""
+    warpgroup = lax.axis_index("wg")
+
+    @pl.when(warpgroup < WARPGROUPS)
+    def _():
+        plgpu.set_max_registers(232, action="increase")
+        compute(warpgroup)
+
+    @pl.when(warpgroup == WARPGROUPS)
+    def _():
+        plgpu.set_max_registers(40, action="decrease")
+        copy()
+
+
 def refill(free):
     """Waits until the stage of buffers behind the barrier `free` is read, and lets TMA write over it.
 
@@ -54,34 +94,62 @@ def refill(free):
     plgpu.commit_smem()
 
 
-def fill_stages(steps: int, stages: int, free, copy):
-    """The copying warpgroup of a matrix product: copy(step, stage) into each stage in turn, once it is free."""
+@dataclass(frozen=True)
+class PairOfProducts:
+    """x @ w for two matrices w at once: a block of BLOCK_M rows of x, BLOCK_N columns of each w, BLOCK_K of the inner dim a step.
 
-    def load(i, _):
-        slot = rem(i, stages)
-        pl.when(i >= stages)(lambda: plgpu.barrier_wait(free.at[slot]))
-        copy(i, slot)
+    Attributes:
+      dim: the inner dim, a multiple of BLOCK_K.
+      stages: blocks of x and both w in flight, 48 KB each.
+    """
 
-    lax.fori_loop(0, steps, load, None)
+    dim: int
+    stages: int
 
+    BLOCK_M, BLOCK_N, BLOCK_K = ROWS * WARPGROUPS, 128, 64
 
-def pair_of_products(shape, steps: int, stages: int, left, right, ready, free):
-    """A computing warpgroup: left(stage) @ right(stage, side) summed over the steps, fp32, for sides 0 and 1."""
+    def buffers(self):
+        """Shared memory of the blocks of x, and of both w."""
+        return smem((self.stages, self.BLOCK_M, self.BLOCK_K)), smem((self.stages, 2, self.BLOCK_K, self.BLOCK_N))
 
-    def run(*accumulators):
-        def step(i, _):
-            slot = rem(i, stages)
-            plgpu.barrier_wait(ready.at[slot])
-            for side, acc in enumerate(accumulators):
-                plgpu.wgmma(acc, left(slot), right(slot, side))
-            plgpu.wgmma_wait(2)  # the step before is done, this one goes on
+    def barriers(self):
+        """(ready, free) of each stage."""
+        return (
+            plgpu.Barrier(num_arrivals=3, num_barriers=self.stages),
+            plgpu.Barrier(num_arrivals=WARPGROUPS, num_barriers=self.stages),
+        )
 
-            @pl.when(i > 0)
-            def _():
-                plgpu.barrier_arrive(free.at[rem(i - 1, stages)])
+    def copy(self, rows, columns, buffers, barriers):
+        """The copying warpgroup: each stage, once it is free, gets rows(inner) of x and columns(inner, side) of both w."""
+        (x_smem, w_smem), (ready, free) = buffers, barriers
 
-        lax.fori_loop(0, steps, step, None)
-        return tuple(acc[...] for acc in accumulators)
+        def load(i, _):
+            slot, inner = rem(i, self.stages), pl.ds(i * self.BLOCK_K, self.BLOCK_K)
+            pl.when(i >= self.stages)(lambda: plgpu.barrier_wait(free.at[slot]))
+            plgpu.copy_gmem_to_smem(rows(inner), x_smem.at[slot], ready.at[slot])
+            for side in range(2):
+                plgpu.copy_gmem_to_smem(columns(inner, side), w_smem.at[slot, side], ready.at[slot])
 
-    acc = plgpu.WGMMAAccumulatorRef(shape, jnp.float32)
-    return pl.run_scoped(run, acc, acc)
+        lax.fori_loop(0, self.dim // self.BLOCK_K, load, None)
+
+    def compute(self, warpgroup, buffers, barriers):
+        """A computing warpgroup: its 64 rows of both products, fp32."""
+        (x_smem, w_smem), (ready, free) = buffers, barriers
+
+        def run(*accumulators):
+            def step(i, _):
+                slot = rem(i, self.stages)
+                plgpu.barrier_wait(ready.at[slot])
+                for side, acc in enumerate(accumulators):
+                    plgpu.wgmma(acc, x_smem.at[slot, pl.ds(warpgroup * ROWS, ROWS)], w_smem.at[slot, side])
+                plgpu.wgmma_wait(2)  # the step before is done, this one goes on
+
+                @pl.when(i > 0)
+                def _():
+                    plgpu.barrier_arrive(free.at[rem(i - 1, self.stages)])
+
+            lax.fori_loop(0, self.dim // self.BLOCK_K, step, None)
+            return tuple(acc[...] for acc in accumulators)
+
+        acc = plgpu.WGMMAAccumulatorRef((ROWS, self.BLOCK_N), jnp.float32)
+        return pl.run_scoped(run, acc, acc)

@@ -18,6 +18,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
+from opencoder_kernels import hopper
 from opencoder_kernels.attention import blocks
 from opencoder_kernels.attention.mosaic_gpu_forward import LOG2E, MASKED
 from opencoder_kernels.hopper import ROWS, WARPGROUPS, refill, rem, smem
@@ -27,7 +28,6 @@ from opencoder_kernels.varying import unchecked
 BLOCK = ROWS * WARPGROUPS  # keys of a block in d_keys_values, queries of a block in d_queries
 STEP = 64  # queries, and keys, of the blocks that they walk over
 STAGES = 2
-COMPUTE_REGISTERS, COPY_REGISTERS = 232, 40
 FIXED, MOVING = (WARPGROUPS, ROWS), (STAGES, STEP)  # shapes of the blocks that stay, and of those that are walked over
 
 
@@ -81,12 +81,9 @@ def d_keys_values(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causa
         k_smem, v_smem, q_smem, do_smem, lse_smem, delta_smem, scratch, kv_seg_smem, q_seg_smem = buffers
         kv_ready, ready, free = barriers
         kv_head, tile, batch = (lax.axis_index(name) for name in ("kv_heads", "kv_tiles", "batch"))
-        warpgroup = lax.axis_index("wg")
         first, full_first, full_end, end = (bounds_ref[batch, tile, i] for i in range(4))
 
-        @pl.when(warpgroup < WARPGROUPS)
-        def _compute():
-            plgpu.set_max_registers(COMPUTE_REGISTERS, action="increase")
+        def compute(warpgroup):
             start = tile * BLOCK + warpgroup * ROWS
             rows = (batch, pl.ds(start, ROWS), kv_head)
             k_rows, v_rows, loaded = k_smem.at[warpgroup], v_smem.at[warpgroup], kv_ready.at[warpgroup]
@@ -137,9 +134,7 @@ def d_keys_values(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causa
             plgpu.copy_smem_to_gmem(v_rows, outputs[1].at[rows])
             plgpu.wait_smem_to_gmem(0)
 
-        @pl.when(warpgroup == WARPGROUPS)
-        def _copy():
-            plgpu.set_max_registers(COPY_REGISTERS, action="decrease")
+        def copy():
 
             def load(head, i, _):
                 step = head * (end - first) + i - first
@@ -158,6 +153,8 @@ def d_keys_values(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causa
 
             lax.fori_loop(0, group, per_head, None)
 
+        hopper.specialise(compute, copy)
+
     buffers = _buffers(H, MOVING, packed)
     barriers = (
         plgpu.Barrier(num_arrivals=2 + packed, num_barriers=WARPGROUPS),
@@ -165,7 +162,8 @@ def d_keys_values(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causa
         plgpu.Barrier(num_arrivals=WARPGROUPS, num_barriers=STAGES),
     )
     out = jax.ShapeDtypeStruct(k.shape, k.dtype)
-    run = _kernel(kernel, [out, out], buffers, barriers, (K, S // BLOCK, B), ("kv_heads", "kv_tiles", "batch"))
+    grid = {"kv_heads": K, "kv_tiles": S // BLOCK, "batch": B}
+    run = hopper.kernel(kernel, [out, out], buffers, barriers, grid)
     return unchecked(run)(q, k, v, d_out, lse2, delta, bounds, *((q_segments, kv_segments) if packed else ()))
 
 
@@ -184,12 +182,9 @@ def d_queries(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: b
         q_ready, ready, free = barriers
         head, batch = lax.axis_index("heads"), lax.axis_index("batch")
         tile = num_q - 1 - lax.axis_index("q_tiles")
-        warpgroup = lax.axis_index("wg")
         first, full_first, full_end, end = (bounds_ref[batch, tile, i] for i in range(4))
 
-        @pl.when(warpgroup < WARPGROUPS)
-        def _compute():
-            plgpu.set_max_registers(COMPUTE_REGISTERS, action="increase")
+        def compute(warpgroup):
             start = tile * BLOCK + warpgroup * ROWS
             rows, loaded = pl.ds(start, ROWS), q_ready.at[warpgroup]
             q_rows, do_rows = q_smem.at[warpgroup], do_smem.at[warpgroup]
@@ -236,9 +231,7 @@ def d_queries(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: b
             plgpu.copy_smem_to_gmem(q_rows, outputs[0].at[batch, rows, head])
             plgpu.wait_smem_to_gmem(0)
 
-        @pl.when(warpgroup == WARPGROUPS)
-        def _copy():
-            plgpu.set_max_registers(COPY_REGISTERS, action="decrease")
+        def copy():
             kv_head = lax.div(head, jnp.int32(N // K))
 
             def load(i, _):
@@ -252,6 +245,8 @@ def d_queries(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: b
 
             lax.fori_loop(first, end, load, None)
 
+        hopper.specialise(compute, copy)
+
     buffers = _buffers(H, FIXED, packed)
     barriers = (
         plgpu.Barrier(num_arrivals=4 + packed, num_barriers=WARPGROUPS),
@@ -259,7 +254,7 @@ def d_queries(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: b
         plgpu.Barrier(num_arrivals=WARPGROUPS, num_barriers=STAGES),
     )
     out = jax.ShapeDtypeStruct(q.shape, q.dtype)
-    run = _kernel(kernel, [out], buffers, barriers, (N, num_q, B), ("heads", "q_tiles", "batch"))
+    run = hopper.kernel(kernel, [out], buffers, barriers, {"heads": N, "q_tiles": num_q, "batch": B})
     return unchecked(run)(q, k, v, d_out, lse2, delta, bounds, *((q_segments, kv_segments) if packed else ()))[0]
 
 
@@ -272,22 +267,4 @@ def _buffers(H: int, statistics: tuple[int, int], packed: bool):
         smem((WARPGROUPS, ROWS, STEP)) if is_interpreted("gpu") else None,
         smem(FIXED, jnp.int32) if packed else None,
         smem(MOVING, jnp.int32) if packed else None,
-    )
-
-
-def _kernel(kernel, out_type, buffers, barriers, grid, grid_names):
-    """kernel(refs, outputs, buffers, barriers) on two computing warpgroups and a copying one per block of the grid."""
-
-    def entry(*refs):
-        inputs, outputs = refs[: -len(out_type)], refs[-len(out_type) :]
-        pl.run_scoped(lambda *scoped: kernel(inputs, outputs, *scoped), buffers, barriers, collective_axes="wg")
-
-    return plgpu.kernel(
-        entry,
-        out_type=out_type,
-        grid=grid,
-        grid_names=grid_names,
-        num_threads=WARPGROUPS + 1,
-        thread_name="wg",
-        compiler_params=plgpu.CompilerParams(approx_math=True),
     )

@@ -21,6 +21,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
+from opencoder_kernels import hopper
 from opencoder_kernels.attention import blocks
 from opencoder_kernels.hopper import ROWS, WARPGROUPS, refill, rem, smem
 from opencoder_kernels.interpret import is_interpreted
@@ -61,24 +62,23 @@ def forward(q, k, v, q_segments, kv_segments, *, causal: bool, scale: float):
     bounds = blocks.ranges(*blocks.visibility(q_segments, kv_segments, T, S, block_q, block_kv, causal), B)
     scale2 = scale * LOG2E
 
-    def kernel(q_ref, k_ref, v_ref, bounds_ref, q_seg_ref, kv_seg_ref, out_ref, lse_ref, buffers, barriers):
+    def kernel(inputs, outputs, buffers, barriers):
+        q_ref, k_ref, v_ref, bounds_ref, *segment_refs = inputs
+        out_ref, lse_ref = outputs
         q_smem, k_smem, v_smem, lse_smem, p_smem, q_seg_smem, kv_seg_smem = buffers
         q_ready, k_ready, v_ready, k_free, v_free, turn = barriers
         head, batch = lax.axis_index("heads"), lax.axis_index("batch")
         # The last queries see the most keys: they start first.
         tile = num_q - 1 - lax.axis_index("q_tiles")
-        warpgroup = lax.axis_index("wg")
         first, full_first, full_end, end = (bounds_ref[batch, tile, i] for i in range(4))
 
-        @pl.when(warpgroup < WARPGROUPS)
-        def _compute():
-            plgpu.set_max_registers(232, action="increase")
+        def compute(warpgroup):
             q_rows = q_smem.at[warpgroup]
             start = tile * block_q + warpgroup * ROWS
             plgpu.copy_gmem_to_smem(q_ref.at[batch, pl.ds(start, ROWS), head], q_rows, q_ready.at[warpgroup])
             if packed:
                 plgpu.copy_gmem_to_smem(
-                    q_seg_ref.at[batch, pl.ds(start, ROWS)], q_seg_smem.at[warpgroup], q_ready.at[warpgroup]
+                    segment_refs[0].at[batch, pl.ds(start, ROWS)], q_seg_smem.at[warpgroup], q_ready.at[warpgroup]
                 )
             plgpu.barrier_wait(q_ready.at[warpgroup])
             per_row = plgpu.Layout.WGMMA.reduce(1)
@@ -153,9 +153,7 @@ def forward(q, k, v, q_segments, kv_segments, *, causal: bool, scale: float):
             plgpu.copy_smem_to_gmem(lse_smem.at[warpgroup], lse_ref.at[batch, head, pl.ds(start, ROWS)])
             plgpu.wait_smem_to_gmem(0)
 
-        @pl.when(warpgroup == WARPGROUPS)
-        def _copy():
-            plgpu.set_max_registers(40, action="decrease")
+        def copy():
             kv_head = lax.div(head, jnp.int32(N // K))
 
             def load(i, _):
@@ -168,7 +166,7 @@ def forward(q, k, v, q_segments, kv_segments, *, causal: bool, scale: float):
 
                 plgpu.copy_gmem_to_smem(k_ref.at[batch, rows, kv_head], k_smem.at[slot], k_ready.at[slot])
                 if packed:
-                    plgpu.copy_gmem_to_smem(kv_seg_ref.at[batch, rows], kv_seg_smem.at[slot], k_ready.at[slot])
+                    plgpu.copy_gmem_to_smem(segment_refs[1].at[batch, rows], kv_seg_smem.at[slot], k_ready.at[slot])
 
                 @pl.when(i - first >= stages)
                 def _():
@@ -178,38 +176,29 @@ def forward(q, k, v, q_segments, kv_segments, *, causal: bool, scale: float):
 
             lax.fori_loop(first, end, load, None)
 
-    def entry(q_ref, k_ref, v_ref, bounds_ref, *refs):
-        q_seg_ref, kv_seg_ref, out_ref, lse_ref = refs if packed else (None, None, *refs)
-        arrivals = 2 if packed else 1  # segment ids come with the queries and the keys
-        pl.run_scoped(
-            lambda *scoped: kernel(q_ref, k_ref, v_ref, bounds_ref, q_seg_ref, kv_seg_ref, out_ref, lse_ref, *scoped),
-            (
-                smem((WARPGROUPS, ROWS, H)),
-                smem((stages, block_kv, H)),
-                smem((stages, block_kv, H)),
-                smem((WARPGROUPS, ROWS), jnp.float32),
-                smem((WARPGROUPS, ROWS, block_kv)) if p_in_shared_memory else None,
-                smem((WARPGROUPS, ROWS), jnp.int32) if packed else None,
-                smem((stages, block_kv), jnp.int32) if packed else None,
-            ),
-            (
-                plgpu.Barrier(num_arrivals=arrivals, num_barriers=WARPGROUPS),
-                plgpu.Barrier(num_arrivals=arrivals, num_barriers=stages),
-                plgpu.Barrier(num_barriers=stages),
-                plgpu.Barrier(num_arrivals=WARPGROUPS, num_barriers=stages),
-                plgpu.Barrier(num_arrivals=WARPGROUPS, num_barriers=stages),
-                plgpu.Barrier(num_arrivals=WARPGROUPS),
-            ),
-            collective_axes="wg",
-        )
+        hopper.specialise(compute, copy)
 
-    run = plgpu.kernel(
-        entry,
-        out_type=[jax.ShapeDtypeStruct(q.shape, q.dtype), jax.ShapeDtypeStruct((B, N, T), jnp.float32)],
-        grid=(N, num_q, B),
-        grid_names=("heads", "q_tiles", "batch"),
-        num_threads=WARPGROUPS + 1,
-        thread_name="wg",
-        compiler_params=plgpu.CompilerParams(approx_math=True),
+    arrivals = 2 if packed else 1  # segment ids come with the queries and the keys
+    run = hopper.kernel(
+        kernel,
+        [jax.ShapeDtypeStruct(q.shape, q.dtype), jax.ShapeDtypeStruct((B, N, T), jnp.float32)],
+        (
+            smem((WARPGROUPS, ROWS, H)),
+            smem((stages, block_kv, H)),
+            smem((stages, block_kv, H)),
+            smem((WARPGROUPS, ROWS), jnp.float32),
+            smem((WARPGROUPS, ROWS, block_kv)) if p_in_shared_memory else None,
+            smem((WARPGROUPS, ROWS), jnp.int32) if packed else None,
+            smem((stages, block_kv), jnp.int32) if packed else None,
+        ),
+        (
+            plgpu.Barrier(num_arrivals=arrivals, num_barriers=WARPGROUPS),
+            plgpu.Barrier(num_arrivals=arrivals, num_barriers=stages),
+            plgpu.Barrier(num_barriers=stages),
+            plgpu.Barrier(num_arrivals=WARPGROUPS, num_barriers=stages),
+            plgpu.Barrier(num_arrivals=WARPGROUPS, num_barriers=stages),
+            plgpu.Barrier(num_arrivals=WARPGROUPS),
+        ),
+        grid={"heads": N, "q_tiles": num_q, "batch": B},
     )
     return unchecked(run)(q, k, v, bounds, *((q_segments, kv_segments) if packed else ()))

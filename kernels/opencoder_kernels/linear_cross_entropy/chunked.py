@@ -121,7 +121,13 @@ def _backward(softmax, z_loss, vocab_axis, saved, cotangents):
 linear_cross_entropy.defvjp(_forward, _backward)
 
 
-def loss(lse, hit, weights, z_loss):
-    """(total, z_sum) of a chunk from the log-partition and the target's logit of each token."""
+def loss(peak, total, hit, weights, z_loss, vocab_axis):
+    """((total, z_sum), scale) of a chunk from each token's largest logit, sum of p = exp(logit - peak), and target's logit.
+
+    d loss / d logit is scale p - weight [target]. With vocab_axis, total and hit are of this device's part, peak is of all.
+    """
+    if vocab_axis is not None:
+        total, hit = jax.lax.psum((total, hit), vocab_axis)
+    lse = peak + jnp.log(total)
     z_sum = z_loss * (weights * lse**2).sum()
-    return (weights * (lse - hit)).sum() + z_sum, z_sum
+    return ((weights * (lse - hit)).sum() + z_sum, z_sum), weights * (1 + 2 * z_loss * lse) / total

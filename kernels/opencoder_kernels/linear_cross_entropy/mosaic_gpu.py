@@ -21,13 +21,12 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from opencoder_kernels import hopper
-from opencoder_kernels.hopper import ROWS, WARPGROUPS, fill_stages, pair_of_products, smem
+from opencoder_kernels.hopper import ROWS, WARPGROUPS, PairOfProducts, smem
 from opencoder_kernels.linear_cross_entropy import chunked, tiles
 
-BLOCK_M = ROWS * WARPGROUPS
-TILE = 128  # columns of a tile; a block has two
-BLOCK_D = 64
-STAGES = 4  # 48 KB each, beside 32 KB for p
+BLOCK_M, BLOCK_D = PairOfProducts.BLOCK_M, PairOfProducts.BLOCK_K
+TILE = PairOfProducts.BLOCK_N  # columns of a tile; a block has two
+STAGES = 4  # beside 32 KB for p
 LOG2E = math.log2(math.e)
 MASKED = -1e30
 
@@ -51,23 +50,17 @@ def linear_cross_entropy(*args):
 def _product(h, w, targets, gradient: bool):
     """See `tiles.softmax`."""
     (M, D), V = h.shape, w.shape[1]
-    steps, cols = D // BLOCK_D, -(-V // (2 * TILE))
+    cols = -(-V // (2 * TILE))
+    products = PairOfProducts(D, STAGES)
 
-    def kernel(h_ref, w_ref, targets_ref, out_refs, buffers, barriers):
-        h_smem, w_smem, p_smem, stats_smem = buffers
-        ready, free = barriers
-        row, col, warpgroup = lax.axis_index("rows"), lax.axis_index("cols"), lax.axis_index("wg")
+    def kernel(inputs, out_refs, buffers, barriers):
+        h_ref, w_ref, targets_ref = inputs
+        *blocks, stats_smem, p_smem = buffers
+        row, col = lax.axis_index("rows"), lax.axis_index("cols")
 
-        @pl.when(warpgroup < WARPGROUPS)
-        def _compute():
-            plgpu.set_max_registers(232, action="increase")
-            own = pl.ds(warpgroup * ROWS, ROWS)
+        def compute(warpgroup):
             rows = pl.ds(row * BLOCK_M + warpgroup * ROWS, ROWS)
-
-            both = pair_of_products(
-                (ROWS, TILE), steps, STAGES, lambda slot: h_smem.at[slot, own],
-                lambda slot, side: w_smem.at[slot, side], ready, free,
-            )  # fmt: skip
+            both = products.compute(warpgroup, blocks, barriers)
             target = plgpu.load(targets_ref.at[rows], layout=plgpu.Layout.WGMMA.reduce(1), optimized=False)
             for side, s in enumerate(both):
                 tile = col * 2 + side
@@ -94,45 +87,28 @@ def _product(h, w, targets, gradient: bool):
                     plgpu.copy_smem_to_gmem(p_smem.at[warpgroup], out_refs[3].at[rows, pl.ds(tile * TILE, TILE)])
             plgpu.wait_smem_to_gmem(0)
 
-        @pl.when(warpgroup == WARPGROUPS)
-        def _copy():
-            plgpu.set_max_registers(40, action="decrease")
+        def copy():
+            rows = pl.ds(row * BLOCK_M, BLOCK_M)
+            products.copy(
+                lambda inner: h_ref.at[rows, inner],
+                lambda inner, side: w_ref.at[inner, pl.ds((col * 2 + side) * TILE, TILE)], blocks, barriers,
+            )  # fmt: skip
 
-            def copy(i, slot):
-                inner = pl.ds(i * BLOCK_D, BLOCK_D)
-                plgpu.copy_gmem_to_smem(h_ref.at[pl.ds(row * BLOCK_M, BLOCK_M), inner], h_smem.at[slot], ready.at[slot])
-                for side in range(2):
-                    columns = pl.ds((col * 2 + side) * TILE, TILE)
-                    plgpu.copy_gmem_to_smem(w_ref.at[inner, columns], w_smem.at[slot, side], ready.at[slot])
-
-            fill_stages(steps, STAGES, free, copy)
-
-    def entry(h_ref, w_ref, targets_ref, *out_refs):
-        pl.run_scoped(
-            lambda *scoped: kernel(h_ref, w_ref, targets_ref, out_refs, *scoped),
-            (
-                smem((STAGES, BLOCK_M, BLOCK_D)),
-                smem((STAGES, 2, BLOCK_D, TILE)),
-                smem((WARPGROUPS, ROWS, TILE)) if gradient else None,
-                smem((WARPGROUPS, 3, ROWS), jnp.float32),
-            ),
-            (
-                plgpu.Barrier(num_arrivals=3, num_barriers=STAGES),
-                plgpu.Barrier(num_arrivals=WARPGROUPS, num_barriers=STAGES),
-            ),
-            collective_axes="wg",
-        )
+        hopper.specialise(compute, copy)
 
     statistics = jax.ShapeDtypeStruct((2 * cols, M), jnp.float32)
-    run = plgpu.kernel(
-        entry,
-        out_type=[statistics] * 3 + ([jax.ShapeDtypeStruct((M, V), h.dtype)] if gradient else []),
-        grid=(cols, M // BLOCK_M),
-        grid_names=("cols", "rows"),
-        num_threads=WARPGROUPS + 1,
-        thread_name="wg",
+    run = hopper.kernel(
+        kernel,
+        [statistics] * 3 + ([jax.ShapeDtypeStruct((M, V), h.dtype)] if gradient else []),
+        (
+            *products.buffers(),
+            smem((WARPGROUPS, 3, ROWS), jnp.float32),
+            smem((WARPGROUPS, ROWS, TILE)) if gradient else None,
+        ),
+        products.barriers(),
+        grid={"cols": cols, "rows": M // BLOCK_M},
         # Rows are summed within four lanes, which takes no scratch; the stages need the room.
-        compiler_params=plgpu.CompilerParams(approx_math=True, reduction_scratch_bytes=0),
+        reduction_scratch_bytes=0,
     )
     return run(h, w, targets)
 

@@ -51,13 +51,8 @@ def softmax(product, gradient_from, h, w, targets, weights, z_loss, vocab_axis, 
     if vocab_axis is not None:
         peak = jax.lax.pmax(peak, vocab_axis)
     shrink = jnp.exp(peaks - peak)
-    total, hit = (totals * shrink).sum(0), hits.sum(0)
-    if vocab_axis is not None:
-        total, hit = jax.lax.psum((total, hit), vocab_axis)
-    lse = peak + jnp.log(total)
-    sums = chunked.loss(lse, hit, weights, z_loss)
+    sums, scale = chunked.loss(peak, (totals * shrink).sum(0), hits.sum(0), weights, z_loss, vocab_axis)
     if not gradient:
         return *sums, None
-    scale = shrink * (weights * (1 + 2 * z_loss * lse) / total)
-    dlogits = unchecked(gradient_from)(p[0], scale, targets, weights)
+    dlogits = unchecked(gradient_from)(p[0], shrink * scale, targets, weights)
     return *sums, dlogits[:M].reshape(B, n, V)

@@ -23,16 +23,11 @@ def _rows(h, w, targets, weights, z_loss, vocab_axis, gradient: bool):
         targets = targets - jax.lax.axis_index(vocab_axis) * V
         peak = jax.lax.pmax(peak, vocab_axis)
     p = jnp.exp(logits - peak[..., None])
-    total = p.sum(-1)
     one_hot = targets[..., None] == jnp.arange(V)
     hit = jnp.where(one_hot, logits, 0).sum(-1)
-    if vocab_axis is not None:
-        total, hit = jax.lax.psum((total, hit), vocab_axis)
-    lse = peak + jnp.log(total)
-    sums = chunked.loss(lse, hit, weights, z_loss)
+    sums, scale = chunked.loss(peak, p.sum(-1), hit, weights, z_loss, vocab_axis)
     if not gradient:
         return *sums, None
-    scale = weights * (1 + 2 * z_loss * lse) / total
     dlogits = p * scale[..., None] - jnp.where(one_hot, weights[..., None], 0)
     return *sums, dlogits.astype(h.dtype)
 

@@ -14,12 +14,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from opencoder_kernels import hopper, partition
-from opencoder_kernels.hopper import ROWS, WARPGROUPS, fill_stages, pair_of_products, smem
+from opencoder_kernels.hopper import ROWS, WARPGROUPS, PairOfProducts, smem
 from opencoder_kernels.swiglu import fused
 
-BLOCK_M = ROWS * WARPGROUPS
-BLOCK_F = 128
-BLOCK_D = 64
+BLOCK_M, BLOCK_F, BLOCK_D = PairOfProducts.BLOCK_M, PairOfProducts.BLOCK_N, PairOfProducts.BLOCK_K
 
 
 def refuses(x, w_gate, w_up) -> str | None:
@@ -44,78 +42,48 @@ def swiglu(x, w_gate, w_up):
 def _kernel(x, w_gate, w_up, d_out):
     """See `fused.Kernel.run`."""
     (M, D), F = x.shape, w_gate.shape[1]
-    steps, gradient = D // BLOCK_D, d_out is not None
+    gradient = d_out is not None
     num_out = 1 + gradient
-    stages = 3 if gradient else 4  # 48 KB each, beside 32 KB for each output
+    products = PairOfProducts(D, stages=3 if gradient else 4)  # beside 32 KB for each output
 
-    def kernel(x_ref, gate_ref, up_ref, d_out_ref, out_refs, buffers, barriers):
-        x_smem, gate_smem, up_smem, out_smem = buffers
-        ready, free, d_out_ready = barriers
-        row, col, warpgroup = lax.axis_index("rows"), lax.axis_index("cols"), lax.axis_index("wg")
+    def kernel(inputs, out_refs, buffers, barriers):
+        x_ref, gate_ref, up_ref, *d_out_refs = inputs
+        *blocks, out_smem = buffers
+        *stages, d_out_ready = barriers
+        row, col = lax.axis_index("rows"), lax.axis_index("cols")
         cols = pl.ds(col * BLOCK_F, BLOCK_F)
 
-        @pl.when(warpgroup < WARPGROUPS)
-        def _compute():
-            plgpu.set_max_registers(232, action="increase")
-            own = pl.ds(warpgroup * ROWS, ROWS)
+        def compute(warpgroup):
             rows = pl.ds(row * BLOCK_M + warpgroup * ROWS, ROWS)
-            if gradient:
-                plgpu.copy_gmem_to_smem(d_out_ref.at[rows, cols], out_smem.at[warpgroup, 0], d_out_ready.at[warpgroup])
-
-            gate, up = pair_of_products(
-                (ROWS, BLOCK_F), steps, stages, lambda slot: x_smem.at[slot, own],
-                lambda slot, side: (gate_smem, up_smem)[side].at[slot], ready, free,
-            )  # fmt: skip
+            for ref in d_out_refs:
+                plgpu.copy_gmem_to_smem(ref.at[rows, cols], out_smem.at[warpgroup, 0], d_out_ready.at[warpgroup])
+            gate, up = products.compute(warpgroup, blocks, stages)
             d_out_tile = None
             if gradient:
                 plgpu.barrier_wait(d_out_ready.at[warpgroup])
                 d_out_tile = plgpu.load(out_smem.at[warpgroup, 0], layout=plgpu.Layout.WGMMA).astype(jnp.float32)
-            results = fused.epilogue(gate, up, d_out_tile)
-            for i, result in enumerate(results):
+            for i, result in enumerate(fused.epilogue(gate, up, d_out_tile)):
                 out_smem[warpgroup, i] = result.astype(x.dtype)
             plgpu.commit_smem()
-            for i in range(num_out):
-                plgpu.copy_smem_to_gmem(out_smem.at[warpgroup, i], out_refs[i].at[rows, cols])
+            for i, ref in enumerate(out_refs):
+                plgpu.copy_smem_to_gmem(out_smem.at[warpgroup, i], ref.at[rows, cols])
             plgpu.wait_smem_to_gmem(0)
 
-        @pl.when(warpgroup == WARPGROUPS)
-        def _copy():
-            plgpu.set_max_registers(40, action="decrease")
+        def copy():
+            rows = pl.ds(row * BLOCK_M, BLOCK_M)
+            products.copy(
+                lambda inner: x_ref.at[rows, inner],
+                lambda inner, side: (gate_ref, up_ref)[side].at[inner, cols], blocks, stages,
+            )  # fmt: skip
 
-            def copy(i, slot):
-                inner = pl.ds(i * BLOCK_D, BLOCK_D)
-                plgpu.copy_gmem_to_smem(x_ref.at[pl.ds(row * BLOCK_M, BLOCK_M), inner], x_smem.at[slot], ready.at[slot])
-                plgpu.copy_gmem_to_smem(gate_ref.at[inner, cols], gate_smem.at[slot], ready.at[slot])
-                plgpu.copy_gmem_to_smem(up_ref.at[inner, cols], up_smem.at[slot], ready.at[slot])
+        hopper.specialise(compute, copy)
 
-            fill_stages(steps, stages, free, copy)
-
-    def entry(x_ref, gate_ref, up_ref, *refs):
-        d_out_ref, out_refs = (refs[0], refs[1:]) if gradient else (None, refs)
-        pl.run_scoped(
-            lambda *scoped: kernel(x_ref, gate_ref, up_ref, d_out_ref, out_refs, *scoped),
-            (
-                smem((stages, BLOCK_M, BLOCK_D)),
-                smem((stages, BLOCK_D, BLOCK_F)),
-                smem((stages, BLOCK_D, BLOCK_F)),
-                plgpu.SMEM((WARPGROUPS, num_out, ROWS, BLOCK_F), x.dtype, transforms=hopper.layout(BLOCK_F)),
-            ),
-            (
-                plgpu.Barrier(num_arrivals=3, num_barriers=stages),
-                plgpu.Barrier(num_arrivals=WARPGROUPS, num_barriers=stages),
-                plgpu.Barrier(num_barriers=WARPGROUPS),
-            ),
-            collective_axes="wg",
-        )
-
-    run = plgpu.kernel(
-        entry,
-        out_type=[jax.ShapeDtypeStruct((M, F), x.dtype)] * num_out,
+    run = hopper.kernel(
+        kernel,
+        [jax.ShapeDtypeStruct((M, F), x.dtype)] * num_out,
+        (*products.buffers(), smem((WARPGROUPS, num_out, ROWS, BLOCK_F))),
+        (*products.barriers(), plgpu.Barrier(num_barriers=WARPGROUPS)),
         # Blocks of rows vary fastest: those in flight share columns of the matrices, which x then passes in L2.
-        grid=(F // BLOCK_F, M // BLOCK_M),
-        grid_names=("cols", "rows"),
-        num_threads=WARPGROUPS + 1,
-        thread_name="wg",
-        compiler_params=plgpu.CompilerParams(approx_math=True),
+        grid={"cols": F // BLOCK_F, "rows": M // BLOCK_M},
     )
     return run(x, w_gate, w_up, *((d_out,) if gradient else ()))
