@@ -39,7 +39,11 @@ def gpu(detect_races: bool = True):
 
 @contextlib.contextmanager
 def tpu(detect_races: bool = True):
-    """Within it, Pallas TPU kernels run in the TPU interpreter, memory starting as NaN."""
+    """Within it, Pallas TPU kernels run in the TPU interpreter, every memory poisoned at first.
+
+    A block of an output keeps its place from one step of the grid to the next: what a later step does not write holds what
+    an earlier one wrote, not NaN. With detect_races, accesses that no semaphore orders raise an error.
+    """
     from jax.experimental.pallas import tpu as pltpu
 
     flag = _interpreted.set("tpu")
@@ -48,5 +52,8 @@ def tpu(detect_races: bool = True):
             pltpu.InterpretParams(detect_races=detect_races, uninitialized_memory="nan")
         ):
             yield
+    except BaseException:
+        pltpu.reset_tpu_interpret_mode_state()  # which a failed kernel leaves behind
+        raise
     finally:
         _interpreted.reset(flag)
