@@ -5,8 +5,8 @@
     python scripts/bench_kernels.py --shapes tiny --interpret gpu --out /tmp/bench   the kernels' path of it (or tpu)
     python scripts/bench_kernels.py --predict              no measurement: roofline times, cells read 'not measured'
 
-Times are medians over device time (CUPTI) on a GPU, else over wall-clock time, and the report says which; inputs and
-cotangents are random. The ratio is to the yardstick of the same run: cuDNN for attention without packing, the plain matrix
+Times are medians of single calls: on a GPU of the summed time of a call's kernels (CUPTI; the gaps between kernels, copies
+and memsets are not in it), elsewhere of wall-clock time, and the report says which; inputs and cotangents are random. The ratio is to the yardstick of the same run: cuDNN for attention without packing, the plain matrix
 products alone for the linear cross-entropy, XLA otherwise. The share is of a bf16 matrix product of 8192 x 8192 x 8192
 (copy bandwidth for the norm) measured in the same run. Memory is what the compiled program needs beside its arguments
 and results.
@@ -28,7 +28,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import opencoder_kernels as kernels
 from opencoder_kernels import interpret
 
@@ -40,6 +39,7 @@ SHAPES = {
 }
 IMPLEMENTATIONS = ("mosaic_gpu", "tpu", "cudnn", "xla")
 PRODUCTS = "products alone"
+ITERATIONS = 5  # calls that the profiler sees at a time
 FORWARD, BOTH = DIRECTIONS = ("forward", "forward + backward")
 # For predictions only: what one H200 was measured to do elsewhere (bf16 8192^3 product, copy read + write).
 H200_FLOPS, H200_BYTES = 790e12, 4.3e12
@@ -144,6 +144,23 @@ def with_gradient(f, args):
     return run, (args, cotangents)
 
 
+def kernel_times(f, args, repeats: int) -> list[float]:
+    """Device time of each of `repeats` calls in milliseconds, summed over its kernels.
+
+    The profiler keeps the results of all iterations in memory, some GB each: so few at a time.
+    """
+    from jax.experimental.mosaic.gpu import profiler
+
+    times: list[float] = []
+    while len(times) < repeats:
+        count = min(ITERATIONS, repeats - len(times))
+        _, some = profiler.measure(f, iterations=count)(*args)
+        if some is None:
+            raise RuntimeError("the profiler saw no kernel")
+        times += [some] if count == 1 else some  # a number for one iteration, a list for more
+    return times
+
+
 def measured(f, args, repeats: int) -> tuple[float, int]:
     """Median time of one call in milliseconds, and bytes of temporaries."""
     f = jax.jit(f).lower(*args).compile()
@@ -152,10 +169,7 @@ def measured(f, args, repeats: int) -> tuple[float, int]:
     temporaries = memory.temp_size_in_bytes
     jax.block_until_ready(f(*args))
     if jax.default_backend() == "gpu":
-        from jax.experimental.mosaic.gpu import profiler
-
-        _, times = profiler.measure(f, iterations=repeats)(*args)
-        return float(np.median(np.asarray(times, float))), temporaries
+        return statistics.median(kernel_times(f, args, repeats)), temporaries
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -288,7 +302,7 @@ def main() -> None:
         header |= {"device": "none: predictions for one NVIDIA H200"}
     else:
         device = jax.devices()[0]
-        clock = "device time (CUPTI)" if device.platform == "gpu" else "wall-clock time"
+        clock = "device time (CUPTI), kernels summed" if device.platform == "gpu" else "wall-clock time"
         limits = ceilings(args.repeats)
         header |= {
             "device": device.device_kind,
