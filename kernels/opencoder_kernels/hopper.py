@@ -1,8 +1,12 @@
-"""What the kernels for Hopper GPUs share: the device check, matrices in shared memory, the loops of a matrix product.
+"""What the kernels for Hopper GPUs share: the device check, matrices in shared memory, warpgroups, a pair of matrix products.
 
-What the interpreter leaves unproven of all of them: it runs wgmma at once and without race detection, so that a
-`wgmma_wait` in the right place (before a stage is freed, before an accumulator is read) is not checked; register layouts
-and `set_max_registers` mean nothing to it. That the compiler accepts them is checked ahead of time (tests, `aot`).
+What the interpreter leaves unproven of all of them:
+- It runs wgmma at once: that `wgmma_wait` stands before a stage is freed is not checked. (That operands have arrived, and
+  are not written over before the stage is freed, is: see `wgmma`.)
+- Tiling and swizzle of shared memory, register layouts and `set_max_registers` mean nothing to it.
+- Exponentials are exact, not those of `approx_math`; sums are not taken in the order of threads.
+- Blocks of the grid run one after another.
+That the compiler accepts them, and with which registers and spills, is checked ahead of time (tests, `aot`).
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from opencoder_kernels.dispatch import device_kind, platform
+from opencoder_kernels.interpret import is_interpreted
 
 HOPPER = ("H100", "H200", "H800", "H20", "GH200")
 ROWS = 64  # rows of a warpgroup's matrix product
@@ -83,15 +88,28 @@ def specialise(compute, copy):
         copy()
 
 
-def refill(free):
+def refill(free, fence: bool = True):
     """Waits until the stage of buffers behind the barrier `free` is read, and lets TMA write over it.
 
-    Its small vectors (segment ids, log-sum-exps) were read by ordinary loads. Those are ordered before a TMA copy to the
-    same place by a barrier and a fence between the two proxies, not by the barrier alone (PTX ISA, "Causality order").
-    The copying warpgroup, which has the time, issues the fence.
+    Small vectors (segment ids, log-sum-exps) are read by ordinary loads. Those are ordered before a TMA copy to the same
+    place by a barrier and a fence between the two proxies, not by the barrier alone (PTX ISA, "Causality order"). The
+    copying warpgroup, which has the time, issues the fence. A stage that wgmma alone has read needs none.
     """
     plgpu.barrier_wait(free)
-    plgpu.commit_smem()
+    if fence or is_interpreted("gpu"):  # whose `wgmma` reads by ordinary loads
+        plgpu.commit_smem()
+
+
+def wgmma(acc, a, b):
+    """acc += a @ b, not awaited; a and b in shared memory, or a in registers.
+
+    The interpreter runs wgmma without race detection. For it the operands are read by ordinary loads first, so that their
+    copies and barriers are checked all the same.
+    """
+    if is_interpreted("gpu"):
+        for operand in (a, b):
+            plgpu.load(operand)
+    plgpu.wgmma(acc, a, b)
 
 
 @dataclass(frozen=True)
@@ -125,7 +143,7 @@ class PairOfProducts:
 
         def load(i, _):
             slot, inner = rem(i, self.stages), pl.ds(i * self.BLOCK_K, self.BLOCK_K)
-            pl.when(i >= self.stages)(lambda: plgpu.barrier_wait(free.at[slot]))
+            pl.when(i >= self.stages)(lambda: refill(free.at[slot], fence=False))
             plgpu.copy_gmem_to_smem(rows(inner), x_smem.at[slot], ready.at[slot])
             for side in range(2):
                 plgpu.copy_gmem_to_smem(columns(inner, side), w_smem.at[slot, side], ready.at[slot])
@@ -141,7 +159,7 @@ class PairOfProducts:
                 slot = rem(i, self.stages)
                 plgpu.barrier_wait(ready.at[slot])
                 for side, acc in enumerate(accumulators):
-                    plgpu.wgmma(acc, x_smem.at[slot, pl.ds(warpgroup * ROWS, ROWS)], w_smem.at[slot, side])
+                    wgmma(acc, x_smem.at[slot, pl.ds(warpgroup * ROWS, ROWS)], w_smem.at[slot, side])
                 plgpu.wgmma_wait(2)  # the step before is done, this one goes on
 
                 @pl.when(i > 0)

@@ -1,4 +1,9 @@
-"""What the kernels for TPUs share: the device check, compiler parameters, precision."""
+"""What the kernels for TPUs share: the device check, compiler parameters, precision.
+
+What the interpreter leaves unproven of all of them: it multiplies in the precision of the operands, where a TPU takes fp32
+in one bf16 pass unless `precision` says otherwise; it knows neither tiles of memory nor how much VMEM there is. That the
+compiler accepts them is checked ahead of time (tests, `aot`).
+"""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Drawn:
         return self.problem.setdefault(name, values[int(self.rng.integers(len(values)))])
 
 
-def check(problem, run, args, cotangents, wanted, samples: int, floors, yardsticks=("xla",)) -> None:
+def check(problem, run, args, cotangents, wanted, samples: int, floors, yardsticks=("xla",), **allowed) -> None:
     """The kernel against fp64 and, in bf16, against XLA.
 
     Args:
@@ -54,6 +54,7 @@ def check(problem, run, args, cotangents, wanted, samples: int, floors, yardstic
       samples: roundings to bf16 that each result has at least; with few of them an error is a matter of luck.
       floors: {name: result} -> {name: size against which the error of a result is measured that may be next to 0}.
       yardsticks: whose error, the larger, is multiplied by 1.5.
+      allowed: name -> what is added to that bound in a justified exception.
     """
 
     def rounded(x):
@@ -76,7 +77,7 @@ def check(problem, run, args, cotangents, wanted, samples: int, floors, yardstic
         bound = dict.fromkeys(wanted, 1e-5)
     else:
         plain = [errors(results(name)) for name in yardsticks]
-        luck = {name: 1e-5 if name.endswith("*") else 2**-8 / samples**0.5 for name in wanted}
+        luck = {name: 1e-5 if name.endswith("*") else 2**-8 / samples**0.5 for name in wanted} | allowed
         bound = {name: 1.5 * max(p[name] for p in plain) + luck[name] for name in wanted}
     assert all(got[name] <= bound[name] for name in wanted), (problem, got, bound)
 
@@ -107,8 +108,10 @@ def check_attention(problem: dict) -> None:
     def floors(want):  # dq and dk are differences, as large as dv before they cancel
         return {name: 0.1 * norm(want["dv"]) for name in ("dq", "dk")} | {"lse*": want["lse*"].size ** 0.5}
 
+    # Splash attention takes q scaled and so rounded once more, unless the scale is a power of 2: its lse is that of this q.
+    allowed = {"lse*": 2**-8} if problem["implementation"] == "tpu" and problem["H"] != 64 else {}
     samples = problem["B"] * min(problem["T"] * problem["N"], problem["S"] * problem["K"])
-    check(problem, run, (q, k, v), cotangents, ("out", "lse*", "dq", "dk", "dv"), samples, floors)
+    check(problem, run, (q, k, v), cotangents, ("out", "lse*", "dq", "dk", "dv"), samples, floors, **allowed)
 
 
 @draws
@@ -137,6 +140,25 @@ def test_attention_on_every_head_dim_and_group(implementation, H, group, packing
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_attention_on_every_packing(implementation, packing, causal):
     check_attention(attention_problem(implementation, packing=packing, causal=causal, group=1, B=2))
+
+
+@backends
+def test_perturbing_one_document_moves_no_other(implementation):
+    """Neither outputs nor gradients, by a single bit."""
+    problem = attention_problem(implementation, group=1, K=1, N=1, packing="many")
+    problem |= {"T": problem["T"] + 20, "S": problem["T"] + 20}
+    args, cotangents, kwargs = test_attention.build(problem, problem["dtype"])
+    ids = kwargs["q_segment_ids"]
+    inside = ids[0] == np.random.default_rng(problem["seed"]).choice(ids[0])
+    perturbed = [x.copy() for x in args]
+    for x in perturbed:
+        x[0, inside] *= 50
+    with INTERPRETERS[implementation]():
+        before, after = (test_attention.run(implementation, x, cotangents, kwargs) for x in (args, perturbed))
+    for name, old, new in zip(("out", "lse", "dq", "dk", "dv"), before, after, strict=True):
+        np.testing.assert_array_equal(old[0, ~inside], new[0, ~inside], err_msg=f"{name} {problem}")
+        np.testing.assert_array_equal(old[1:], new[1:], err_msg=f"{name} {problem}")
+    assert (before[0][0, inside] != after[0][0, inside]).any(axis=(-1, -2)).all(), problem
 
 
 def check_swiglu(implementation: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 from jax.experimental.pallas import tpu as pltpu
-from opencoder_kernels import interpret
+from opencoder_kernels import hopper, interpret
 from opencoder_kernels.hopper import smem
 
 ROWS, D = 128, 128
@@ -104,6 +104,41 @@ def test_a_race_of_two_warpgroups_raises(ordered):
                 jax.block_until_ready(run(x))
     with interpret.gpu():  # a failure leaves nothing behind
         np.testing.assert_array_equal(jax.jit(lambda x: x + 1)(x), x + 1)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_product_of_what_has_not_arrived_raises(ordered):
+    """JAX's interpreter does not see what wgmma reads; `hopper.wgmma` makes it."""
+
+    def kernel(x_ref, out_ref):
+        def scoped(x_smem, out_smem, arrived):
+            plgpu.copy_gmem_to_smem(x_ref, x_smem, arrived)
+            if ordered:
+                plgpu.barrier_wait(arrived)
+
+            def product(acc):
+                hopper.wgmma(acc, x_smem, x_smem)
+                return acc[...]
+
+            acc = plgpu.WGMMAAccumulatorRef((hopper.ROWS, hopper.ROWS), jnp.float32)
+            out_smem[...] = pl.run_scoped(product, acc).astype(jnp.bfloat16)
+            plgpu.commit_smem()
+            plgpu.copy_smem_to_gmem(out_smem, out_ref)
+            plgpu.wait_smem_to_gmem(0)
+            if not ordered:
+                plgpu.barrier_wait(arrived)
+
+        square = smem((hopper.ROWS, hopper.ROWS))
+        pl.run_scoped(scoped, square, square, plgpu.Barrier())
+
+    x = np.eye(hopper.ROWS, dtype=jnp.bfloat16)
+    with interpret.gpu():
+        run = plgpu.kernel(kernel, out_type=jax.ShapeDtypeStruct(x.shape, x.dtype), grid=(1,), grid_names=("blocks",))
+        if ordered:
+            np.testing.assert_array_equal(jax.jit(run)(x), x)
+        else:
+            with pytest.raises(Exception, match=r"(?i)race"):
+                jax.block_until_ready(jax.jit(run)(x))
 
 
 @pytest.mark.parametrize("ordered", [True, False])

@@ -1,4 +1,8 @@
-"""A few steps of `tiny` with interpreted kernels, chosen by the one config field, equal the same steps with XLA."""
+"""`tiny` trained for a few steps with interpreted kernels, chosen by the one config field, equals the same steps with XLA.
+
+The configuration is that of configs/tiny.py: layers, vocabulary, sequence, batch. Added are a z-loss, so that its path is run too,
+and a learning rate that is high from the first step on. The default suite has a model cut down to one layer and few words.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +15,30 @@ import pytest
 from opencoder_kernels import chosen, interpret
 
 from configs.tiny import config as tiny
-from opencoder_jax.config import MeshConfig
+from opencoder_jax.config import MeshConfig, RunConfig
 from opencoder_jax.sharding import make_mesh
 from opencoder_jax.step import make_train_step
+from tests.opencoder_kernels.compare import HOPPER_INTERPRETER
 
-STEPS, T, VOCAB = 3, 128, 512
+
+def whole(implementation: str, dtype: str) -> RunConfig:
+    config = tiny()
+    model = replace(config.model, implementation=implementation, compute_dtype=dtype)
+    return replace(config, model=model, z_loss=1e-4, schedule=replace(config.schedule, warmup_steps=1))
 
 
-def batch(rng) -> dict[str, np.ndarray]:
-    """Random packed documents, [1, 2, T]."""
-    starts = rng.random((1, 2, T)) < 0.03
+def cut(config: RunConfig) -> RunConfig:
+    model = replace(config.model, num_layers=1, scan_unroll=1, vocab_size=512)
+    return replace(config, model=model, data=replace(config.data, seq_len=128, global_batch_size=1))
+
+
+def batch(rng, config: RunConfig) -> dict[str, np.ndarray]:
+    """Random packed documents, [1, B, T]."""
+    B, T, V = config.data.global_batch_size, config.data.seq_len, config.model.vocab_size
+    starts = rng.random((1, B, T)) < 0.03
     starts[..., 0] = True
     place = np.broadcast_to(np.arange(T), starts.shape)
-    tokens = rng.integers(VOCAB, size=(1, 2, T + 1)).astype(np.int32)
+    tokens = rng.integers(V, size=(1, B, T + 1)).astype(np.int32)
     return {
         "tokens": tokens[..., :-1],
         "targets": tokens[..., 1:],
@@ -33,41 +48,53 @@ def batch(rng) -> dict[str, np.ndarray]:
     }
 
 
-def losses(implementation: str, dtype: str, seed: int, interpreter, mesh_is_set: bool):
-    """Loss and gradient norm of each step; tiny with one layer and a smaller vocabulary."""
-    config = tiny()
-    model = replace(
-        config.model, implementation=implementation, compute_dtype=dtype, num_layers=1, scan_unroll=1, vocab_size=VOCAB
-    )
-    data = replace(config.data, seq_len=T, global_batch_size=2)
-    config = replace(config, model=model, data=data, z_loss=1e-4, schedule=replace(config.schedule, warmup_steps=1))
+def losses(config: RunConfig, seed: int, steps: int, interpreter=None, mesh_is_set: bool = True):
+    """Loss and gradient norm of each step."""
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     rng, out = np.random.default_rng(seed), []
     with jax.set_mesh(mesh):
         train = make_train_step(config, mesh)
         state = train.init(jax.random.key(seed))
-    with jax.set_mesh(mesh) if mesh_is_set else contextlib.nullcontext(), interpreter:
-        for _ in range(STEPS):
-            state, metrics = train.step(state, batch(rng))
+    with jax.set_mesh(mesh) if mesh_is_set else contextlib.nullcontext(), interpreter or contextlib.nullcontext():
+        for _ in range(steps):
+            state, metrics = train.step(state, batch(rng, config))
             out.append((float(metrics["loss"]), float(metrics["grad_norm"])))
-    assert set(chosen().values()) == {implementation}
+    assert set(chosen().values()) == {config.model.implementation}
     return np.array(out)
 
 
-pytestmark = pytest.mark.slow
-
-
-def test_tpu_kernels_train_as_xla():
+def check_tpu(steps: int, size=lambda config: config) -> None:
     seed = int(np.random.default_rng().integers(2**31))
-    want = losses("xla", "float32", seed, contextlib.nullcontext(), True)
-    got = losses("tpu", "float32", seed, interpret.tpu(), True)
+    want = losses(size(whole("xla", "float32")), seed, steps)
+    got = losses(size(whole("tpu", "float32")), seed, steps, interpret.tpu())
     np.testing.assert_allclose(got, want, rtol=2e-4, err_msg=str(seed))
 
 
-def test_hopper_kernels_train_as_xla():
+def check_hopper(steps: int, size=lambda config: config) -> None:
     """Without a mesh: the interpreter of Mosaic GPU puts one of its own, of an absent GPU, in its place."""
     seed = int(np.random.default_rng().integers(2**31))
-    want = losses("xla", "bfloat16", seed, contextlib.nullcontext(), False)
-    got = losses("mosaic_gpu", "bfloat16", seed, interpret.gpu(), False)
+    want = losses(size(whole("xla", "bfloat16")), seed, steps, mesh_is_set=False)
+    got = losses(size(whole("mosaic_gpu", "bfloat16")), seed, steps, interpret.gpu(), mesh_is_set=False)
     np.testing.assert_allclose(got, want, rtol=1e-2, err_msg=str(seed))
-    assert want[-1, 0] < want[0, 0] + 1  # no run that diverges
+
+
+def test_tpu_kernels_train_a_cut_down_tiny_as_xla():
+    check_tpu(2, cut)
+
+
+@pytest.mark.slow
+@HOPPER_INTERPRETER
+def test_hopper_kernels_train_a_cut_down_tiny_as_xla():
+    check_hopper(3, cut)
+
+
+@pytest.mark.slow
+def test_tpu_kernels_train_tiny_as_xla():
+    check_tpu(3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)  # 4 minutes a step, nearly all of it in the products over the vocabulary
+@HOPPER_INTERPRETER
+def test_hopper_kernels_train_tiny_as_xla():
+    check_hopper(2)

@@ -7,7 +7,7 @@ left operand of their products. `d_queries`: a block of 128 queries walks over t
 Scores and d probabilities are computed in both: 7 products of T x S x H instead of 5, the price of no atomics.
 
 As in the forward kernel, the interpreter takes the left operands (probabilities, their gradients) by way of shared
-memory, the compiled kernel from registers.
+memory, the compiled kernel from registers. That is what it leaves unproven, beside what `hopper.py` lists.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def product(shape, a, b):
     """a @ b in a fresh fp32 accumulator, awaited."""
 
     def run(acc_ref):
-        plgpu.wgmma(acc_ref, a, b)
+        hopper.wgmma(acc_ref, a, b)
         return acc_ref[...]
 
     return pl.run_scoped(run, plgpu.WGMMAAccumulatorRef(shape, jnp.float32))
@@ -111,11 +111,11 @@ def d_keys_values(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causa
                     s = lax.cond((i < full_first) | (i >= full_end), mask, lambda s: s, s)
                     lse_row = plgpu.load(lse_smem.at[slot], layout=per_query)
                     p = jnp.exp2(s - lax.broadcast_in_dim(lse_row, shape, [1]))
-                    plgpu.wgmma(dv_acc, left_operand(p.astype(k.dtype), p_smem), do_smem.at[slot])
+                    hopper.wgmma(dv_acc, left_operand(p.astype(k.dtype), p_smem), do_smem.at[slot])
                     dp = product(shape, v_rows, do_smem.at[slot].transpose((1, 0)))
                     delta_row = plgpu.load(delta_smem.at[slot], layout=per_query)
                     ds = p * (dp - lax.broadcast_in_dim(delta_row, shape, [1]))
-                    plgpu.wgmma(dk_acc, left_operand(ds.astype(k.dtype), p_smem), q_smem.at[slot])
+                    hopper.wgmma(dk_acc, left_operand(ds.astype(k.dtype), p_smem), q_smem.at[slot])
                     plgpu.wgmma_wait(0)
                     plgpu.barrier_arrive(free.at[slot])
 
@@ -218,7 +218,7 @@ def d_queries(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: b
                     p = jnp.exp2(s - lax.broadcast_in_dim(lse_row, shape, [0]))
                     dp = product(shape, do_rows, v_smem.at[slot].transpose((1, 0)))
                     ds = p * (dp - lax.broadcast_in_dim(delta_row, shape, [0]))
-                    plgpu.wgmma(dq_acc, left_operand(ds.astype(q.dtype), ds_smem), k_smem.at[slot])
+                    hopper.wgmma(dq_acc, left_operand(ds.astype(q.dtype), ds_smem), k_smem.at[slot])
                     plgpu.wgmma_wait(0)
                     plgpu.barrier_arrive(free.at[slot])
 

@@ -7,7 +7,8 @@ swizzle), so nothing is padded.
 
 The product with the values goes to a fresh accumulator, which is added by the same multiply-add that rescales the old
 one. The interpreter takes wgmma operands from shared memory only: there the probabilities take the way through shared
-memory, compiled they stay in registers. What the interpreter does not prove is thus that one operand.
+memory, compiled they stay in registers. That one operand is thus what the interpreter does not prove, beside what
+`hopper.py` lists.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def forward(q, k, v, q_segments, kv_segments, *, causal: bool, scale: float):
                 plgpu.barrier_wait(k_ready.at[slot])
 
                 def scores(acc_ref):
-                    plgpu.wgmma(acc_ref, q_rows, k_smem.at[slot].transpose((1, 0)))
+                    hopper.wgmma(acc_ref, q_rows, k_smem.at[slot].transpose((1, 0)))
                     take_turn()
                     return acc_ref[...]
 
@@ -126,7 +127,7 @@ def forward(q, k, v, q_segments, kv_segments, *, causal: bool, scale: float):
                 plgpu.barrier_wait(turn)
 
                 def weighted(acc_ref):
-                    plgpu.wgmma(acc_ref, p, v_smem.at[slot])
+                    hopper.wgmma(acc_ref, p, v_smem.at[slot])
                     return acc_ref[...]
 
                 fresh = pl.run_scoped(weighted, plgpu.WGMMAAccumulatorRef((ROWS, H), jnp.float32))
@@ -170,7 +171,7 @@ def forward(q, k, v, q_segments, kv_segments, *, causal: bool, scale: float):
 
                 @pl.when(i - first >= stages)
                 def _():
-                    plgpu.barrier_wait(v_free.at[slot])
+                    refill(v_free.at[slot], fence=False)
 
                 plgpu.copy_gmem_to_smem(v_ref.at[batch, rows, kv_head], v_smem.at[slot], v_ready.at[slot])
 

@@ -4,6 +4,11 @@ A thin use and no kernel of our own: splash attention has grouped heads, segment
 dim (lanes are padded to 128 in registers, not in memory), and is what MaxText trains with. What it does not do is leave
 out blocks because of segment ids: packed documents are masked, not skipped. Its own gradient has no log-sum-exp
 cotangent, so its two backward kernels are called here with d out . out - d lse in the place of d out . out.
+
+Its kernels know no scale: q is scaled before them and rounded to its dtype again. In bf16, with a scale that is no power of
+2, the log-sum-exp is that of the rounded q: off by some 1e-3, where 'xla' errs by 1e-7. Out and gradients stay within 1.5
+times the error of 'xla' (tests). The interpreter leaves unproven, beside what stands in `tpu_device.py`, the product of
+probabilities and values, which are fp32 in those kernels, and the batched kernels: there rows go one after another.
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@ registers, and what leaves them is described in `tiles.py`. Rows vary fastest ov
 columns of the output matrix, which is read from memory once per chunk, while the rows of a chunk stay in L2. The last
 tile may reach beyond the vocabulary: TMA fills with zeros and leaves out what is outside, and the epilogue masks it.
 
-The two products of the gradient are plain and cuBLAS's. The interpreter does not order wgmma against the copies (it runs
-them at once), so that `wgmma_wait` before a stage is freed is what it leaves unproven.
+The two products of the gradient are plain and cuBLAS's. What the interpreter leaves unproven stands in `hopper.py`.
 """
 
 from __future__ import annotations

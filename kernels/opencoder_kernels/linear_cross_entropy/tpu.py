@@ -2,7 +2,8 @@
 
 A block of rows is multiplied with a tile of columns over the whole model dim at once; the logits stay in VMEM, and what
 leaves it is described in `tiles.py`. Rows vary fastest over the grid, so that a tile of the output matrix is fetched once
-per chunk. Both products of the gradient are plain and XLA's.
+per chunk. Both products of the gradient are plain and XLA's. The interpreter leaves unproven, beside what stands in
+`tpu_device.py`, that d logits may take the place of p: it writes them elsewhere.
 """
 
 from __future__ import annotations

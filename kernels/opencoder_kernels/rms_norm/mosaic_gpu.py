@@ -3,7 +3,8 @@
 A block holds one group of rows in registers, as one flat vector that all 128 threads share evenly; a group is one row,
 or as many as it takes for that (2 at D 2240). Loads and stores go straight between registers and memory, the sum over a
 row through a few bytes of shared memory. In the backward kernel a block walks over every n-th group and keeps its
-sum of d weight in registers. The interpreter proves everything but the layout of registers.
+sum of d weight in registers. The interpreter proves everything but the layout of registers and
+the sum over threads, and that blocks may run at the same time (they share no output).
 """
 
 from __future__ import annotations

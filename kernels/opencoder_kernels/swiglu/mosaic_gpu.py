@@ -1,8 +1,7 @@
 """SwiGLU on Hopper: gate and up projections in one kernel, the activation (or its gradient) in its epilogue.
 
 A block of 128 rows of x is multiplied with 128 columns of both matrices; the two fp32 results stay in registers, and only
-what `fused.epilogue` makes of them leaves. The interpreter runs wgmma and copies at once: that `wgmma_wait` stands before
-a stage is freed is what it leaves unproven.
+what `fused.epilogue` makes of them leaves. What the interpreter leaves unproven stands in `hopper.py`.
 """
 
 from __future__ import annotations
