@@ -163,7 +163,7 @@ def test_perturbing_one_document_moves_no_other(implementation):
 
 def check_swiglu(implementation: str) -> None:
     drawn = Drawn(implementation)
-    lengths = (*range(1, 131), 200)
+    lengths = (*range(1, 131), 200, 300)
     rows = drawn("rows", [(drawn("B", (1, 2)), drawn("T", lengths)), (drawn("T", lengths),)])
     hopper = implementation == "mosaic_gpu"
     D = drawn("D", range(64, 321, 64) if hopper else range(1, 200))

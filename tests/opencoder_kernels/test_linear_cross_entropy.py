@@ -63,17 +63,6 @@ def test_xla_equals_fp64_reference(seed, B, T, D, V, z_loss, chunk, rows):
     assert_equal(got, want, inputs)
 
 
-@pytest.mark.parametrize("chunk", [128, 4096])
-@pytest.mark.parametrize("V", [300, 1030])
-def test_tpu_kernel_in_the_interpreter_equals_fp64_reference(V, chunk, monkeypatch):
-    inputs = problem(np.random.default_rng().integers(2**32), 2, 130, 40, V)
-    want = run("reference", inputs, 1e-3, wide=True)
-    monkeypatch.setattr(tiles, "GRADIENT_BYTES", 4 * V * chunk)
-    with interpret.tpu():
-        got = run("tpu", inputs, 1e-3)
-    assert_equal(got, want, inputs)
-
-
 # 384 ends with a whole tile of its own, 616 within the left half of a block, 1000 within the right one.
 @pytest.mark.parametrize(("V", "chunk"), [(616, 128), (1000, 4096), (384, 4096)])
 def test_hopper_kernel_in_the_interpreter_no_worse_than_xla(V, chunk, monkeypatch):
