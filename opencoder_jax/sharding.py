@@ -72,8 +72,6 @@ def gather(x, dtype, mesh_axis: str, axis: int):
     layer would be summed between nodes.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if x is None:
-        return x
     if mesh.empty:
         return jnp.asarray(x, dtype)
     same = tuple(a for a in ("data", "fsdp", "context") if a not in varying.axes(x))
