@@ -186,6 +186,8 @@ def run_child(files: dict[str, Path], own: dict[str, str], fakes: int, variables
         return {}
     if done.returncode == 0 and answer.exists():
         return json.loads(answer.read_text())
+    if done.returncode < 0:
+        return {"error": f"ended by signal {-done.returncode}; see {log}"}
     return {"error": f"{_reason(log.read_text()) or f'exit code {done.returncode}'}; see {log}"}
 
 
