@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from opencoder_jax import overrides, sweep
+from opencoder_jax import overrides, sweep, sweep_hosts
 from opencoder_jax.plan.report import table
 
 
@@ -59,6 +59,8 @@ TRIES: dict[str, list[tuple[str, dict[str, str]]]] = {
     "tiny": [("nothing", {})],
 }  # fmt: skip
 
+ALONE = sweep_hosts.Hosts()
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -87,7 +89,12 @@ def bench(name: str, steps: str, out: Path, more: list[str]) -> list[dict[str, A
         folder.mkdir(parents=True, exist_ok=True)
         print(f"{name}: {words}", flush=True)
         own = {"steps": steps, "warmup": "3", "fake": "", "timeout": "3600"}
-        row = {"model": name, "given_up": words, "folder": str(folder), **sweep.run_child(config, own, folder)}
+        row = {
+            "model": name,
+            "given_up": words,
+            "folder": str(folder),
+            **sweep.run_everywhere(ALONE, 0, config, own, folder),
+        }
         rows.append(row)
         print(f"  {row.get('error') or f'{row["tokens_per_second"]:,.0f} tokens/s'}", flush=True)
         if "error" not in row:

@@ -57,6 +57,15 @@ def test_collectives_of_the_8b_are_golden(planned):
     assert found == {key: layers * each + besides for key, (each, besides) in GOLDEN.items()}
 
 
+def test_gradients_are_added_between_devices_in_fp32(planned):
+    found = 0
+    for _, instruction, _ in planned[1].walk():
+        if instruction.opcode.startswith(("reduce-scatter", "all-reduce")) and not instruction.opcode.endswith("-done"):
+            found += 1
+            assert "bf16[" not in instruction.type, (instruction.name, instruction.type)
+    assert found > 5
+
+
 def test_no_gather_outside_the_fsdp_pattern(planned):
     """In the loop over layers one matrix at a time (several to a message), outside of it embedding and output; each
     weight once forwards and once backwards."""
