@@ -20,7 +20,7 @@ def is_interpreted(device: str) -> bool:
 def gpu(detect_races: bool = True):
     """Within it, Mosaic GPU kernels run in the interpreter, as on an H100 with every memory poisoned at first.
 
-    With detect_races, accesses of shared or global memory that no barrier orders raise an error.
+    With detect_races, accesses of shared or global memory that no barrier orders raise an error (are printed by jax 0.11).
     """
     from jax.experimental.pallas import mosaic_gpu as plgpu
 

@@ -13,6 +13,8 @@ from opencoder_kernels import hopper, interpret
 from opencoder_kernels.hopper import smem
 
 ROWS, D = 128, 128
+raises = pytest.mark.skipif(jax.__version_info__ < (0, 12), reason="jax 0.11 prints races and goes on")
+ordered_or_not = pytest.mark.parametrize("ordered", [True, pytest.param(False, marks=raises)])
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -68,7 +70,7 @@ def test_scratch_memory_of_a_hopper_kernel_starts_as_nan():
         assert np.isnan(np.asarray(jax.jit(run)(), np.float32)).all()
 
 
-@pytest.mark.parametrize("ordered", [True, False])
+@ordered_or_not
 def test_a_race_of_two_warpgroups_raises(ordered):
     """The second one reads what the first wrote, with or without a barrier between."""
 
@@ -106,7 +108,7 @@ def test_a_race_of_two_warpgroups_raises(ordered):
         np.testing.assert_array_equal(jax.jit(lambda x: x + 1)(x), x + 1)
 
 
-@pytest.mark.parametrize("ordered", [True, False])
+@ordered_or_not
 def test_a_product_of_what_has_not_arrived_raises(ordered):
     """JAX's interpreter does not see what wgmma reads; `hopper.wgmma` makes it."""
 
@@ -141,7 +143,7 @@ def test_a_product_of_what_has_not_arrived_raises(ordered):
                 jax.block_until_ready(jax.jit(run)(x))
 
 
-@pytest.mark.parametrize("ordered", [True, False])
+@ordered_or_not
 def test_a_race_with_a_copy_raises_on_tpu(ordered):
     def kernel(x_ref, out_ref):
         def scoped(scratch, done):
