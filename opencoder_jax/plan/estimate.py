@@ -58,16 +58,22 @@ def estimate(config: RunConfig, mesh: dict[str, int], topology: Topology) -> Est
 
 
 def _memory(config: RunConfig, mesh: dict[str, int], tokens_here: float) -> float:
-    """State and gradients as parts; two layers, embedding and output whole in bf16; what the forward pass keeps; working
-    space of one layer; the output matrix's gradient in fp32 and a chunk of logits."""
+    """State and gradients as parts; two layers, embedding and output whole in bf16; what the forward pass keeps, gathered
+    matrices included; working space of one layer; the output matrix's gradient in fp32 and a chunk of logits."""
     m, tensor = config.model, mesh["tensor"]
     layer, ends = num_weights(config)
     sizes = _bytes_per_weight(config)
     state = (sum(sizes) + max(sizes[0], 4 if config.grad_accum > 1 else 0)) * (m.num_layers * layer + ends)
-    gathered = (2 * 2 * layer + 2 * ends) / tensor + 4 * ends / 2 / tensor
+    gathered = (2 * 2 * layer + 2 * ends) / tensor + 4 * ends / 2 / tensor + 2 * m.num_layers * _kept(config, mesh)
     layer_work = tokens_here * 2 * (6 * m.embed_dim + 6 * m.ffn_dim / tensor)
     logits = 1024 * m.vocab_size / tensor * 8
     return state / (mesh["fsdp"] * tensor) + gathered + activation_bytes(config, mesh) + layer_work + logits
+
+
+def _kept(config: RunConfig, mesh: dict[str, int]) -> float:
+    """Weights of a layer that stay gathered from the forward to the backward pass: without remat SwiGLU's gate and up."""
+    m = config.model
+    return 2 * m.embed_dim * m.ffn_dim / mesh["tensor"] if m.remat == "none" and mesh["fsdp"] > 1 else 0.0
 
 
 def _bytes_per_weight(config: RunConfig) -> tuple[int, int, int]:
@@ -112,7 +118,8 @@ def _state_traffic(config: RunConfig, mesh: dict[str, int]) -> float:
     each = cast + 3 * sizes[0] + (8 + sizes[0] if config.grad_accum > 1 else 0)
     update = 2 * max(sizes[0], 4 if config.grad_accum > 1 else 0) + 2 * sum(sizes)
     weights = (config.model.num_layers * layer + ends) / (mesh["fsdp"] * mesh["tensor"])
-    return weights * (config.grad_accum * each + update)
+    kept = 8 * config.model.num_layers * _kept(config, mesh)  # bf16, into the stack of layers and out of it
+    return config.grad_accum * (weights * each + kept) + weights * update
 
 
 def _network(
@@ -126,23 +133,30 @@ def _network(
         group = math.prod(mesh[a] for a in axes)
         return 0.0 if group == 1 else duration(kind, int(size), group, nodes_of(axes, mesh, topology), topology)
 
-    def weights(count: float) -> float:
-        """Gathered forwards and backwards, gradients scattered and summed over data: in every micro-batch."""
+    def weights(count: float, again: float) -> float:
+        """Gathered forwards, `again` of them backwards too; gradients scattered and summed over data: in every
+        micro-batch."""
         size = 2 * count / tensor
-        moved = 2 * seconds("all-gather", size, "fsdp") + seconds("reduce-scatter", size, "fsdp")
+        moved = seconds("all-gather", size, "fsdp") + seconds("reduce-scatter", size, "fsdp")
+        moved += seconds("all-gather", 2 * again, "fsdp") if again else 0.0
         return moved + seconds("all-reduce", size / mesh["fsdp"], "data")
 
-    layers = m.num_layers * weights(layer)
-    # At both ends there is nothing else to do: embedding and output are gathered and scattered once.
-    end = weights(ends) - seconds("all-gather", 2 * ends / tensor, "fsdp")
+    layers = m.num_layers * weights(layer, layer / tensor - _kept(config, mesh))
+    # At both ends there is nothing else to do.
+    end = weights(ends, 0)
     # Activations of tensor parallelism wait for one another: two sums forwards, two backwards, one or two once more.
     sums = {"none": 4, "dots": 4, "full": 6}.get(m.remat, 5)
     waiting = m.num_layers * sums * seconds("all-reduce", 2 * tokens_here * m.embed_dim, "tensor")
-    keys = 4 * tokens_here * mesh["context"] * m.num_kv_heads * m.head_dim / tensor
-    waiting += m.num_layers * 3 * seconds("all-gather", keys, "context")
-    n = config.grad_accum
-    exposed = max(LAYER_EXPOSED * layers, layers - compute / n) + end + waiting
-    return n * (layers + end + waiting), n * exposed
+    # The ring over context hides behind attention: keys and values forwards and backwards, their fp32 gradients backwards.
+    # Dealing out chunks does not: q, k, v and back out; q, k, v, d out and back dq, dk, dv.
+    hops, keys = mesh["context"] - 1, 4 * tokens_here * m.num_kv_heads * m.head_dim / tensor
+    queries = 2 * tokens_here * m.num_query_heads * m.head_dim / tensor
+    ring = 2 * hops * seconds("collective-permute", keys, "context")
+    ring += (hops + 1) * seconds("collective-permute", 2 * keys, "context")
+    waiting += m.num_layers * seconds("collective-permute", 5 * queries + 3 * keys, "context")
+    n, hiding = config.grad_accum, layers + m.num_layers * ring
+    exposed = max(LAYER_EXPOSED * layers, hiding - compute / n) + end + waiting
+    return n * (hiding + end + waiting), n * exposed
 
 
 def nodes_of(axes: tuple[str, ...], mesh: dict[str, int], topology: Topology) -> int:
