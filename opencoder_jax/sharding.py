@@ -120,7 +120,7 @@ def check_fits(config: RunConfig, mesh: Mesh) -> None:
     def divides(field: str, value: int, axes: tuple[str, ...]) -> None:
         n = math.prod(size[a] for a in axes)
         if value % n:
-            fit = [d for d in range(1, min(value, mesh.devices.size) + 1) if value % d == 0]
+            fit = [d for d in range(1, value + 1) if value % d == 0]
             said = f"{field}={value} is not divisible by mesh {' x '.join(axes)}={n}; sizes that fit: {fit}"
             if "batch" in field:
                 near = sorted({max(value // n, 1) * n, -(-value // n) * n})
