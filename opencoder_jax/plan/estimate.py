@@ -91,9 +91,11 @@ def _token_seconds(config: RunConfig, mesh: dict[str, int], topology: Topology) 
     # Run again before the backward pass; SwiGLU's gradient makes gate and up once more by itself.
     again = {"none": 0, "dots": 0, "full": qkv + out + gate_up}.get(m.remat, qkv + gate_up)
     flops = m.num_layers * (6 * (qkv + out + gate_up + down) + 2 * gate_up + 2 * again) + 6 * D * V
-    # Two products forwards, seven in the two kernels backwards; a causal one touches half of the pairs.
+    # Two products forwards, seven in the two kernels backwards; a causal one touches half of the pairs. Forwards it runs
+    # again where its log-sum-exp is not kept (see the kernels' attention/residuals.py).
     pairs = m.num_layers * heads * config.data.seq_len
-    forward, backward = 2 * (2 if m.remat == "full" else 1), 7
+    kept = m.remat != "full" and mesh["context"] == 1 and topology.spec.platform == "cuda"
+    forward, backward = 2 if kept or m.remat == "none" else 4, 7
     # Values written or read: norms, rotary embedding, residual sums and their gradients; what is kept passes through
     # memory on its way into the stack of layers and out of it, forwards and backwards.
     rotary = 2 * (heads + keys)
