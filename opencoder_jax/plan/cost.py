@@ -116,6 +116,8 @@ def _plain_bytes(computation: Computation, instruction: Instruction) -> float:
     op = instruction.opcode
     if op == "copy-start":  # (copy, original, context)
         return 2.0 * instruction.shapes[0].bytes
+    if op in ("slice-start", "dynamic-slice-start"):  # ((operands), slice, context): a TPU's copy into on-chip memory
+        return float(instruction.shapes[-2].bytes)
     if op in ("dynamic-slice", "slice", "gather"):
         return 2.0 * instruction.bytes
     if op in ("dynamic-update-slice", "scatter"):
