@@ -1,6 +1,6 @@
 """Plans: machines by name, what a compiled step moves, keeps and computes, the search, and refusals in one line.
 
-Compiled for fake CPU devices; the compilers of absent GPUs and TPUs are tried in test_plan_ahead_of_time.py.
+Compiled for fake CPU devices; the compilers of absent GPUs and TPUs are tried in test_ahead_of_time.py.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ REFUSED = {
     "--config=tinny --topology=h100:2x4": "did you mean tiny?",
     "--config=tiny --topology=h100:2x4 --mesh.fdsp=8": "did you mean --mesh.fsdp?",
     "--config=tiny --topology=h100:2x4 --mesh.fsdp=3": "does not make 8 devices; axis sizes must multiply to 8, from [1, 2, 4, 8]",
-    "--config=tiny --topology=h100:2x4 --mesh.fsdp=8": "data.global_batch_size / grad_accum=4 is not divisible by mesh data x fsdp=8; sizes that fit: [1, 2, 4]",
+    "--config=tiny --topology=h100:2x4 --mesh.fsdp=8": "data.global_batch_size / grad_accum=4 is not divisible by mesh data x fsdp=8; sizes that fit: [1, 2, 4]; or a data.global_batch_size of 8",
     "--config=tiny --topology=h100:2x4 --mesh.fsdp=2 --mesh.tensor=4": "model.num_kv_heads=2 is not divisible by mesh tensor=4; sizes that fit: [1, 2]",
     "--config=tiny --topology=h100:2x4 --compiler=gcc": "choose device or cpu",
     "--config=tiny --topology=h100:2x4 --search=many": "write a number of candidates to compile",
-    "--config=tiny --topology=h100:1x7 --search": "no mesh of 7 devices divides tiny",
+    "--config=tiny --topology=h100:2x4 --search=0": "write a number of candidates to compile",
+    "--config=tiny --topology=h100:1x7 --search": "embed_dim 256; topologies that fit: h100:1x4, h100:1x8",
     "--config=tiny --topology=h100:2x4 --mesh.fsdp=4 --mesh.data=2 --grad_accum=3": "is not divisible by grad_accum=3",
 }  # fmt: skip
 
