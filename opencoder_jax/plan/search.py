@@ -332,7 +332,7 @@ def agreement(done: list[Candidate]) -> str:
     if len(done) < 3:
         return f"{said}."
     ranks = both.argsort(axis=0).argsort(axis=0)
-    return f"{said}; rank correlation (Spearman) of {len(done)}: {np.corrcoef(ranks.T)[0, 1]:.2f}."
+    return f"{said}; rank correlation (Spearman) of {len(done)}: {np.corrcoef(ranks.T).flat[1]:.2f}."
 
 
 def _divisors(n: int) -> list[int]:
