@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from jax.ad_checkpoint import checkpoint_name
+
 from opencoder_kernels import partition
-from opencoder_kernels.attention import context, cudnn, mosaic_gpu, reference, tpu, xla
+from opencoder_kernels.attention import context, cudnn, mosaic_gpu, reference, residuals, tpu, xla
 from opencoder_kernels.dispatch import PARTITIONED_BY_XLA, Backend, choose
 
 
@@ -29,6 +31,9 @@ BACKENDS = {
     "cudnn": Backend(cudnn.attention, cudnn.refuses),
     "tpu": Backend(tpu.attention, _for_one_device(tpu.refuses)),
 }
+# Back ends whose own gradients name what they keep. Not TPU's: with its log-sum-exp kept, the kernel at head dim 160 asks
+# for more VMEM than a v5p grants; there attention is run again.
+NAMES_RESIDUALS = ("xla", "mosaic_gpu")
 
 
 def attention(
@@ -59,7 +64,7 @@ def attention(
 
     Returns:
       out [B, T, N, H] in q's dtype, accumulated in fp32; with return_lse also fp32 [B, T, N]. A query that sees
-      no key gives zeros.
+      no key gives zeros. For checkpoint policies, what the gradient keeps of it is named "attention".
 
     Raises:
       ValueError: shapes, dtypes or an implementation that do not fit.
@@ -93,6 +98,8 @@ def attention(
     }
     name = choose("attention", BACKENDS, implementation, q, k, v, **masks, return_lse=return_lse)
     out, lse = _on_mesh(name, q, k, v, masks)
+    if residuals.in_parts() or name not in NAMES_RESIDUALS:
+        out = checkpoint_name(out, residuals.NAME)
     return (out, lse) if return_lse else out
 
 
