@@ -71,8 +71,14 @@ def estimate(config: RunConfig, mesh: dict[str, int], topology: Topology) -> Est
     sums = 4 + (0 if m.remat in ("none", "dots") else 1)
     size = tokens_here * m.embed_dim * 2
     waiting = micro_steps * m.num_layers * sums * seconds("all-reduce", size, ("tensor",))
-    keys = tokens_here * mesh["context"] * 4 * m.num_kv_heads * m.head_dim / mesh["tensor"]
-    waiting += micro_steps * m.num_layers * 3 * seconds("all-gather", keys, ("context",))
+    # The ring over context (kernels' attention/context.py) hides behind attention: keys and values forwards and backwards,
+    # their fp32 gradients backwards. Dealing out chunks does not: q, k, v and back out; q, k, v, d out and back dq, dk, dv.
+    hops, keys = mesh["context"] - 1, tokens_here * 4 * m.num_kv_heads * m.head_dim / mesh["tensor"]
+    queries = tokens_here * 2 * m.num_query_heads * m.head_dim / mesh["tensor"]
+    rounds = micro_steps * m.num_layers
+    network += rounds * 2 * hops * seconds("collective-permute", keys, ("context",))
+    network += rounds * (hops + 1) * seconds("collective-permute", 2 * keys, ("context",))
+    waiting += rounds * seconds("collective-permute", 5 * queries + 3 * keys, ("context",))
     return Estimate(int(memory), compute, network, waiting + max(0.0, network - compute))
 
 

@@ -13,9 +13,11 @@ The backward pass is a ring of its own. A step is FlashAttention's backward pass
 *all* keys (arXiv 2205.14135, section 3.1), so that q, k, v, out and the log-sum-exp are all that is saved, whatever C,
 and nothing is computed twice. Sums over steps are fp32; a step's summands have the kernels' precision.
 
-Bytes that a device sends, S/C the keys it holds, K x H values each, bf16: forwards 4 S/C K H (C - 1), backwards (keys,
-values and their fp32 gradients) 4 S/C K H (C - 1) + 8 S/C K H C. Gathering keys and values whole instead (Llama 3, arXiv
-2407.21783, section 3.3.2) sends as many forwards, but waits for them before the first product and holds 4 S K H.
+Keys and values travel as one array, their gradients as another, so that one message of each is under way at a time; segment
+ids, 4 bytes a token, are gathered whole. Bytes that a device sends, S/C the keys it holds, K x H values each, bf16:
+forwards 4 S/C K H (C - 1), backwards as many and 8 S/C K H C of fp32 gradients. Gathering keys and values whole instead
+(Llama 3, arXiv 2407.21783, section 3.3.2) sends 4 S/C K H (C - 1) each way, with gradients summed in bf16, but waits for
+the keys before the first product and for the gradients after the last, and holds 4 S K H forwards, 8 S K H backwards.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+# Scope of the steps after the first, by which a profile or a plan knows that their kernels leave nothing out.
+UNMASKED = "unmasked"
 
 
 @dataclass(frozen=True)
@@ -44,39 +49,38 @@ class Ring:
     count: int
     causal: bool
 
-    def attend(self, keys, queries, causal: bool):
-        (k, v, kv_segments), (q, q_segments) = keys, queries
-        return self.run(q, k, v, q_segment_ids=q_segments, kv_segment_ids=kv_segments, causal=causal)
+    def shift(self, x):
+        """x one device further; what device i gets at step s set out from device i - s."""
+        return jax.lax.ppermute(x, self.axis, [(d, (d + 1) % self.count) for d in range(self.count)])
 
-    def differentiate(self, keys, queries, causal: bool):
-        """(dk, dv), dq."""
-        (k, v, kv_segments), (q, q_segments, d_out, lse, delta) = keys, queries
-        masks = {"q_segment_ids": q_segments, "kv_segment_ids": kv_segments, "causal": causal}
-        dq, dk, dv = self.gradients(q, k, v, d_out, lse, delta, **masks)
-        return _cast((dk, dv), lse.dtype), dq.astype(lse.dtype)
+    def deal(self, *arrays):
+        """Arrays of one shape [B, T, ...], stacked; chunks 2i, 2i + 1 -> i, 2 count - 1 - i unless all see all."""
+        x = jnp.stack(arrays)
+        return _deal(x, self.axis, self.count) if self.causal else x
 
-    def shift(self, tree):
-        """Everything one device further; what device i gets at step s set out from device i - s."""
-        return jax.lax.ppermute(tree, self.axis, [(d, (d + 1) % self.count) for d in range(self.count)])
-
-    def deal(self, tree):
-        """Local chunks 2i, 2i + 1 along dim 1 -> chunks i, 2 count - 1 - i; as it is without a causal mask."""
-        return jax.tree.map(lambda x: _deal(x, self.axis, self.count), tree) if self.causal else tree
-
-    def collect(self, tree):
+    def collect(self, x):
         """The way back of `deal`."""
-        return jax.tree.map(lambda x: _collect(x, self.axis, self.count), tree) if self.causal else tree
+        return tuple(_collect(x, self.axis, self.count) if self.causal else x)
+
+    def segments(self, ids):
+        """Function of a device: segment ids [B, T] of what is dealt to it, from those [B, T] that each holds; or None."""
+        if ids is None:
+            return lambda device: None
+        chunks = 2 * self.count if self.causal else self.count
+        everywhere = jax.lax.all_gather(ids, self.axis, axis=1, tiled=True).reshape(ids.shape[0], chunks, -1)
+
+        def of(device):
+            indices = [device, chunks - 1 - device] if self.causal else [device]
+            return jnp.concatenate([jax.lax.dynamic_index_in_dim(everywhere, i, 1, False) for i in indices], axis=1)
+
+        return of
 
     def steps(self, step, carry):
         """carry after step(s, carry, is_last) for s = 1 ... count - 1; all but the last in a loop."""
-        last = self.count - 1
+        last, step = self.count - 1, jax.named_scope(UNMASKED)(step)
         if last > 1:
             carry = jax.lax.fori_loop(1, last, lambda s, carry: step(s, carry, False), carry)
         return step(last, carry, True)
-
-    def is_earlier(self, s):
-        """Whether the keys that are here at step s belong before this device's low queries, or between low and high."""
-        return jax.lax.axis_index(self.axis) >= s
 
 
 def attention(ring: Ring, q, k, v, q_segment_ids, kv_segment_ids):
@@ -90,22 +94,30 @@ def attention(ring: Ring, q, k, v, q_segment_ids, kv_segment_ids):
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attention(ring: Ring, q, k, v, q_segments, kv_segments):
-    keys, queries = ring.deal(((k, v, kv_segments), (q, q_segments)))
-    out, lse = ring.attend(keys, queries, ring.causal)
-    total = out.astype(lse.dtype), lse
+    device = jax.lax.axis_index(ring.axis)
+    q_segments, kv_segments = ring.segments(q_segments)(device), ring.segments(kv_segments)
+    queries, keys = ring.deal(q), ring.deal(k, v)
+
+    def attend(queries, keys, q_segments, kv_segments, causal=False):
+        return ring.run(
+            queries[0], keys[0], keys[1], q_segment_ids=q_segments, kv_segment_ids=kv_segments, causal=causal
+        )
+
+    out, lse = attend(queries, keys, q_segments, kv_segments(device), ring.causal)
 
     def step(s, carry, is_last):
         keys, total = carry
         # On its way while the keys that are here are attended to.
         following = keys if is_last else ring.shift(keys)
+        here = kv_segments((device - s) % ring.count)
         if not ring.causal:
-            return following, merge(total, ring.attend(keys, queries, False))
-        earlier = ring.is_earlier(s)
-        part = ring.attend(_seen(keys, earlier), _seeing(queries, earlier), False)
-        return following, merge(total, *_by_chunk(part, earlier))
+            return following, merge(total, attend(queries, keys, q_segments, here))
+        earlier = s <= device
+        part = attend(*_blocks(queries, keys, q_segments, here, earlier))
+        return following, merge(total, *_by_chunk(*part, earlier))
 
-    _, (out, lse) = ring.steps(step, (ring.shift(keys), total))
-    return ring.collect((out.astype(q.dtype), lse))
+    _, (out, lse) = ring.steps(step, (ring.shift(keys), (out.astype(lse.dtype), lse)))
+    return *ring.collect(out.astype(q.dtype)[None]), *ring.collect(lse[None])
 
 
 def _forward(ring: Ring, q, k, v, q_segments, kv_segments):
@@ -117,25 +129,34 @@ def _backward(ring: Ring, saved, cotangents):
     q, k, v, q_segments, kv_segments, out, lse = saved
     d_out, d_lse = cotangents
     delta = (out.astype(lse.dtype) * d_out.astype(lse.dtype)).sum(-1) - d_lse
-    keys, queries = ring.deal(((k, v, kv_segments), (q, q_segments, d_out, lse, delta)))
-    d_keys, dq = ring.differentiate(keys, queries, ring.causal)
+    device = jax.lax.axis_index(ring.axis)
+    q_segments, kv_segments = ring.segments(q_segments)(device), ring.segments(kv_segments)
+    queries, statistics, keys = ring.deal(q, d_out), ring.deal(lse, delta), ring.deal(k, v)
+
+    def differentiate(queries, statistics, keys, q_segments, kv_segments, causal=False):
+        masks = {"q_segment_ids": q_segments, "kv_segment_ids": kv_segments, "causal": causal}
+        dq, dk, dv = ring.gradients(queries[0], *keys, queries[1], *statistics, **masks)
+        return dq.astype(lse.dtype), jnp.stack([dk, dv]).astype(lse.dtype)
+
+    dq, d_keys = differentiate(queries, statistics, keys, q_segments, kv_segments(device), ring.causal)
 
     def step(s, carry, is_last):
         keys, d_keys, dq = carry
         # The sums follow the keys they belong to, one computation behind: both travel while this step computes.
         following, d_keys = keys if is_last else ring.shift(keys), ring.shift(d_keys)
+        here = kv_segments((device - s) % ring.count)
         if not ring.causal:
-            d_keys_part, dq_part = ring.differentiate(keys, queries, False)
+            dq_part, d_keys_part = differentiate(queries, statistics, keys, q_segments, here)
         else:
-            earlier = ring.is_earlier(s)
-            d_keys_part, dq_part = ring.differentiate(_seen(keys, earlier), _seeing(queries, earlier), False)
-            d_keys_part = jax.tree.map(lambda x: _summed(x, earlier, always=0), d_keys_part)
-            dq_part = _summed(dq_part, earlier, always=1)
-        return following, jax.tree.map(jnp.add, d_keys, d_keys_part), dq + dq_part
+            earlier = s <= device
+            both, keys, q_ids, kv_ids = _blocks(queries, keys, q_segments, here, earlier)
+            dq_part, d_keys_part = differentiate(both, _seeing(statistics, earlier), keys, q_ids, kv_ids)
+            dq_part, d_keys_part = _summed(dq_part[None], earlier, 1)[0], _summed(d_keys_part, earlier, 0)
+        return following, d_keys + d_keys_part, dq + dq_part
 
     _, d_keys, dq = ring.steps(step, (ring.shift(keys), d_keys, dq))
-    dk, dv = _cast(ring.shift(d_keys), k.dtype)  # the last step home
-    return *ring.collect((dq.astype(q.dtype), dk, dv)), None, None
+    d_keys = ring.shift(d_keys)  # the last step home
+    return *ring.collect(dq.astype(q.dtype)[None]), *ring.collect(d_keys.astype(k.dtype)), None, None
 
 
 _attention.defvjp(_forward, _backward)
@@ -150,56 +171,46 @@ def merge(*parts):
     ), lse
 
 
-# The two blocks of a step after the first stand one after another along the batch: high queries x low keys always; then
-# low queries x low keys when the keys are earlier, else high queries x high keys.
+# A step after the first has two blocks, one after the other along the batch: high queries x low keys always; then low
+# queries x low keys when the keys are of an earlier device, else high queries x high keys. Arrays are [n, B, T, ...].
 
 
-def _seeing(queries, earlier):
-    """Arrays [B, low and high, ...] of queries -> [2 B, chunk, ...] of the two blocks."""
-
-    def blocks(x):
-        low, high = jnp.split(x, 2, axis=1)
-        return jnp.concatenate([high, jnp.where(earlier, low, high)])
-
-    return jax.tree.map(blocks, queries)
+def _seeing(x, earlier):
+    """Of queries: [n, B, low and high, ...] -> [n, 2 B, chunk, ...] of the two blocks."""
+    low, high = jnp.split(x, 2, axis=2)
+    return jnp.concatenate([high, jnp.where(earlier, low, high)], axis=1)
 
 
-def _seen(keys, earlier):
-    """As `_seeing`, of keys."""
-
-    def blocks(x):
-        low, high = jnp.split(x, 2, axis=1)
-        return jnp.concatenate([low, jnp.where(earlier, low, high)])
-
-    return jax.tree.map(blocks, keys)
+def _seen(x, earlier):
+    """Of keys, as `_seeing`."""
+    low, high = jnp.split(x, 2, axis=2)
+    return jnp.concatenate([low, jnp.where(earlier, low, high)], axis=1)
 
 
-def _by_chunk(part, earlier):
-    """(out, lse) of the two blocks [2 B, chunk, ...] as two parts [B, low and high, ...], lse -inf where a chunk has none."""
-    (first, second), (lse_first, lse_second) = (jnp.split(x, 2) for x in part)
-    none = jnp.full_like(lse_first, -jnp.inf)
+def _blocks(queries, keys, q_segments, kv_segments, earlier):
+    """queries, keys and their segment ids ([B, T], or None) as the two blocks."""
+    if q_segments is not None:
+        q_segments, kv_segments = _seeing(q_segments[None], earlier)[0], _seen(kv_segments[None], earlier)[0]
+    return _seeing(queries, earlier), _seen(keys, earlier), q_segments, kv_segments
+
+
+def _by_chunk(out, lse, earlier):
+    """Two parts (out, lse) [B, low and high, ...] from those of the two blocks; lse is -inf where a chunk has no part."""
+    (high, either), (lse_high, lse_either) = jnp.split(out, 2), jnp.split(lse, 2)
+    lse_low, lse_high_too = jnp.where(earlier, lse_either, -jnp.inf), jnp.where(earlier, -jnp.inf, lse_either)
+    nothing = jnp.full_like(lse_high, -jnp.inf)
     return (
-        (
-            jnp.concatenate([second, first], axis=1),
-            jnp.concatenate([jnp.where(earlier, lse_second, none), lse_first], axis=1),
-        ),
-        (
-            jnp.concatenate([second, second], axis=1),
-            jnp.concatenate([none, jnp.where(earlier, none, lse_second)], axis=1),
-        ),
+        (jnp.concatenate([either, high], axis=1), jnp.concatenate([lse_low, lse_high], axis=1)),
+        (jnp.concatenate([either, either], axis=1), jnp.concatenate([nothing, lse_high_too], axis=1)),
     )
 
 
 def _summed(x, earlier, always: int):
-    """Gradient of the two blocks [2 B, chunk, ...] as [B, low and high, ...]; the first block is the chunk `always`."""
-    first, second = jnp.split(x, 2)
+    """Gradients [n, 2 B, chunk, ...] of the two blocks -> [n, B, low and high, ...]; the first block's chunk is `always`."""
+    first, second = jnp.split(x, 2, axis=1)
     chunks = [jnp.where(earlier, second, 0), jnp.where(earlier, 0, second)]
     chunks[always] += first
-    return jnp.concatenate(chunks, axis=1)
-
-
-def _cast(tree, dtype):
-    return jax.tree.map(lambda x: x.astype(dtype), tree)
+    return jnp.concatenate(chunks, axis=2)
 
 
 def _owners(count: int) -> list[int]:
@@ -210,18 +221,18 @@ def _owners(count: int) -> list[int]:
 def _deal(x, axis: str, count: int):
     owners = _owners(count)
     i = jax.lax.axis_index(axis)
-    even, odd = jnp.split(x, 2, axis=1)
+    even, odd = jnp.split(x, 2, axis=2)
     even = jax.lax.ppermute(even, axis, [(d, owners[2 * d]) for d in range(count)])
     odd = jax.lax.ppermute(odd, axis, [(d, owners[2 * d + 1]) for d in range(count)])
     # Chunk i is even on devices of even index.
-    return jnp.where(i % 2 == 0, jnp.concatenate([even, odd], axis=1), jnp.concatenate([odd, even], axis=1))
+    return jnp.where(i % 2 == 0, jnp.concatenate([even, odd], axis=2), jnp.concatenate([odd, even], axis=2))
 
 
 def _collect(x, axis: str, count: int):
     owners = _owners(count)
     i = jax.lax.axis_index(axis)
-    low, high = jnp.split(x, 2, axis=1)
+    low, high = jnp.split(x, 2, axis=2)
     even, odd = jnp.where(i % 2 == 0, low, high), jnp.where(i % 2 == 0, high, low)
     even = jax.lax.ppermute(even, axis, [(owners[2 * d], d) for d in range(count)])
     odd = jax.lax.ppermute(odd, axis, [(owners[2 * d + 1], d) for d in range(count)])
-    return jnp.concatenate([even, odd], axis=1)
+    return jnp.concatenate([even, odd], axis=2)
