@@ -33,7 +33,9 @@ class Collective:
     bytes: int  # of the full (gathered, or not yet scattered) array
     group_size: int
     group_nodes: int  # nodes that one group touches
-    axes: tuple[str, ...]  # mesh axes along which a group runs (a permutation: within which); empty when it follows none
+    axes: tuple[
+        str, ...
+    ]  # mesh axes along which a group runs (a permutation: within which); empty when it follows none
     is_async: bool
     count: int  # runs per step
     op_name: str

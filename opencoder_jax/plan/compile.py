@@ -126,8 +126,8 @@ def shard_bytes(tree) -> int:
 def activation_bytes(config: RunConfig, mesh_shape: dict[str, int]) -> int:
     """Bytes per device that the forward pass keeps for the backward pass, from shapes and remat policy alone.
 
-    Per layer and token: the layer's input (all policies); attention's result and the residual after it (minimal,
-    offload: there in host memory); q, k, v and the gated product (dots). Without remat XLA keeps what it likes: counted
+    Per layer and token: the layer's input (all policies); attention's result and log-sum-exp and the residual after it
+    (minimal, offload: there in host memory); q, k, v and the gated product (dots). Without remat XLA keeps what it likes: counted
     as dots and the two normed inputs, gate and up.
     """
     import jax.numpy as jnp
@@ -135,13 +135,14 @@ def activation_bytes(config: RunConfig, mesh_shape: dict[str, int]) -> int:
     m = config.model
     width = jnp.dtype(m.compute_dtype).itemsize
     heads, groups, ffn = m.num_query_heads * m.head_dim, 2 * m.num_kv_heads * m.head_dim, m.ffn_dim
+    result = heads + m.num_query_heads * 4 / width
     tensor = mesh_shape["tensor"]
     per_token = {
         "full": m.embed_dim,
         "offload": m.embed_dim,
-        "minimal": 2 * m.embed_dim + heads / tensor,
-        "dots": 2 * m.embed_dim + (2 * heads + groups + ffn) / tensor,
-        "none": 4 * m.embed_dim + (2 * heads + groups + 3 * ffn) / tensor,
+        "minimal": 2 * m.embed_dim + result / tensor,
+        "dots": 2 * m.embed_dim + (heads + result + groups + ffn) / tensor,
+        "none": 4 * m.embed_dim + (heads + result + groups + 3 * ffn) / tensor,
     }[m.remat]
     tokens = config.data.global_batch_size // config.grad_accum * config.data.seq_len
     tokens_here = tokens / (mesh_shape["data"] * mesh_shape["fsdp"] * mesh_shape["context"])

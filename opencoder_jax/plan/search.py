@@ -69,7 +69,7 @@ def candidates(config: RunConfig, topology: Topology) -> Iterator[Candidate]:
         if tensor > node or m.num_kv_heads % tensor or m.num_query_heads % tensor or m.ffn_dim % tensor:
             continue
         for context in _divisors(n // tensor):
-            if tensor * context > node or config.data.seq_len % context:
+            if tensor * context > node or (context > 1 and config.data.seq_len % (2 * context)):
                 continue
             for fsdp in _divisors(n // tensor // context):
                 if m.embed_dim % fsdp:

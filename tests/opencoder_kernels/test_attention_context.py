@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from opencoder_kernels import attention, interpret
-from opencoder_kernels.attention import GRADIENTS, context
+from opencoder_kernels.attention import GRADIENTS, context, residuals
 
 from tests.opencoder_kernels.compare import HOPPER_INTERPRETER, errors, relative_error, value_and_grads
 from tests.opencoder_kernels.test_attention import build, run
@@ -127,6 +128,27 @@ def test_program_does_not_grow_with_the_ring(implementation):
         assert few.count(name) == many.count(name)
     assert ("mpmd_map" in many) == (implementation == "mosaic_gpu")
     assert many.count("all_gather[") == 4, "ids of queries and keys, forwards and backwards, and nothing else"
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_policy_that_keeps_the_name_keeps_the_backward_pass_from_running_attention_again(count):
+    def kernels(policy):
+        def gradient(*args):
+            f = jax.checkpoint(lambda *args: attend("mosaic_gpu", *args), policy=policy)
+            return jax.grad(lambda *args: f(*args).astype(jnp.float32).sum(), (0, 1, 2))(*args)
+
+        return num_kernels(traced(count, 8192, gradient)[0].jaxpr)
+
+    forward, backward = (1, 2) if count == 1 else (3, 6)  # own keys, the steps of the loop, the last step
+    assert kernels(jax.checkpoint_policies.save_only_these_names(residuals.NAME)) == forward + backward
+    assert kernels(jax.checkpoint_policies.nothing_saveable) == 2 * forward + backward
+
+
+def num_kernels(jaxpr) -> int:
+    """Hopper kernels in a traced program, nested ones counted once for each place they are called from."""
+    return sum(
+        (e.primitive.name == "mpmd_map") or sum(map(num_kernels, jaxprs_in_params(e.params))) for e in jaxpr.eqns
+    )
 
 
 @HOPPER_INTERPRETER

@@ -30,6 +30,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from opencoder_kernels.attention import residuals
+
 # Scope of the steps after the first, by which a profile or a plan knows that their kernels leave nothing out.
 UNMASKED = "unmasked"
 
@@ -121,7 +123,7 @@ def _attention(ring: Ring, q, k, v, q_segments, kv_segments):
 
 
 def _forward(ring: Ring, q, k, v, q_segments, kv_segments):
-    out, lse = _attention(ring, q, k, v, q_segments, kv_segments)
+    out, lse = residuals.named(*_attention(ring, q, k, v, q_segments, kv_segments))
     return (out, lse), (q, k, v, q_segments, kv_segments, out, lse)
 
 

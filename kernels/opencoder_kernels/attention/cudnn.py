@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from opencoder_kernels import partition
+from opencoder_kernels.attention import residuals
 from opencoder_kernels.dispatch import device_kind, platform
 
 
@@ -38,4 +39,4 @@ def attention(q, k, v, *, causal, scale, **_):
     out, lse = jax.nn.dot_product_attention(
         q, k, v, is_causal=causal, scale=scale, implementation="cudnn", return_residual=True
     )
-    return out, lse
+    return residuals.named(out, lse)

@@ -7,7 +7,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from opencoder_kernels.attention import mosaic_gpu_backward, mosaic_gpu_forward, padding
+from opencoder_kernels.attention import mosaic_gpu_backward, mosaic_gpu_forward, padding, residuals
 from opencoder_kernels.hopper import refuses_device
 from opencoder_kernels.varying import like
 
@@ -39,7 +39,9 @@ def _attention(q, k, v, q_segments, kv_segments, causal, scale):
 
 
 def _forward(q, k, v, q_segments, kv_segments, causal, scale):
-    out, lse = mosaic_gpu_forward.forward(q, k, v, q_segments, kv_segments, causal=causal, scale=scale)
+    out, lse = residuals.named(
+        *mosaic_gpu_forward.forward(q, k, v, q_segments, kv_segments, causal=causal, scale=scale)
+    )
     return (out, lse.transpose(0, 2, 1)), (q, k, v, q_segments, kv_segments, out, lse)
 
 

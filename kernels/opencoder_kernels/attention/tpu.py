@@ -16,7 +16,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
 from opencoder_kernels import tpu_device
-from opencoder_kernels.attention import padding
+from opencoder_kernels.attention import padding, residuals
 from opencoder_kernels.interpret import is_interpreted
 from opencoder_kernels.varying import like, unchecked
 
@@ -77,7 +77,7 @@ def _attention(q, k, v, q_segments, kv_segments, causal, scale):
 
 
 def _forward(q, k, v, q_segments, kv_segments, causal, scale):
-    out, lse = _attention(q, k, v, q_segments, kv_segments, causal, scale)
+    out, lse = residuals.named(*_attention(q, k, v, q_segments, kv_segments, causal, scale))
     return (out, lse), (q, k, v, q_segments, kv_segments, out, lse)
 
 

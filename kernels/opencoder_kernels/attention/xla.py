@@ -12,7 +12,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from opencoder_kernels.attention import reference
+from opencoder_kernels.attention import reference, residuals
 from opencoder_kernels.varying import like, zeros
 
 # Query blocks written out in the program; each one costs compile time and saves causal work, (1 + 1/n)/2 of T x S left.
@@ -115,7 +115,8 @@ def _attention(q, k, v, q_segments, kv_segments, q_positions, kv_positions, caus
 
 
 def _forward(q, k, v, q_segments, kv_segments, q_positions, kv_positions, causal, scale):
-    out, lse = _attention(q, k, v, q_segments, kv_segments, q_positions, kv_positions, causal, scale)
+    primals = q, k, v, q_segments, kv_segments, q_positions, kv_positions
+    out, lse = residuals.named(*_attention(*primals, causal, scale))
     return (out, lse), (q, k, v, q_segments, kv_segments, q_positions, kv_positions, out, lse)
 
 
