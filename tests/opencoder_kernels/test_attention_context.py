@@ -48,7 +48,7 @@ def check(shape: tuple[int, ...], implementation: str, num_drawn: int) -> None:
     problems += [drawn(rng, shape) for _ in range(num_drawn)]
     devices = np.array(jax.devices()[: int(np.prod(shape))]).reshape(shape)
     mesh = jax.sharding.Mesh(devices, AXES, axis_types=(AxisType.Auto,) * 4)
-    interpreter = interpret.tpu() if implementation == "tpu" else contextlib.nullcontext()
+    interpreter = interpret.tpu if implementation == "tpu" else contextlib.nullcontext
     for p in problems:
         args, cotangents, kwargs = build(p)
         want = run("reference", args, cotangents, kwargs, wide=True)
@@ -58,7 +58,7 @@ def check(shape: tuple[int, ...], implementation: str, num_drawn: int) -> None:
             out, pull = jax.vjp(partial(attention, implementation=implementation, **kwargs), q, k, v)
             return *out, *pull((d_out, d_lse))
 
-        with jax.set_mesh(mesh), interpreter:
+        with jax.set_mesh(mesh), interpreter():
             placed = [jax.device_put(x, NamedSharding(mesh, PLACE)) for x in (*args, *cotangents)]
             compiled = f.lower(*placed).compile()
             out, lse, *grads = (np.asarray(x) for x in compiled(*placed))
