@@ -92,9 +92,9 @@ def _token_seconds(config: RunConfig, mesh: dict[str, int], topology: Topology) 
     again = {"none": 0, "dots": 0, "full": qkv + out + gate_up}.get(m.remat, qkv + gate_up)
     flops = m.num_layers * (6 * (qkv + out + gate_up + down) + 2 * gate_up + 2 * again) + 6 * D * V
     # Two products forwards, seven in the two kernels backwards; a causal one touches half of the pairs. Forwards it runs
-    # again where its log-sum-exp is not kept (see the kernels' attention/residuals.py).
+    # again where its log-sum-exp is not kept (the kernels' attention/tpu.py).
     pairs = m.num_layers * heads * config.data.seq_len
-    kept = m.remat != "full" and mesh["context"] == 1 and topology.spec.platform == "cuda"
+    kept = m.remat != "full" and (mesh["context"] > 1 or topology.spec.platform == "cuda")
     forward, backward = 2 if kept or m.remat == "none" else 4, 7
     # Values written or read: norms, rotary embedding, residual sums and their gradients; what is kept passes through
     # memory on its way into the stack of layers and out of it, forwards and backwards.
@@ -138,10 +138,10 @@ def _network(
     def weights(count: float, again: float) -> float:
         """Gathered forwards, `again` of them backwards too; gradients scattered and summed over data: in every
         micro-batch."""
-        size = 2 * count / tensor
-        moved = seconds("all-gather", size, "fsdp") + seconds("reduce-scatter", size, "fsdp")
+        weight, gradient = 2 * count / tensor, 4 * count / tensor  # bf16, fp32
+        moved = seconds("all-gather", weight, "fsdp") + seconds("reduce-scatter", gradient, "fsdp")
         moved += seconds("all-gather", 2 * again, "fsdp") if again else 0.0
-        return moved + seconds("all-reduce", size / mesh["fsdp"], "data")
+        return moved + seconds("all-reduce", gradient / mesh["fsdp"], "data")
 
     layers = m.num_layers * weights(layer, layer / tensor - _kept(config, mesh))
     # At both ends there is nothing else to do.

@@ -76,7 +76,7 @@ def candidates(config: RunConfig, topology: Topology) -> Iterator[Candidate]:
         if tensor > node or any(x % tensor for x in (m.num_kv_heads, m.num_query_heads, m.ffn_dim, m.vocab_size)):
             continue
         for context in _divisors(n // tensor):
-            if tensor * context > node or config.data.seq_len % context:
+            if tensor * context > node or (context > 1 and config.data.seq_len % (2 * context)):
                 continue
             for fsdp in _divisors(n // tensor // context):
                 if m.embed_dim % fsdp:

@@ -6,12 +6,11 @@ Shapes: B batch, T queries, S keys, N query heads, K key/value heads, H head dim
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from jax.ad_checkpoint import checkpoint_name
-
 from opencoder_kernels import partition
-from opencoder_kernels.attention import context, cudnn, mosaic_gpu, reference, residuals, tpu, xla
+from opencoder_kernels.attention import context, cudnn, mosaic_gpu, reference, tpu, xla
 from opencoder_kernels.dispatch import PARTITIONED_BY_XLA, Backend, choose
 
 
@@ -31,9 +30,8 @@ BACKENDS = {
     "cudnn": Backend(cudnn.attention, cudnn.refuses),
     "tpu": Backend(tpu.attention, _for_one_device(tpu.refuses)),
 }
-# Back ends whose own gradients name what they keep. Not TPU's: with its log-sum-exp kept, the kernel at head dim 160 asks
-# for more VMEM than a v5p grants; there attention is run again.
-NAMES_RESIDUALS = ("xla", "mosaic_gpu")
+# What a ring of devices needs beside the above: the gradient for a part of the keys.
+GRADIENTS = {"xla": xla.gradients, "mosaic_gpu": mosaic_gpu.gradients, "tpu": tpu.gradients}
 
 
 def attention(
@@ -98,8 +96,6 @@ def attention(
     }
     name = choose("attention", BACKENDS, implementation, q, k, v, **masks, return_lse=return_lse)
     out, lse = _on_mesh(name, q, k, v, masks)
-    if residuals.in_parts() or name not in NAMES_RESIDUALS:
-        out = checkpoint_name(out, residuals.NAME)
     return (out, lse) if return_lse else out
 
 
@@ -120,10 +116,11 @@ def _on_mesh(name: str, q, k, v, masks):
                 q, k, v, q_segment_ids=q_segments, kv_segment_ids=kv_segments,
                 q_positions=None, kv_positions=None, **fixed,
             )  # fmt: skip
-        return context.attention(
-            run, q, k, v, q_segment_ids=q_segments, kv_segment_ids=kv_segments,
-            axis=partition.TIME, count=count, **fixed,
+        ring = context.Ring(
+            partial(run, q_positions=None, kv_positions=None, scale=masks["scale"]),
+            partial(GRADIENTS[name], scale=masks["scale"]), partition.TIME, count, masks["causal"],
         )  # fmt: skip
+        return context.attention(ring, q, k, v, q_segments, kv_segments)
 
     heads = partition.spec(partition.BATCH, partition.TIME, partition.HEADS, None)
     ids = partition.spec(partition.BATCH, partition.TIME)

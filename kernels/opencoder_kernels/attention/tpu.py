@@ -12,11 +12,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
 from opencoder_kernels import tpu_device
-from opencoder_kernels.attention import padding
+from opencoder_kernels.attention import padding, residuals
 from opencoder_kernels.interpret import is_interpreted
 from opencoder_kernels.varying import like, unchecked
 
@@ -78,15 +79,31 @@ def _attention(q, k, v, q_segments, kv_segments, causal, scale):
 
 def _forward(q, k, v, q_segments, kv_segments, causal, scale):
     out, lse = _attention(q, k, v, q_segments, kv_segments, causal, scale)
+    # The result alone: with the log-sum-exp kept as well, head dim 160 asks for more VMEM than a v5p grants. A policy that
+    # keeps the name runs the kernel again.
+    out = checkpoint_name(out, residuals.NAME)
     return (out, lse), (q, k, v, q_segments, kv_segments, out, lse)
 
 
 def _backward(causal, scale, saved, cotangents):
     q, k, v, q_segments, kv_segments, out, lse = saved
     d_out, d_lse = cotangents
+    delta = (out.astype(jnp.float32) * d_out.astype(jnp.float32)).sum(-1) - d_lse
+    dq, dk, dv = _gradients(q, k, v, d_out, lse, delta, q_segments, kv_segments, causal, scale)
+    return like(dq, q), like(dk, k), like(dv, v), None, None
+
+
+_attention.defvjp(_forward, _backward)
+
+
+def gradients(q, k, v, d_out, lse, delta, **masks):
+    """See `xla.gradients`; the results have the inputs' dtype."""
+    return padding.padded_gradients(_gradients, q, k, v, d_out, lse, delta, **masks)
+
+
+def _gradients(q, k, v, d_out, lse, delta, q_segments, kv_segments, causal, scale):
     seen = lse > BLIND
-    d_out = jnp.where(seen[..., None], d_out, 0)
-    delta = jnp.where(seen, (out.astype(jnp.float32) * d_out.astype(jnp.float32)).sum(-1) - d_lse, 0)
+    d_out, delta = jnp.where(seen[..., None], d_out, 0), jnp.where(seen, delta, 0)
     kernel = _kernel(q.shape[2], q.shape[1], k.shape[1], causal)
     sizes = kernel.kwargs["block_sizes"]
     assert kernel.dq_mask_info is not None
@@ -115,8 +132,4 @@ def _backward(causal, scale, saved, cotangents):
         _segments(q_segments, kv_segments),
         *map(_heads_first, (lse, d_out, delta)),
     )
-    dq = (_heads_first(dq) * scale).astype(q.dtype)
-    return like(dq, q), like(_heads_first(dk), k), like(_heads_first(dv), v), None, None
-
-
-_attention.defvjp(_forward, _backward)
+    return (_heads_first(dq) * scale).astype(q.dtype), _heads_first(dk), _heads_first(dv)

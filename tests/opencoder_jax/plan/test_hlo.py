@@ -253,3 +253,36 @@ def test_a_copy_into_vmem_costs_the_piece_and_reading_it_there_nothing():
 def test_what_the_compiler_computes_again_is_counted():
     """Products and kernels by their name; an addition is no matter."""
     assert compiler_recomputes(hlo.parse(PIECES)) == 1
+
+
+def test_steps_of_a_ring_mask_nothing():
+    """Their kernels touch all pairs, where a causal kernel touches half; the scope's name is the kernels' own."""
+    from opencoder_kernels.attention import context
+
+    from opencoder_jax.overrides import load
+
+    costs = []
+    for scope in ("attention/shard_map", f"attention/shard_map/{context.UNMASKED}/while/body"):
+        text = (
+            "HloModule m\n\nENTRY %main () -> f32[] {\n  %q = bf16[2,256,4,64] parameter(0)\n  %k = bf16[2,256,2,64] parameter(1)\n"
+            '  ROOT %a = bf16[2,256,4,64] custom-call(%q, %k, %k), custom_call_target="mosaic_gpu_v2", '
+            f'metadata={{op_name="jit(f)/{scope}/mpmd_map"}}\n}}\n'
+        )
+        module = hlo.parse(text)
+        main = module.computations["main"]
+        found = KernelCosts(load("tiny").model).cost(module, main, main.root)
+        assert found is not None
+        costs.append(found[0].flops)
+    assert costs == [2 * 2 * 2 * 256 * 4 * 64 * 256 / 2, 2 * 2 * 2 * 256 * 4 * 64 * 256]
+
+
+@pytest.mark.parametrize(
+    "pairs", ["{{0,1},{1,2},{2,3},{3,0}}", "{{0,0},{1,2},{2,3},{3,1}}", "{{0,1},{1,0},{2,3},{3,2}}"]
+)
+def test_permutations_run_within_an_axis(pairs):
+    """A whole ring, and the dealing out of chunks, which leaves a device in place or trades in parts of the axis."""
+    text = f" channel_id=1, source_target_pairs={pairs}"
+    instruction = hlo.Instruction("p", "collective-permute", "f32[8]", [], text, shapes=hlo.shapes("f32[8]"))
+    found = collectives.describe(instruction, 7, {"data": 1, "fsdp": 1, "tensor": 1, "context": 4}, MACHINE)
+    assert found is not None
+    assert (found.axes, found.bytes, found.count) == (("context",), 32, 7)
