@@ -22,6 +22,10 @@ class Coordinates:
     process_id: int
     local_devices: tuple[int, ...] | None = None
 
+    def variables(self) -> dict[str, str]:
+        """What says so in an environment."""
+        return dict(zip(_JAX_VARIABLES, (self.address, str(self.num_processes), str(self.process_id)), strict=True))
+
 
 def coordinates(environ: Mapping[str, str]) -> Coordinates | None:
     """From JAX_COORDINATOR_ADDRESS=host:port, JAX_NUM_PROCESSES and JAX_PROCESS_ID; what of them is unset, from Slurm's
@@ -79,20 +83,30 @@ def initialize() -> None:
     Raises: ValueError when the variables contradict one another.
     """
     found = coordinates(os.environ)
-    cloud = (
-        len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1 or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ
+    if found is not None:
+        join(found)
+    elif found_by_jax(os.environ):
+        _use_gloo_on_cpu()
+        jax.distributed.initialize()
+
+
+def found_by_jax(environ: Mapping[str, str]) -> bool:
+    """Whether there are several processes that only `jax.distributed` can place: Open MPI, Cloud TPU pods."""
+    workers = environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    return len(workers) > 1 or "MEGASCALE_COORDINATOR_ADDRESS" in environ or "OMPI_COMM_WORLD_SIZE" in environ
+
+
+def join(place: Coordinates) -> None:
+    """Meets the other processes; touches no device."""
+    _use_gloo_on_cpu()
+    jax.distributed.initialize(
+        place.address, place.num_processes, place.process_id, place.local_devices, cluster_detection_method="deactivate"
     )
-    if not (found or cloud or "OMPI_COMM_WORLD_SIZE" in os.environ):
-        return
+
+
+def _use_gloo_on_cpu() -> None:
     if jax.config.jax_platforms == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    if found is None:
-        jax.distributed.initialize()
-    else:
-        jax.distributed.initialize(
-            found.address, found.num_processes, found.process_id, found.local_devices,
-            cluster_detection_method="deactivate",
-        )  # fmt: skip
 
 
 def is_first() -> bool:

@@ -29,7 +29,8 @@ Params = dict[str, Any]
 
 ACTIVATION = ("batch", "time", "hidden")
 
-# What the backward pass keeps of a layer; the rest is computed again. Names are the checkpoint_name's below and the kernels'.
+# What the backward pass keeps of a layer; the rest is computed again. Names are the checkpoint_name's below, and
+# "attention" that of the kernels: the result and the log-sum-exp, so that it is not run again.
 _SAVED = ("qkv", "attention", "residual", "gated")
 REMAT: dict[str, Callable[..., Any] | None] = {
     "none": None,  # everything
@@ -138,11 +139,10 @@ class Transformer(nnx.Module):
         Args: batch: tokens, targets, positions, segment_ids int32 [B, T], loss_mask bool [B, T].
         """
         hidden = self(batch["tokens"], batch["positions"], batch["segment_ids"])
-        w_out = self.output[...].astype(hidden.dtype)
-        args = (hidden, w_out, batch["targets"], batch["loss_mask"])
+        args = (hidden, self.output[...], batch["targets"], batch["loss_mask"])
         ce = partial(linear_cross_entropy, z_loss=z_loss, implementation=self.cfg.implementation)
         if jax.sharding.get_abstract_mesh().empty:
-            return ce(*args)
+            return ce(hidden, self.output[...].astype(hidden.dtype), *args[2:])
         return _sharded_loss(partial(ce, vocab_axis="tensor"), *args)
 
     def logits(self, hidden: Array) -> Array:
@@ -150,10 +150,17 @@ class Transformer(nnx.Module):
         return jnp.dot(hidden, self.output[...].astype(hidden.dtype), preferred_element_type=jnp.float32)
 
     def _embed(self, tokens: Array) -> Array:
-        # Gathered over fsdp before the look-up: a table is smaller than the activations of a step.
-        table = constrain(self.embed[...].astype(self.cfg.compute_dtype), "vocab", "hidden")
-        x = table[tokens]
-        return constrain(x, *ACTIVATION)
+        mesh = jax.sharding.get_abstract_mesh()
+
+        def local(table, tokens):
+            # Gathered over fsdp before the look-up: a table is smaller than the activations of a step.
+            table = gather(table, self.cfg.compute_dtype, "fsdp", 1)
+            if mesh.empty:
+                return _look_up(table, tokens)
+            first = jax.lax.axis_index("tensor") * table.shape[0]  # row of this device's part of the vocabulary
+            return jax.lax.psum(_look_up(table, tokens - first), "tensor")
+
+        return per_shard(local, [("vocab", "embed"), ("batch", "time")], ACTIVATION)(self.embed[...], tokens)
 
     def _norm(self, x: Array, weight: Array) -> Array:
         norm = partial(rms_norm, eps=self.cfg.norm_eps, implementation=self.cfg.implementation)
@@ -161,7 +168,8 @@ class Transformer(nnx.Module):
 
     def _swiglu(self, x: Array, gate: Array, up: Array) -> Array:
         def local(x, gate, up):
-            return swiglu(x, gather(gate, "fsdp", 0), gather(up, "fsdp", 0), implementation=self.cfg.implementation)
+            gate, up = (gather(w, x.dtype, "fsdp", 0) for w in (gate, up))
+            return swiglu(x, gate, up, implementation=self.cfg.implementation)
 
         weight = ("embed", "ffn")
         return per_shard(local, [ACTIVATION, weight, weight], ("batch", "time", "ffn"))(x, gate, up)
@@ -171,18 +179,62 @@ class Transformer(nnx.Module):
 
     def _layer(self, w: Params, x: Array, positions: Array, attend: Callable[[Array, Array, Array], Array]) -> Array:
         """One block: x [B, T, D] -> [B, T, D]; w holds this layer's slices in the parameter dtype."""
-        w = {name: value if name.endswith("norm") else value.astype(x.dtype) for name, value in w.items()}
         h = self._norm(x, w["attention_norm"])
-        q, k, v = (jnp.einsum("btd,dnh->btnh", h, w[name]) for name in "qkv")
+        q, k, v = (_project("btd,dnh->btnh", h, w[name]) for name in "qkv")
         q, k = rope(q, positions, self.cfg.rope_theta), rope(k, positions, self.cfg.rope_theta)
         q = constrain(checkpoint_name(q, "qkv"), "batch", "time", "q_heads", "head_dim")
         k, v = (constrain(checkpoint_name(a, "qkv"), "batch", "time", "kv_heads", "head_dim") for a in (k, v))
         with jax.named_scope("attention"):  # profiles and plans find it by this name
-            h = attend(q, k, v)  # the kernels name what they save "attention" themselves
-        x = x + constrain(jnp.einsum("btnh,nhd->btd", h, w["o"]), *ACTIVATION)
+            h = attend(q, k, v)  # what its backward pass needs the kernels themselves name "attention"
+        x = x + constrain(_project("btnh,nhd->btd", h, w["o"]), *ACTIVATION)
         x = checkpoint_name(x, "residual")
         h = checkpoint_name(self._swiglu(self._norm(x, w["ffn_norm"]), w["gate"], w["up"]), "gated")
-        return x + constrain(h @ w["down"], *ACTIVATION)
+        return x + constrain(_project("btf,fd->btd", h, w["down"]), *ACTIVATION)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _project(equation: str, x: Array, w: Array) -> Array:
+    """einsum(x, w) in x's dtype. The gradient of w leaves its product in fp32 at least, so that devices add their
+    parts of it in fp32 and not in the compute dtype."""
+    return jnp.einsum(equation, x, w.astype(x.dtype))
+
+
+def _project_forward(equation: str, x: Array, w: Array):
+    w_cast = w.astype(x.dtype)  # saved as gathered: what recomputes this and the gradient of x share one gather
+    return jnp.einsum(equation, x, w_cast), (x, w_cast, jnp.zeros((), w.dtype))
+
+
+def _project_backward(equation: str, saved: tuple[Array, Array, Array], d_out: Array):
+    x, w, like = saved
+    inputs, out = equation.split("->")
+    left, right = inputs.split(",")
+    dx = jnp.einsum(f"{out},{right}->{left}", d_out, w)
+    wide = jnp.promote_types(like.dtype, jnp.float32)
+    dw = jnp.einsum(f"{left},{out}->{right}", x, d_out, preferred_element_type=wide)
+    return dx, dw.astype(like.dtype)
+
+
+_project.defvjp(_project_forward, _project_backward)
+
+
+@jax.custom_vjp
+def _look_up(table: Array, tokens: Array) -> Array:
+    """Rows of table [V, D], zeros for tokens outside it. Gradients of a row, of a common token thousands, are added in fp32."""
+    return table.at[tokens].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+
+
+def _look_up_forward(table: Array, tokens: Array):
+    return _look_up(table, tokens), (table, tokens)
+
+
+def _look_up_backward(saved: tuple[Array, Array], d_rows: Array):
+    table, tokens = saved
+    d_rows = d_rows.astype(jnp.promote_types(table.dtype, jnp.float32))
+    zeros = jnp.zeros_like(table, d_rows.dtype)
+    return zeros.at[tokens].add(d_rows, mode="drop", wrap_negative_indices=False).astype(table.dtype), None
+
+
+_look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
 def rope(x: Array, positions: Array, theta: float) -> Array:
@@ -218,7 +270,7 @@ def _sharded_loss(ce, hidden, w_out, targets, mask):
     tokens = ("batch", "time")
 
     def local(hidden, w_out, targets, mask):
-        w_out = gather(w_out, "fsdp", 0)
+        w_out = gather(w_out, hidden.dtype, "fsdp", 0)
         return jax.lax.psum(ce(hidden, w_out, targets, mask), ("data", "fsdp", "context"))
 
     args = [ACTIVATION, ("embed", "vocab"), tokens, tokens]

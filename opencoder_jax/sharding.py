@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -61,21 +63,38 @@ def per_shard(f: Callable[..., Any], in_axes: Sequence[tuple | None], out_axes: 
     return jax.shard_map(f, in_specs=tuple(spec(*(axes or ())) for axes in in_axes), out_specs=out_specs)
 
 
-def gather(x, mesh_axis: str, axis: int):
-    """Inside `per_shard`: the whole of dim `axis`, which is cut over `mesh_axis`; its gradient is scattered again.
+def gather(x, dtype, mesh_axis: str, axis: int):
+    """Inside `per_shard`: the whole of a weight in the given dtype, its dim `axis` being cut over `mesh_axis`.
 
-    The part is declared different on every device that holds other tokens before it is gathered. The gradient is then
-    scattered over `mesh_axis` first and summed over the other axes as a part; the other way round, a whole matrix per
+    Its gradient is scattered over `mesh_axis` again, in fp32 at least: sums over hundreds of devices in bf16 would lose
+    what they add. The part is declared different on every device that holds other tokens before it is gathered: the
+    gradient is then scattered first and summed over the other axes as a part; the other way round, a whole matrix per
     layer would be summed between nodes.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if x is None or mesh.empty:
-        return x
+    if mesh.empty:
+        return jnp.asarray(x, dtype)
     same = tuple(a for a in ("data", "fsdp", "context") if a not in varying.axes(x))
     x = jax.lax.pcast(x, same, to="varying") if same else x
-    if mesh.shape[mesh_axis] == 1:
-        return x
-    return jax.lax.all_gather(x, mesh_axis, axis=axis, tiled=True)
+    return _gather(x, jnp.dtype(dtype), mesh_axis, axis) if mesh.shape[mesh_axis] > 1 else x.astype(dtype)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _gather(x, dtype, mesh_axis: str, axis: int):
+    return jax.lax.all_gather(x.astype(dtype), mesh_axis, axis=axis, tiled=True)
+
+
+def _gather_forward(x, dtype, mesh_axis: str, axis: int):
+    return _gather(x, dtype, mesh_axis, axis), jnp.zeros((), x.dtype)
+
+
+def _gather_backward(dtype, mesh_axis: str, axis: int, like, d_whole):
+    wide = jnp.promote_types(like.dtype, jnp.float32)
+    d_part = jax.lax.psum_scatter(d_whole.astype(wide), mesh_axis, scatter_dimension=axis, tiled=True)
+    return (d_part.astype(like.dtype),)
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
 
 
 def mesh_shape(config: MeshConfig, num_devices: int) -> tuple[int, ...]:
@@ -121,7 +140,11 @@ def check_fits(config: RunConfig, mesh: Mesh) -> None:
         n = math.prod(size[a] for a in axes)
         if value % n:
             fit = [d for d in range(1, value + 1) if value % d == 0]
-            raise ValueError(f"{field}={value} is not divisible by mesh {' x '.join(axes)}={n}; sizes that fit: {fit}")
+            said = f"{field}={value} is not divisible by mesh {' x '.join(axes)}={n}; sizes that fit: {fit}"
+            if "batch" in field:
+                near = sorted({max(value // n, 1) * n, -(-value // n) * n})
+                said += f"; or a data.global_batch_size of {' or '.join(str(b * config.grad_accum) for b in near)}"
+            raise ValueError(said)
 
     for field in ("num_query_heads", "num_kv_heads", "ffn_dim", "vocab_size"):
         divides(f"model.{field}", getattr(model, field), ("tensor",))

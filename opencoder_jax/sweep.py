@@ -4,6 +4,9 @@ Times the training step on one mesh after another, each in a fresh process: a me
 Meshes are written AXIS=SIZE,... with `;` between them; axes left out have size 1, and fewer devices than there are may
 be used. Finished meshes are kept in DIR/results.jsonl and not run again.
 
+On several hosts, start it on each of them as training is started (`srun`, or the JAX_* variables), DIR on a file system
+that all share: a mesh takes the first hosts that suffice for it, so that one sweep goes from one host to all.
+
     --scaling=strong|weak   the same global batch for all (default), or the first mesh's batch per device for all
     --steps=10 --warmup=2   timed and untimed steps
     --out=DIR               default runs/sweep/CONFIG; receives results.jsonl, report.md, report.png, a log per mesh
@@ -25,7 +28,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from opencoder_jax import overrides
+from opencoder_jax import overrides, sweep_hosts
 from opencoder_jax.config import MeshConfig, RunConfig, replace
 
 EXIT_FAILED = 1
@@ -65,31 +68,41 @@ def sweep(arguments: list[str]) -> int:
     for name, least in (("steps", 1), ("warmup", 0), ("timeout", 1)):
         if not own[name].isdigit() or int(own[name]) < least:
             raise ValueError(f"--{name}={own[name]}: write a number of at least {least}")
+    configs = [config_for(config, mesh, meshes[0], own["scaling"]) for mesh in meshes]
+    hosts = sweep_hosts.join(os.environ, fake=bool(own["fake"]))
+    if hosts.place is not None:
+        say(hosts, f"{hosts.place.num_processes} processes with {hosts.local_devices} devices each")
     out = Path(own["out"] or f"runs/sweep/{config.name}")
     out.mkdir(parents=True, exist_ok=True)
     results = out / "results.jsonl"
-    known = {row["key"]: row for row in map(json.loads, results.read_text().splitlines())} if results.exists() else {}
+    known = {}
+    if hosts.is_first and results.exists():
+        known = {row["key"]: row for row in map(json.loads, results.read_text().splitlines())}
     rows = []
-    for mesh in meshes:
-        here = config_for(config, mesh, meshes[0], own["scaling"])
+    for index, (mesh, here) in enumerate(zip(meshes, configs, strict=True)):
         key = fingerprint(here, own)
         row = known.get(key)
-        if row is None or "error" in row:
-            print(f"{mesh_name(mesh)}: running", flush=True)
-            row = {"key": key, "mesh": mesh, **run_child(here, own, out)}
-            with results.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-        rows.append(row)
-        print(f"{mesh_name(mesh)}: {row.get('error') or f'{row["tokens_per_second"]:,.0f} tokens/s'}", flush=True)
+        wanted = hosts.from_first("run" if row is None or "error" in row else "known") == "run"
+        if wanted:
+            say(hosts, f"{mesh_name(mesh)}: running")
+            row = {"key": key, "mesh": mesh, **run_everywhere(hosts, index, here, own, out)}
+            if hosts.is_first:
+                with results.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+        if hosts.is_first:
+            assert row is not None
+            rows.append(row)
+            say(hosts, f"{mesh_name(mesh)}: {row.get('error') or f'{row["tokens_per_second"]:,.0f} tokens/s'}")
+    if not hosts.is_first:
+        return 0
     from opencoder_jax import sweep_report
 
     text = sweep_report.text(config.name, rows, scaling=own["scaling"], fake=bool(own["fake"]))
     (out / "report.md").write_text(text)
-    drawn = sweep_report.draw(rows, out / "report.png", scaling=own["scaling"], fake=bool(own["fake"]))
+    undrawn = sweep_report.draw(rows, out / "report.png", scaling=own["scaling"], fake=bool(own["fake"]))
     print(text)
     print(
-        f"written to {out}: report.md, results.jsonl"
-        + (", report.png" if drawn else "; no report.png: matplotlib is missing (extra data)")
+        f"written to {out}: report.md, results.jsonl" + (f"; no report.png: {undrawn}" if undrawn else ", report.png")
     )
     return EXIT_FAILED if any("error" in row for row in rows) else 0
 
@@ -116,17 +129,40 @@ def fingerprint(config: RunConfig, own: dict[str, str]) -> str:
     return hashlib.sha256(what.encode()).hexdigest()[:16]
 
 
-def run_child(config: RunConfig, own: dict[str, str], out: Path) -> dict[str, Any]:
-    """One mesh in a process of its own; what it measured, or `error` with its last line."""
+def say(hosts: sweep_hosts.Hosts, line: str) -> None:
+    if hosts.is_first:
+        print(line, flush=True)
+
+
+def run_everywhere(
+    hosts: sweep_hosts.Hosts, index: int, config: RunConfig, own: dict[str, str], out: Path
+) -> dict[str, Any]:
+    """The index-th mesh on the hosts that it takes; what the first one measured, or `error` with what went wrong."""
     name = re.sub(r"\W+", "-", mesh_name(dataclasses.asdict(config.mesh)))
-    job, answer, log = out / f"{name}.config.json", out / f"{name}.result.json", out / f"{name}.log"
-    job.write_text(overrides.to_json(config))
-    answer.unlink(missing_ok=True)
-    environment = dict(os.environ)
+    count = math.prod(dataclasses.asdict(config.mesh).values())
+    try:
+        variables = hosts.variables(count, index)
+    except ValueError as error:
+        return {"error": str(error)}
+    files = {suffix: out / f"{name}.{suffix}" for suffix in ("config.json", "result.json", "log")}
+    if hosts.is_first:
+        files["config.json"].write_text(overrides.to_json(config))
+        files["result.json"].unlink(missing_ok=True)
+    elif hosts.place is not None:
+        files["log"] = out / f"{name}.{hosts.place.process_id}.log"
+    hosts.from_first("written")
+    row = {} if variables is None else run_child(files, own, count // hosts.taken(count), variables)
+    errors = [error for error in dict.fromkeys(hosts.from_all(row.get("error", ""))) if error]
+    return {"error": "; ".join(errors)} if errors else row
+
+
+def run_child(files: dict[str, Path], own: dict[str, str], fakes: int, variables: dict[str, str]) -> dict[str, Any]:
+    """One mesh in a process of its own; what it measured (nothing unless it is the first), or `error` with its last line."""
+    job, answer, log = files["config.json"], files["result.json"], files["log"]
+    environment = dict(os.environ) | variables
     if own["fake"]:
-        count = math.prod(dataclasses.asdict(config.mesh).values())
         rest = re.sub(r"--xla_force_host_platform_device_count=\d+", "", environment.get("XLA_FLAGS", ""))
-        environment["XLA_FLAGS"] = f"{rest} --xla_force_host_platform_device_count={count}".strip()
+        environment["XLA_FLAGS"] = f"{rest} --xla_force_host_platform_device_count={fakes}".strip()
         environment["JAX_PLATFORMS"] = "cpu"
     command = [
         sys.executable,
@@ -145,8 +181,12 @@ def run_child(config: RunConfig, own: dict[str, str], out: Path) -> dict[str, An
             )
     except subprocess.TimeoutExpired:
         return {"error": f"stopped after {own['timeout']} s (--timeout); see {log}"}
+    if done.returncode == 0 and variables.get("JAX_PROCESS_ID", "0") != "0":
+        return {}
     if done.returncode == 0 and answer.exists():
         return json.loads(answer.read_text())
+    if done.returncode < 0:
+        return {"error": f"ended by signal {-done.returncode}; see {log}"}
     return {"error": f"{_reason(log.read_text()) or f'exit code {done.returncode}'}; see {log}"}
 
 
@@ -164,16 +204,18 @@ def child(arguments: list[str]) -> int:
     set_memory_fraction()
     import jax
 
+    from opencoder_jax import distributed
     from opencoder_jax.measure import measure
     from opencoder_jax.plan import hlo
     from opencoder_jax.profile import table, trace
 
+    distributed.initialize()
     config = overrides.from_dict(json.loads(Path(job).read_text()))
     count = math.prod(dataclasses.asdict(config.mesh).values())
     devices = jax.devices()
     if count > len(devices):
         raise ValueError(f"the mesh asks for {count} devices, there are {len(devices)}")
-    folder = Path(answer).with_suffix(".trace")
+    folder = Path(answer).with_suffix(".trace") if distributed.is_first() else None
     done = measure(
         config,
         steps=int(steps),
@@ -183,6 +225,8 @@ def child(arguments: list[str]) -> int:
         hlo_dir=folder,
         devices=devices[:count],
     )
+    if folder is None:
+        return 0
     module = hlo.parse((folder / "train_step.optimized.hlo").read_text())
     split = table.summarise(trace.read(trace.newest(folder)), module)
     row = dataclasses.asdict(done) | {

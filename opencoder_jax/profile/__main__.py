@@ -4,6 +4,8 @@ Compiles the training step on the devices at hand, runs it on synthetic batches,
 where their time goes. DIR (default runs/profile/NAME) receives profile.md, the xprof trace (tensorboard --logdir DIR)
 and hlo/: the step before and after optimisation and, on request (--buffers), XLA's buffer assignment.
 
+On several hosts it is started on each, as training is; the first traces itself and reports.
+
     --trace=DIR --hlo=FILE   tables of an existing trace, for example of `train --profile.steps=10:15 --dump_hlo=true`
 
 Exit codes: 0, or 2 with one line that says what to change.
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from opencoder_jax import overrides
@@ -41,11 +44,18 @@ def run(arguments: list[str]) -> int:
         flags = f"--xla_dump_to={folder} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=.*step.*"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 
+    from opencoder_jax import distributed
     from opencoder_jax.measure import measure
     from opencoder_jax.xla_flags import set_memory_fraction
 
     set_memory_fraction()
-    done = measure(config, warmup=1, steps=steps.start - 1, traced=len(steps), trace_dir=out, hlo_dir=out / "hlo")
+    distributed.initialize()
+    distributed.same_everywhere(config, "the configuration")
+    measured = partial(measure, config, warmup=1, steps=steps.start - 1, traced=len(steps))
+    if not distributed.is_first():
+        measured()
+        return 0
+    done = measured(trace_dir=out, hlo_dir=out / "hlo")
     report = (
         f"# {config.name} on {done.num_devices} x {done.device_kind}\n\n"
         f"{done.tokens_per_second:,.0f} tokens/s, {1e3 * done.median_seconds:,.1f} ms a step, not traced"

@@ -51,6 +51,30 @@ def packed(lengths=(5, 8, 3), B=2, seed=0):
     }
 
 
+def test_bf16_gradients_of_every_weight_stay_near_the_fp32_ones():
+    """Common tokens come hundreds of times in a batch, as in text: sums over them have to be kept in fp32."""
+    seed = int(np.random.default_rng().integers(2**31))
+    rng, V, B, T = np.random.default_rng(seed), 256, 32, 128
+    p = 1 / np.arange(1, V + 1)
+    tokens = rng.choice(V, size=(B, T + 1), p=p / p.sum()).astype(np.int32)
+    batch = {
+        "tokens": tokens[:, :-1], "targets": tokens[:, 1:], "positions": np.tile(np.arange(T, dtype=np.int32), (B, 1)),
+        "segment_ids": np.cumsum(rng.random((B, T)) < 0.02, -1).astype(np.int32), "loss_mask": np.ones((B, T), bool),
+    }  # fmt: skip
+    cfg = replace(CFG, vocab_size=V, max_seq_len=T, remat="minimal")
+    params = lm.init(cfg, jax.random.key(seed))
+
+    def gradient(dtype: str):
+        model = replace(cfg, compute_dtype=dtype)
+        return jax.jit(jax.grad(lambda params: lm.bind(model, params).loss(batch)[0]))(params)
+
+    def error(got, want):
+        return float(jnp.linalg.norm(got - want) / jnp.linalg.norm(want))
+
+    errors = jax.tree.map(error, gradient("bfloat16"), gradient("float32"))
+    assert max(jax.tree.leaves(errors)) < 0.015, (seed, errors)
+
+
 @pytest.mark.parametrize(("name", "count"), [("1p5b", 1_905_650_880), ("8b", 7_771_262_976), ("8b_4k", 7_771_262_976)])
 def test_published_parameter_counts(name, count):
     assert lm.num_params(load(name).model) == count

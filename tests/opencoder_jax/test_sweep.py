@@ -84,6 +84,15 @@ def test_report_says_that_devices_are_fake_and_draws(swept):
     assert (folder / "out" / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_child_that_was_killed_is_named_as_such(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep.sys, "executable", tmp_path / "killed")
+    (tmp_path / "killed").write_text("#!/bin/sh\nkill -9 $$\n")
+    (tmp_path / "killed").chmod(0o755)
+    files = {name: tmp_path / name for name in ("config.json", "result.json", "log")}
+    own = {"steps": "1", "warmup": "0", "fake": "", "timeout": "60"}
+    assert sweep.run_child(files, own, 1, {})["error"].startswith("ended by signal 9; see ")
+
+
 def test_a_loss_that_differs_shows():
     rows = [{"losses": [2.0, 1.0]}, {"losses": [2.0, 1.01]}, {"losses": [2.0, math.nan]}]
     assert sweep_report.loss_difference(rows[1], rows[0]) == pytest.approx(0.01)

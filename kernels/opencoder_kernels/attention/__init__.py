@@ -62,7 +62,7 @@ def attention(
 
     Returns:
       out [B, T, N, H] in q's dtype, accumulated in fp32; with return_lse also fp32 [B, T, N]. A query that sees
-      no key gives zeros.
+      no key gives zeros. For checkpoint policies, what the gradient keeps of it is named "attention".
 
     Raises:
       ValueError: shapes, dtypes or an implementation that do not fit.
