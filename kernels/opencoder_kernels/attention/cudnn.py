@@ -39,4 +39,4 @@ def attention(q, k, v, *, causal, scale, **_):
     out, lse = jax.nn.dot_product_attention(
         q, k, v, is_causal=causal, scale=scale, implementation="cudnn", return_residual=True
     )
-    return residuals.named(out, lse)
+    return residuals.named_result(out, lse)

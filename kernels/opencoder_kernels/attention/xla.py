@@ -115,8 +115,7 @@ def _attention(q, k, v, q_segments, kv_segments, q_positions, kv_positions, caus
 
 
 def _forward(q, k, v, q_segments, kv_segments, q_positions, kv_positions, causal, scale):
-    primals = q, k, v, q_segments, kv_segments, q_positions, kv_positions
-    out, lse = residuals.named(*_attention(*primals, causal, scale))
+    out, lse = residuals.named(*_attention(q, k, v, q_segments, kv_segments, q_positions, kv_positions, causal, scale))
     return (out, lse), (q, k, v, q_segments, kv_segments, q_positions, kv_positions, out, lse)
 
 

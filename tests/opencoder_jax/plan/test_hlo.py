@@ -225,36 +225,6 @@ def test_kernels_are_recognised_by_their_operands(operands, results, flops):
     assert kernels.cost(module, hlo.Computation("outer", [fused]), fused) == found
 
 
-PIECES = """HloModule jit_step, is_scheduled=true
-
-ENTRY %main (a: s8[1024,4096], b: bf16[64,32], c: bf16[32,16]) -> bf16[64,16] {
-  %a = s8[1024,4096]{1,0:T(8,128)(4,1)} parameter(0)
-  %b = bf16[64,32]{1,0} parameter(1)
-  %c = bf16[32,16]{1,0} parameter(2)
-  %slice-start.1 = ((s8[1024,4096]{1,0:T(8,128)(4,1)}), s8[64,4096]{1,0:T(8,128)(4,1)S(1)}, s32[]{:S(2)}) slice-start(%a), slice={[0:64], [0:4096]}
-  %slice-done.1 = s8[64,4096]{1,0:T(8,128)(4,1)S(1)} slice-done(%slice-start.1)
-  %sum.1 = s8[64,4096]{1,0:T(8,128)(4,1)} add(%slice-done.1, %slice-done.1)
-  %dot.1 = bf16[64,16]{1,0} dot(%b, %c), lhs_contracting_dims={1}, rhs_contracting_dims={0}
-  %add.1.remat = bf16[64,16]{1,0} add(%dot.1, %dot.1)
-  ROOT %dot.1.remat2 = bf16[64,16]{1,0} dot(%b, %c), lhs_contracting_dims={1}, rhs_contracting_dims={0}
-}
-"""
-
-
-def test_a_copy_into_vmem_costs_the_piece_and_reading_it_there_nothing():
-    module = hlo.parse(PIECES)
-    main = module.computations["main"]
-    assert instruction_cost(module, main, main.by_name["slice-start.1"]).bytes == 64 * 4096
-    assert instruction_cost(module, main, main.by_name["sum.1"]).bytes == 64 * 4096  # written to memory
-    on_a_gpu = hlo.shapes("bf16[64,16]{1,0:S(1)}")[0]
-    assert on_a_gpu.traffic == on_a_gpu.bytes
-
-
-def test_what_the_compiler_computes_again_is_counted():
-    """Products and kernels by their name; an addition is no matter."""
-    assert compiler_recomputes(hlo.parse(PIECES)) == 1
-
-
 def test_steps_of_a_ring_mask_nothing():
     """Their kernels touch all pairs, where a causal kernel touches half; the scope's name is the kernels' own."""
     from opencoder_kernels.attention import context
@@ -286,3 +256,33 @@ def test_permutations_run_within_an_axis(pairs):
     found = collectives.describe(instruction, 7, {"data": 1, "fsdp": 1, "tensor": 1, "context": 4}, MACHINE)
     assert found is not None
     assert (found.axes, found.bytes, found.count) == (("context",), 32, 7)
+
+
+PIECES = """HloModule jit_step, is_scheduled=true
+
+ENTRY %main (a: s8[1024,4096], b: bf16[64,32], c: bf16[32,16]) -> bf16[64,16] {
+  %a = s8[1024,4096]{1,0:T(8,128)(4,1)} parameter(0)
+  %b = bf16[64,32]{1,0} parameter(1)
+  %c = bf16[32,16]{1,0} parameter(2)
+  %slice-start.1 = ((s8[1024,4096]{1,0:T(8,128)(4,1)}), s8[64,4096]{1,0:T(8,128)(4,1)S(1)}, s32[]{:S(2)}) slice-start(%a), slice={[0:64], [0:4096]}
+  %slice-done.1 = s8[64,4096]{1,0:T(8,128)(4,1)S(1)} slice-done(%slice-start.1)
+  %sum.1 = s8[64,4096]{1,0:T(8,128)(4,1)} add(%slice-done.1, %slice-done.1)
+  %dot.1 = bf16[64,16]{1,0} dot(%b, %c), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %add.1.remat = bf16[64,16]{1,0} add(%dot.1, %dot.1)
+  ROOT %dot.1.remat2 = bf16[64,16]{1,0} dot(%b, %c), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+"""
+
+
+def test_a_copy_into_vmem_costs_the_piece_and_reading_it_there_nothing():
+    module = hlo.parse(PIECES)
+    main = module.computations["main"]
+    assert instruction_cost(module, main, main.by_name["slice-start.1"]).bytes == 64 * 4096
+    assert instruction_cost(module, main, main.by_name["sum.1"]).bytes == 64 * 4096  # written to memory
+    on_a_gpu = hlo.shapes("bf16[64,16]{1,0:S(1)}")[0]
+    assert on_a_gpu.traffic == on_a_gpu.bytes
+
+
+def test_what_the_compiler_computes_again_is_counted():
+    """Products and kernels by their name; an addition is no matter."""
+    assert compiler_recomputes(hlo.parse(PIECES)) == 1

@@ -142,7 +142,11 @@ GOLDEN = {
     },
     "context": {
         ("all-gather", "fsdp"): 12, ("reduce-scatter", "fsdp"): 2, ("all-reduce", "fsdp"): 1,
-        ("all-reduce", "context"): 1, ("collective-permute", "context"): 0,
+        ("all-reduce", "context"): 1,
+        # The ring outside its loop. Forwards: two halves each of q and of keys with values dealt out, of the result back,
+        # the first send. Backwards: q with d out, keys with values, dq, dk with dv in two halves each, the first send of keys
+        # and the last two of their gradients.
+        ("collective-permute", "context"): 7 + 11,
     },
 }  # fmt: skip
 
@@ -150,6 +154,15 @@ GOLDEN = {
 @pytest.mark.parametrize("name", MESHES)
 def test_collectives_of_a_layer_are_golden(results, name):
     assert in_loops(results["plans"][name], micro_config().model.num_layers) == GOLDEN[name]
+
+
+def test_the_ring_turns_in_loops(results):
+    """Two of its three steps stand in a loop: it sends keys forwards and backwards, and their gradients."""
+    m, mesh = micro_config().model, MESHES["context"]
+    steps = [
+        c for c in results["plans"]["context"]["collectives"] if c["count"] == m.num_layers * (mesh["context"] - 2)
+    ]
+    assert [(c["kind"], c["axes"]) for c in steps if c["bytes"] > 1024] == [("collective-permute", ["context"])] * 3
 
 
 @pytest.mark.parametrize("name", MESHES)
