@@ -3,8 +3,8 @@
 Hardware: 256 GPUs of 80 GB (the authors: 256 H800), 4 records a GPU and step; any number of devices that divides the
 batch works, with `--grad_accum` for fewer.
 Command: python -m opencoder_jax.train --config=1p5b --data.sources=SHARDS:1 --run_dir=runs/1p5b
-Expected: published 20,808 tokens/s/GPU (from 28,034 GPU hours for 2.1 T tokens). Our memory, tokens/s and loss: not
-measured.
+Expected: published 20,808 tokens/s/GPU (from 28,034 GPU hours for 2.1 T tokens). The plan for 256 H800s gives 20 GiB a
+GPU (docs/experiments/2026-11-21-plan-topologies.md); our memory, tokens/s and loss: not measured.
 
 From the paper and the published config.json: model shape, T 4,096, batch 1,024 (4,194,304 tokens a step), warm-up
 2,000 steps, peak 3e-4 held constant. num_steps is the last published pre-training checkpoint (pretrain_iter_0484865);
@@ -29,6 +29,7 @@ def config() -> RunConfig:
             vocab_size=96_640,
             rope_theta=10_000.0,
             max_seq_len=4_096,
+            remat="dots",  # fits by far, and recomputes no product but SwiGLU's two
         ),
         mesh=MeshConfig(data=-1, fsdp=8),
         data=DataConfig(seq_len=4_096, global_batch_size=1_024),

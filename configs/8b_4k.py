@@ -3,8 +3,8 @@
 Hardware: 512 GPUs of 80 GB (the authors: 512 H100, tensor parallel 2 + DDP, micro-batch 1), 4 records a GPU and step;
 any number of devices that divides the batch works, with `--grad_accum` for fewer.
 Command: python -m opencoder_jax.train --config=8b_4k --data.sources=SHARDS:1 --run_dir=runs/8b_4k
-Expected: published 7,523 tokens/s/GPU over the whole training (96,000 GPU hours for 2.6 T tokens). Our memory,
-tokens/s and loss: not measured.
+Expected: published 7,523 tokens/s/GPU over the whole training (96,000 GPU hours for 2.6 T tokens). The plan for
+512 H100s gives 39 GiB a GPU (docs/experiments/2026-11-21-plan-topologies.md); our memory, tokens/s and loss: not measured.
 
 From the paper and the published config.json: model shape with 32 query and 8 key/value heads, rotary base 500,000,
 batch 2,048 at T 4,096 (8,388,608 tokens a step), warm-up 2,000 steps, peak 3e-4. The paper gives the warm-up as 2,000
@@ -29,6 +29,7 @@ def config() -> RunConfig:
             vocab_size=96_640,
             rope_theta=500_000.0,
             max_seq_len=8_192,
+            remat="dots",  # fits by far, and recomputes no product but SwiGLU's two
         ),
         mesh=MeshConfig(data=-1, fsdp=64),
         data=DataConfig(seq_len=4_096, global_batch_size=2_048),

@@ -29,7 +29,8 @@ Params = dict[str, Any]
 
 ACTIVATION = ("batch", "time", "hidden")
 
-# What the backward pass keeps of a layer; the rest is computed again. Names are the checkpoint_name's below.
+# What the backward pass keeps of a layer; the rest is computed again. Names are the checkpoint_name's below, and
+# "attention" that of the kernels: the result and the log-sum-exp, so that it is not run again.
 _SAVED = ("qkv", "attention", "residual", "gated")
 REMAT: dict[str, Callable[..., Any] | None] = {
     "none": None,  # everything
@@ -184,7 +185,7 @@ class Transformer(nnx.Module):
         q = constrain(checkpoint_name(q, "qkv"), "batch", "time", "q_heads", "head_dim")
         k, v = (constrain(checkpoint_name(a, "qkv"), "batch", "time", "kv_heads", "head_dim") for a in (k, v))
         with jax.named_scope("attention"):  # profiles and plans find it by this name
-            h = checkpoint_name(attend(q, k, v), "attention")
+            h = attend(q, k, v)  # what its backward pass needs the kernels themselves name "attention"
         x = x + constrain(_project("btnh,nhd->btd", h, w["o"]), *ACTIVATION)
         x = checkpoint_name(x, "residual")
         h = checkpoint_name(self._swiglu(self._norm(x, w["ffn_norm"]), w["gate"], w["up"]), "gated")

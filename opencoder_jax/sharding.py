@@ -140,12 +140,21 @@ def check_fits(config: RunConfig, mesh: Mesh) -> None:
         n = math.prod(size[a] for a in axes)
         if value % n:
             fit = [d for d in range(1, value + 1) if value % d == 0]
-            raise ValueError(f"{field}={value} is not divisible by mesh {' x '.join(axes)}={n}; sizes that fit: {fit}")
+            said = f"{field}={value} is not divisible by mesh {' x '.join(axes)}={n}; sizes that fit: {fit}"
+            if "batch" in field:
+                near = sorted({max(value // n, 1) * n, -(-value // n) * n})
+                said += f"; or a data.global_batch_size of {' or '.join(str(b * config.grad_accum) for b in near)}"
+            raise ValueError(said)
 
     for field in ("num_query_heads", "num_kv_heads", "ffn_dim", "vocab_size"):
         divides(f"model.{field}", getattr(model, field), ("tensor",))
     divides("model.embed_dim", model.embed_dim, ("fsdp",))
-    divides("data.seq_len", data.seq_len, ("context",))
+    if size["context"] > 1 and data.seq_len % (2 * size["context"]):
+        fit = [d for d in range(1, data.seq_len // 2 + 1) if data.seq_len % (2 * d) == 0]
+        raise ValueError(
+            f"data.seq_len={data.seq_len} is not divisible by 2 x mesh context={size['context']} (ring attention deals two "
+            f"chunks to a device); sizes that fit: {fit}"
+        )
     if data.global_batch_size % config.grad_accum:
         raise ValueError(
             f"data.global_batch_size={data.global_batch_size} is not divisible by grad_accum={config.grad_accum}"

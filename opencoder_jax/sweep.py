@@ -99,11 +99,10 @@ def sweep(arguments: list[str]) -> int:
 
     text = sweep_report.text(config.name, rows, scaling=own["scaling"], fake=bool(own["fake"]))
     (out / "report.md").write_text(text)
-    drawn = sweep_report.draw(rows, out / "report.png", scaling=own["scaling"], fake=bool(own["fake"]))
+    undrawn = sweep_report.draw(rows, out / "report.png", scaling=own["scaling"], fake=bool(own["fake"]))
     print(text)
     print(
-        f"written to {out}: report.md, results.jsonl"
-        + (", report.png" if drawn else "; no report.png: matplotlib is missing (extra data)")
+        f"written to {out}: report.md, results.jsonl" + (f"; no report.png: {undrawn}" if undrawn else ", report.png")
     )
     return EXIT_FAILED if any("error" in row for row in rows) else 0
 

@@ -73,20 +73,20 @@ def loss_difference(row: dict[str, Any], first: dict[str, Any]) -> float:
     return max(abs(a - b) / abs(b) for a, b in pairs)
 
 
-def draw(rows: Sequence[dict[str, Any]], path: Path, *, scaling: str, fake: bool) -> bool:
-    """Throughput against devices with the ideal line, and the split of time; False when matplotlib is not installed."""
+def draw(rows: Sequence[dict[str, Any]], path: Path, *, scaling: str, fake: bool) -> str:
+    """Throughput against devices with the ideal line, and the split of time. Returns: why there is no picture, or ""."""
     from opencoder_jax.sweep import mesh_name
 
     try:
         import matplotlib
     except ImportError:
-        return False
+        return "matplotlib is missing (extra data)"
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     ran = [row for row in rows if "error" not in row]
     if not ran:
-        return False
+        return "no mesh ran"
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5))
     first, counts = ran[0], sorted({row["num_devices"] for row in ran})
     per_device = first["tokens_per_second"] / first["num_devices"]
@@ -112,4 +112,4 @@ def draw(rows: Sequence[dict[str, Any]], path: Path, *, scaling: str, fake: bool
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)
-    return True
+    return ""

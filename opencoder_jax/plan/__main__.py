@@ -35,9 +35,9 @@ def run(arguments: list[str]) -> int:
     if own["search"]:
         from opencoder_jax.plan.search import search
 
-        if own["search"] != "yes" and not own["search"].isdigit():
+        count = 4 if own["search"] == "yes" else int(own["search"]) if own["search"].isdigit() else 0
+        if count < 1:
             raise ValueError(f"--search={own['search']}: write a number of candidates to compile, or nothing (4)")
-        count = 4 if own["search"] == "yes" else int(own["search"])
         return search(config, topology, own["compiler"], out, rest, count)
     return plan(config, topology, own["compiler"], out)
 

@@ -33,7 +33,9 @@ class Collective:
     bytes: int  # of the full (gathered, or not yet scattered) array
     group_size: int
     group_nodes: int  # nodes that one group touches
-    axes: tuple[str, ...]  # mesh axes along which a group runs; empty when it follows none
+    axes: tuple[
+        str, ...
+    ]  # mesh axes along which a group runs (a permutation: within which); empty when it follows none
     is_async: bool
     count: int  # runs per step
     op_name: str
@@ -80,7 +82,7 @@ def describe(instruction: Instruction, times: int, mesh_shape: dict[str, int], t
         bytes=payload,
         group_size=size,
         group_nodes=nodes,
-        axes=axes_of(groups, mesh_shape),
+        axes=axes_of(groups, mesh_shape, whole=kind != "collective-permute"),
         is_async=instruction.opcode.endswith("-start") and '"is_sync":true' not in instruction.attributes,
         count=times,
         op_name=instruction.op_name,
@@ -198,14 +200,16 @@ def _cycles(pairs: list[tuple[int, ...]]) -> list[list[int]]:
     return list(groups.values()) or [[0]]
 
 
-def axes_of(groups: Sequence[Sequence[int]], mesh_shape: dict[str, int]) -> tuple[str, ...]:
-    """Mesh axes along which these groups run, () when they are no set of whole axes.
+def axes_of(groups: Sequence[Sequence[int]], mesh_shape: dict[str, int], whole: bool = True) -> tuple[str, ...]:
+    """Mesh axes along which these groups run; () when they are no set of whole axes and should be.
 
-    Partition ids count the mesh's devices in row-major order of its axes.
+    Partition ids count the mesh's devices in row-major order of its axes. A permutation's groups, its cycles, may be parts
+    of an axis, some of a single device.
     """
     sizes = list(mesh_shape.values())
-    coordinates = np.stack(np.unravel_index(np.asarray(groups[0]), sizes), axis=1)
+    largest = max(groups, key=len)
+    coordinates = np.stack(np.unravel_index(np.asarray(largest), sizes), axis=1)
     varying = [i for i in range(len(sizes)) if len(set(coordinates[:, i].tolist())) > 1]
-    if math.prod(sizes[i] for i in varying) != len(groups[0]):
+    if whole and math.prod(sizes[i] for i in varying) != len(largest):
         return ()
     return tuple(list(mesh_shape)[i] for i in varying)

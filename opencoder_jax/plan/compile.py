@@ -7,7 +7,7 @@ import re
 import time
 from dataclasses import dataclass
 
-from opencoder_jax.config import RunConfig
+from opencoder_jax.config import ModelConfig, RunConfig
 from opencoder_jax.plan import topology as machines
 from opencoder_jax.plan.topology import Topology
 
@@ -124,25 +124,28 @@ def shard_bytes(tree) -> int:
 
 
 def activation_bytes(config: RunConfig, mesh_shape: dict[str, int]) -> int:
-    """Bytes per device that the forward pass keeps for the backward pass, from shapes and remat policy alone.
-
-    Per layer and token: the layer's input (all policies); attention's result and the residual after it (minimal,
-    offload: there in host memory); q, k, v and the gated product (dots). Without remat XLA keeps what it likes: counted
-    as dots and the two normed inputs, gate and up.
-    """
+    """Bytes per device that the forward pass keeps for the backward pass, from shapes and remat policy alone."""
     import jax.numpy as jnp
 
     m = config.model
-    width = jnp.dtype(m.compute_dtype).itemsize
-    heads, groups, ffn = m.num_query_heads * m.head_dim, 2 * m.num_kv_heads * m.head_dim, m.ffn_dim
-    tensor = mesh_shape["tensor"]
-    per_token = {
-        "full": m.embed_dim,
-        "offload": m.embed_dim,
-        "minimal": 2 * m.embed_dim + heads / tensor,
-        "dots": 2 * m.embed_dim + (2 * heads + groups + ffn) / tensor,
-        "none": 4 * m.embed_dim + (2 * heads + groups + 3 * ffn) / tensor,
-    }[m.remat]
     tokens = config.data.global_batch_size // config.grad_accum * config.data.seq_len
     tokens_here = tokens / (mesh_shape["data"] * mesh_shape["fsdp"] * mesh_shape["context"])
-    return int(m.num_layers * per_token * width * tokens_here)
+    values = m.num_layers * saved_per_token(m, mesh_shape["tensor"])
+    return int(values * jnp.dtype(m.compute_dtype).itemsize * tokens_here)
+
+
+def saved_per_token(m: ModelConfig, tensor: int) -> float:
+    """Values that a layer keeps of one token for the backward pass.
+
+    The layer's input (all policies); attention's result and the residual after it (minimal, offload: there in host
+    memory); q, k, v and the gated product (dots). Without remat XLA keeps what it likes: counted as dots and the two
+    normed inputs.
+    """
+    heads, groups = m.num_query_heads * m.head_dim / tensor, 2 * m.num_kv_heads * m.head_dim / tensor
+    return {
+        "full": m.embed_dim,
+        "offload": m.embed_dim,
+        "minimal": 2 * m.embed_dim + heads,
+        "dots": 2 * m.embed_dim + 2 * heads + groups + m.ffn_dim / tensor,
+        "none": 4 * m.embed_dim + 2 * heads + groups + m.ffn_dim / tensor,
+    }[m.remat]

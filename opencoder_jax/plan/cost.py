@@ -115,14 +115,17 @@ def _plain_bytes(computation: Computation, instruction: Instruction) -> float:
     """Operands read once and the result written once; slices and updates touch only their part."""
     op = instruction.opcode
     if op == "copy-start":  # (copy, original, context)
-        return 2.0 * instruction.shapes[0].bytes
+        return float(sum(s.traffic for s in instruction.shapes[:2]))
+    if op in ("slice-start", "dynamic-slice-start"):  # ((operands), slice, context): a TPU's copy into on-chip memory
+        return float(instruction.shapes[0].traffic and instruction.shapes[-2].bytes)
     if op in ("dynamic-slice", "slice", "gather"):
-        return 2.0 * instruction.bytes
+        source = computation.by_name[instruction.operands[0]]
+        return float((source.traffic and instruction.bytes) + instruction.traffic)
     if op in ("dynamic-update-slice", "scatter"):
         update = instruction.operands[1 if op == "dynamic-update-slice" else -1]
-        return 2.0 * computation.by_name[update].bytes
-    read = sum(computation.by_name[name].bytes for name in set(instruction.operands) if name in computation.by_name)
-    return float(read + instruction.bytes)
+        return 2.0 * computation.by_name[update].traffic
+    read = sum(computation.by_name[name].traffic for name in set(instruction.operands) if name in computation.by_name)
+    return float(read + instruction.traffic)
 
 
 def _fusion_cost(module: Module, computation: Computation, instruction: Instruction) -> Cost:
@@ -174,12 +177,12 @@ def _bytes_read(inner: Computation, parameter: Instruction, users: dict[str, lis
             if user.opcode == "bitcast":
                 pending.append(user)
             elif user.opcode in ("dynamic-slice", "slice", "gather") and user.operands[0] == value.name:
-                total += user.bytes
+                total += user.bytes if parameter.traffic else 0
             elif user.opcode in ("dynamic-update-slice", "scatter") and user.operands[0] == value.name:
                 pass  # updated in place
             else:
-                return float(parameter.bytes)
-    return min(total, float(parameter.bytes))
+                return float(parameter.traffic)
+    return min(total, float(parameter.traffic))
 
 
 def _roots(inner: Computation) -> list[Instruction]:
@@ -191,7 +194,7 @@ def _bytes_written(inner: Computation, value: Instruction) -> float:
     while value.opcode == "bitcast":
         value = inner.by_name[value.operands[0]]
     if value.opcode == "dynamic-update-slice":
-        return float(inner.by_name[value.operands[1]].bytes)
+        return float(inner.by_name[value.operands[1]].traffic)
     if value.opcode == "parameter":
         return 0.0
-    return float(value.bytes)
+    return float(value.traffic)

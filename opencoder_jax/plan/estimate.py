@@ -1,4 +1,9 @@
-"""Memory and time of a step by arithmetic alone: microseconds a candidate, good enough to throw most of them away."""
+"""Memory and time of a step by arithmetic alone: some microseconds a candidate, close enough to the compiled program to
+rank candidates and to throw most of them away.
+
+It counts what the compiled program is made of (matrix products, attention kernels, memory traffic, collectives) with the
+same shares of the device's roofs as `roofline` does, for the fused kernels; what XLA makes of it is not foreseen.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +12,31 @@ import math
 from dataclasses import dataclass
 
 from opencoder_jax.config import RunConfig
-from opencoder_jax.metrics import flops_per_token, peak_flops
+from opencoder_jax.metrics import peak_flops
 from opencoder_jax.plan.collectives import duration
-from opencoder_jax.plan.compile import activation_bytes
-from opencoder_jax.plan.kernels import MATMUL_EFFICIENCY
+from opencoder_jax.plan.compile import activation_bytes, saved_per_token
+from opencoder_jax.plan.kernels import ATTENTION_BACKWARD_EFFICIENCY, ATTENTION_FORWARD_EFFICIENCY, MATMUL_EFFICIENCY
+from opencoder_jax.plan.roofline import MEMORY_EFFICIENCY
 from opencoder_jax.plan.topology import Topology
 
-# Products of the forward pass that the backward pass repeats, as a share of forward and backward together (a third is
-# forward): all of it, all but attention, or nothing that multiplies.
-_RECOMPUTED = {"none": 0.0, "dots": 0.0, "minimal": 0.3, "offload": 0.3, "full": 1 / 3}
+# Of the collectives of the layers, this share finds nothing to hide behind: what compiled programs leave, 0.3 to 0.8.
+LAYER_EXPOSED = 0.4
 
 
 @dataclass(frozen=True)
 class Estimate:
-    memory: int  # bytes of one device
-    compute: float  # seconds
-    network: float  # that could hide behind computation
-    exposed: float  # that cannot, or does not
+    """Of one step on one device: bytes, and seconds as in `roofline.Times`."""
+
+    memory: int
+    products: float
+    attention: float
+    traffic: float  # bound by memory bandwidth
+    network: float  # hidden or not
+    exposed: float
 
     @property
     def step(self) -> float:
-        return self.compute + self.exposed
+        return self.products + self.attention + self.traffic + self.exposed
 
 
 def num_weights(config: RunConfig) -> tuple[int, int]:
@@ -39,41 +48,117 @@ def num_weights(config: RunConfig) -> tuple[int, int]:
 
 def estimate(config: RunConfig, mesh: dict[str, int], topology: Topology) -> Estimate:
     """Args: mesh: axis sizes whose product is the topology's device count."""
-    m, micro_steps = config.model, config.grad_accum
-    layer, ends = num_weights(config)
-    weights = m.num_layers * layer + ends
-    cut = mesh["fsdp"] * mesh["tensor"]
-    tokens = config.data.global_batch_size // micro_steps * config.data.seq_len
+    tokens = config.data.global_batch_size // config.grad_accum * config.data.seq_len
     tokens_here = tokens / (mesh["data"] * mesh["fsdp"] * mesh["context"])
+    products, attention, traffic = (config.grad_accum * tokens_here * x for x in _token_seconds(config, mesh, topology))
+    traffic += _state_traffic(config, mesh) / (topology.spec.memory_bandwidth * MEMORY_EFFICIENCY)
+    network, exposed = _network(config, mesh, topology, tokens_here, products + attention + traffic)
+    memory = _memory(config, mesh, tokens_here)
+    return Estimate(int(memory), products, attention, traffic, network, exposed)
 
-    # Memory: fp32 weights, gradients and two moments as parts; two layers, embedding and output whole in bf16; what the
-    # forward pass keeps; working space of one layer; the output matrix's gradient in fp32 and a chunk of logits.
-    state = 16 * weights / cut
-    gathered = (2 * 2 * layer + 2 * ends) / mesh["tensor"] + 4 * ends / 2 / mesh["tensor"]
-    layer_work = tokens_here * 2 * (6 * m.embed_dim + 6 * m.ffn_dim / mesh["tensor"])
-    logits = 1024 * m.vocab_size / mesh["tensor"] * 8
-    memory = state + gathered + activation_bytes(config, mesh) + layer_work + logits
 
+def _memory(config: RunConfig, mesh: dict[str, int], tokens_here: float) -> float:
+    """State and gradients as parts; two layers, embedding and output whole in bf16; what the forward pass keeps, gathered
+    matrices included; working space of one layer; the output matrix's gradient in fp32 and a chunk of logits."""
+    m, tensor = config.model, mesh["tensor"]
+    layer, ends = num_weights(config)
+    sizes = _bytes_per_weight(config)
+    state = (sum(sizes) + max(sizes[0], 4 if config.grad_accum > 1 else 0)) * (m.num_layers * layer + ends)
+    gathered = (2 * 2 * layer + 2 * ends) / tensor + 4 * ends / 2 / tensor + 2 * m.num_layers * _kept(config, mesh)
+    layer_work = tokens_here * 2 * (6 * m.embed_dim + 6 * m.ffn_dim / tensor)
+    logits = 1024 * m.vocab_size / tensor * 8
+    return state / (mesh["fsdp"] * tensor) + gathered + activation_bytes(config, mesh) + layer_work + logits
+
+
+def _kept(config: RunConfig, mesh: dict[str, int]) -> float:
+    """Weights of a layer that stay gathered from the forward to the backward pass: without remat SwiGLU's gate and up."""
+    m = config.model
+    return 2 * m.embed_dim * m.ffn_dim / mesh["tensor"] if m.remat == "none" and mesh["fsdp"] > 1 else 0.0
+
+
+def _bytes_per_weight(config: RunConfig) -> tuple[int, int, int]:
+    """Of the weight itself, Adam's first moment and its second."""
+    weight = 2 if config.model.param_dtype == "bfloat16" else 4
+    return weight, 2 if config.optimizer.moment_dtype == "bfloat16" else 4, weight
+
+
+def _token_seconds(config: RunConfig, mesh: dict[str, int], topology: Topology) -> tuple[float, float, float]:
+    """Seconds of products, attention and memory traffic that one token of a device takes, forwards and backwards."""
+    m, tensor = config.model, mesh["tensor"]
+    D, F, V = m.embed_dim, m.ffn_dim / tensor, m.vocab_size / tensor
+    heads, keys = m.num_query_heads * m.head_dim / tensor, m.num_kv_heads * m.head_dim / tensor
+    qkv, out, gate_up, down = D * (heads + 2 * keys), heads * D, 2 * D * F, F * D
+    # Run again before the backward pass; SwiGLU's gradient makes gate and up once more by itself.
+    again = {"none": 0, "dots": 0, "full": qkv + out + gate_up}.get(m.remat, qkv + gate_up)
+    flops = m.num_layers * (6 * (qkv + out + gate_up + down) + 2 * gate_up + 2 * again) + 6 * D * V
+    # Two products forwards, seven in the two kernels backwards; a causal one touches half of the pairs. Forwards it runs
+    # again where its log-sum-exp is not kept (the kernels' attention/tpu.py).
+    pairs = m.num_layers * heads * config.data.seq_len
+    kept = m.remat != "full" and (mesh["context"] > 1 or topology.spec.platform == "cuda")
+    forward, backward = 2 if kept or m.remat == "none" else 4, 7
+    # Values written or read: norms, rotary embedding, residual sums and their gradients; what is kept passes through
+    # memory on its way into the stack of layers and out of it, forwards and backwards.
+    rotary = 2 * (heads + keys)
+    repeated = {"none": 0, "dots": 4 * D, "full": 6 * D + rotary}.get(m.remat, 4 * D + rotary)
+    values = m.num_layers * (22 * D + 2 * rotary + 2 * heads + repeated + 4 * saved_per_token(m, tensor))
     peak = peak_flops(topology.spec.device_kind)
-    assert peak is not None
-    flops = flops_per_token(m, config.data.seq_len, causal=True) * (1 + _RECOMPUTED[m.remat])
-    compute = flops * tokens * micro_steps / topology.num_devices / (peak * MATMUL_EFFICIENCY)
+    assert peak is not None, topology.spec.device_kind
+    attention = pairs * (forward / ATTENTION_FORWARD_EFFICIENCY + backward / ATTENTION_BACKWARD_EFFICIENCY)
+    bandwidth = topology.spec.memory_bandwidth * MEMORY_EFFICIENCY
+    return flops / (peak * MATMUL_EFFICIENCY), attention / peak, 2 * values / bandwidth
 
-    def seconds(kind: str, size: float, axes: tuple[str, ...]) -> float:
+
+def _state_traffic(config: RunConfig, mesh: dict[str, int]) -> float:
+    """Bytes of weights, gradients and moments that a step reads and writes on a device.
+
+    Each micro-batch casts the weights twice and clears and fills the gradients; several add them to a sum. The update
+    reads gradients twice (their norm) and reads and writes the state.
+    """
+    layer, ends = num_weights(config)
+    sizes = _bytes_per_weight(config)
+    cast = 2 * (sizes[0] + 2) if sizes[0] > 2 else 0
+    each = cast + 3 * sizes[0] + (8 + sizes[0] if config.grad_accum > 1 else 0)
+    update = 2 * max(sizes[0], 4 if config.grad_accum > 1 else 0) + 2 * sum(sizes)
+    weights = (config.model.num_layers * layer + ends) / (mesh["fsdp"] * mesh["tensor"])
+    kept = 8 * config.model.num_layers * _kept(config, mesh)  # bf16, into the stack of layers and out of it
+    return config.grad_accum * (weights * each + kept) + weights * update
+
+
+def _network(
+    config: RunConfig, mesh: dict[str, int], topology: Topology, tokens_here: float, compute: float
+) -> tuple[float, float]:
+    """(seconds of collectives, seconds of them that nothing hides)."""
+    m, tensor = config.model, mesh["tensor"]
+    layer, ends = num_weights(config)
+
+    def seconds(kind: str, size: float, *axes: str) -> float:
         group = math.prod(mesh[a] for a in axes)
         return 0.0 if group == 1 else duration(kind, int(size), group, nodes_of(axes, mesh, topology), topology)
 
-    # Weights: gathered forwards and backwards and scattered, each micro-batch; then once a sum over data.
-    share = 2 * weights / mesh["tensor"]
-    network = micro_steps * (2 * seconds("all-gather", share, ("fsdp",)) + seconds("reduce-scatter", share, ("fsdp",)))
-    network += seconds("all-reduce", share / mesh["fsdp"], ("data",))
+    def weights(count: float, again: float) -> float:
+        """Gathered forwards, `again` of them backwards too; gradients scattered and summed over data: in every
+        micro-batch."""
+        weight, gradient = 2 * count / tensor, 4 * count / tensor  # bf16, fp32
+        moved = seconds("all-gather", weight, "fsdp") + seconds("reduce-scatter", gradient, "fsdp")
+        moved += seconds("all-gather", 2 * again, "fsdp") if again else 0.0
+        return moved + seconds("all-reduce", gradient / mesh["fsdp"], "data")
+
+    layers = m.num_layers * weights(layer, layer / tensor - _kept(config, mesh))
+    # At both ends there is nothing else to do.
+    end = weights(ends, 0)
     # Activations of tensor parallelism wait for one another: two sums forwards, two backwards, one or two once more.
-    sums = 4 + (0 if m.remat in ("none", "dots") else 1)
-    size = tokens_here * m.embed_dim * 2
-    waiting = micro_steps * m.num_layers * sums * seconds("all-reduce", size, ("tensor",))
-    keys = tokens_here * mesh["context"] * 4 * m.num_kv_heads * m.head_dim / mesh["tensor"]
-    waiting += micro_steps * m.num_layers * 3 * seconds("all-gather", keys, ("context",))
-    return Estimate(int(memory), compute, network, waiting + max(0.0, network - compute))
+    sums = {"none": 4, "dots": 4, "full": 6}.get(m.remat, 5)
+    waiting = m.num_layers * sums * seconds("all-reduce", 2 * tokens_here * m.embed_dim, "tensor")
+    # The ring over context hides behind attention: keys and values forwards and backwards, their fp32 gradients backwards.
+    # Dealing out chunks does not: q, k, v and back out; q, k, v, d out and back dq, dk, dv.
+    hops, keys = mesh["context"] - 1, 4 * tokens_here * m.num_kv_heads * m.head_dim / tensor
+    queries = 2 * tokens_here * m.num_query_heads * m.head_dim / tensor
+    ring = 2 * hops * seconds("collective-permute", keys, "context")
+    ring += (hops + 1) * seconds("collective-permute", 2 * keys, "context")
+    waiting += m.num_layers * seconds("collective-permute", 5 * queries + 3 * keys, "context")
+    n, hiding = config.grad_accum, layers + m.num_layers * ring
+    exposed = max(LAYER_EXPOSED * layers, hiding - compute / n) + end + waiting
+    return n * (hiding + end + waiting), n * exposed
 
 
 def nodes_of(axes: tuple[str, ...], mesh: dict[str, int], topology: Topology) -> int:

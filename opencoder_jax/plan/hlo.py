@@ -20,7 +20,7 @@ _BITS = {
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+)(?: \(.*)? \{$")
 _END = re.compile(r"\}(, execution_thread=.*)?\s*")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
-_SHAPE = re.compile(r"([a-z]\w*)\[([0-9,<= ]*)\]")
+_SHAPE = re.compile(r"([a-z]\w*)\[([0-9,<= ]*)\](\{[^}]*\})?")
 _NAME = re.compile(r"%([\w.\-]+)")
 _COMMENT = re.compile(r"/\*.*?\*/")
 
@@ -29,6 +29,7 @@ _COMMENT = re.compile(r"/\*.*?\*/")
 class Shape:
     dtype: str
     dims: tuple[int, ...]
+    on_chip: bool = False  # in a TPU's VMEM: reading and writing it is no memory traffic
 
     @property
     def size(self) -> int:
@@ -40,6 +41,11 @@ class Shape:
         if bits is None:
             raise ValueError(f"HLO text: unknown element type {self.dtype!r}")
         return (self.size * bits + 7) // 8
+
+    @property
+    def traffic(self) -> int:
+        """Bytes that pass through the device's memory when it is read or written."""
+        return 0 if self.on_chip else self.bytes
 
 
 @dataclass
@@ -56,6 +62,10 @@ class Instruction:
     @property
     def bytes(self) -> int:
         return sum(shape.bytes for shape in self.shapes)
+
+    @property
+    def traffic(self) -> int:
+        return sum(shape.traffic for shape in self.shapes)
 
     @property
     def op_name(self) -> str:
@@ -224,8 +234,15 @@ def _instruction(is_root: bool, name: str, rest: str) -> Instruction:
 
 def shapes(type_text: str) -> list[Shape]:
     """All array shapes in a type, tuples flattened: `(f32[2,3]{1,0}, s32[])` -> two."""
-    found = _SHAPE.findall(re.sub(r"\{[^}]*\}", "", type_text))
-    return [Shape(d, tuple(int(n.strip("<= ")) for n in dims.split(",") if n.strip())) for d, dims in found]
+    return [
+        Shape(d, tuple(int(n.strip("<= ")) for n in dims.split(",") if n.strip()), _is_on_chip(layout))
+        for d, dims, layout in _SHAPE.findall(type_text)
+    ]
+
+
+def _is_on_chip(layout: str) -> bool:
+    """Memory space 1 of a tiled layout; a GPU's layouts have no tiles, and its space 1 is memory like all of it."""
+    return "S(1)" in layout and "T(" in layout
 
 
 def elements(type_text: str) -> list[str]:

@@ -8,6 +8,9 @@ from opencoder_jax.plan.hlo import Computation, Instruction, Module, Shape
 
 _TARGETS = ("mosaic_gpu", "tpu_custom_call", "__cudnn$fmha")
 
+# Scope of attention kernels without a causal mask: `UNMASKED` in the kernels' attention/context.py, which imports JAX.
+UNMASKED = "unmasked"
+
 # Share of the peak that a plain product reaches: an 8192^3 bf16 product ran at 769-798 of 989 TFLOP/s on one H200; the
 # same is assumed of other devices, TPUs included.
 MATMUL_EFFICIENCY = 0.79
@@ -27,7 +30,8 @@ class KernelCosts:
         """Cost of an attention kernel and the share of the peak it reaches.
 
         A forward kernel reads q, k, v and makes two products; a backward one reads the output's gradient too and makes
-        three (for dq), four (for dk and dv) or five (for all). A causal product touches half of the T x S pairs.
+        three (for dq), four (for dk and dv) or five (for all). A causal product touches half of the T x S pairs; those of
+        a ring of devices after its first step touch all, and stand in a scope of that name.
         """
         operands = _operands(computation, instruction)
         wide = [s for s in operands if self._is_heads(s) and s.dtype.startswith(("bf", "f"))]
@@ -41,7 +45,7 @@ class KernelCosts:
             products, efficiency = 2, ATTENTION_FORWARD_EFFICIENCY
         else:
             products, efficiency = {1: 3, 2: 4}.get(len(made), 5), ATTENTION_BACKWARD_EFFICIENCY
-        flops = products * 2.0 * q.size * keys * 0.5
+        flops = products * 2.0 * q.size * keys * (1.0 if UNMASKED in instruction.op_name.split("/") else 0.5)
         traffic = sum(s.bytes for s in operands) + instruction.bytes
         return Cost(flops, float(traffic), q.dtype), efficiency
 

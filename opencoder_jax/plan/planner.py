@@ -10,7 +10,8 @@ from opencoder_jax.metrics import flops_per_token, mfu
 from opencoder_jax.plan import collectives, hlo
 from opencoder_jax.plan.collectives import Collective
 from opencoder_jax.plan.compile import Compiled, Memory, compile_step
-from opencoder_jax.plan.kernels import KernelCosts
+from opencoder_jax.plan.cost import product_flops
+from opencoder_jax.plan.kernels import KernelCosts, find
 from opencoder_jax.plan.roofline import Simulator, Times
 from opencoder_jax.plan.topology import Topology
 
@@ -67,6 +68,10 @@ def evaluate(config: RunConfig, topology: Topology, compiler: str, compiled: Com
         )
     if unknown := module.unknown_loops():
         notes.append(f"{len(unknown)} loops of unknown length counted once: {', '.join(unknown[:3])}")
+    if again := compiler_recomputes(module):
+        notes.append(
+            f"short of memory, XLA runs {again:,} kernels and products a step again by itself: more accumulation, or a stronger remat policy, may be faster"
+        )
     if kernels.unknown:
         listed = ", ".join(f"{count} x {target}" for target, count in kernels.unknown.items())
         notes.append(f"kernels counted by memory traffic alone: {listed}")
@@ -96,4 +101,14 @@ def evaluate(config: RunConfig, topology: Topology, compiler: str, compiled: Com
         lower_seconds=compiled.lower_seconds,
         compile_seconds=compiled.compile_seconds,
         notes=tuple(notes),
+    )
+
+
+def compiler_recomputes(module: hlo.Module) -> int:
+    """Kernels and matrix products of a step that XLA added to save memory: it names them after the first with `.remat`."""
+    return sum(
+        times
+        for computation, instruction, times in module.walk()
+        if ".remat" in instruction.name
+        and (find(module, computation, instruction) or product_flops(computation, instruction)[0])
     )

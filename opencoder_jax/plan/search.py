@@ -1,7 +1,8 @@
 """`plan --search`: meshes, remat policies and micro-batches, first by arithmetic, then the best few by compilation.
 
 --search=K   compiles the most promising, each in a process of its own, until K of them fit (default 4). The remat policy
-`offload` is left out: what its copies to host memory cost is not modelled.
+`offload` is left out: what its copies to host memory cost is not modelled. What is compiled is chosen to differ: a
+candidate like one already chosen must be faster by more than arithmetic errs.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from opencoder_jax import overrides
 from opencoder_jax.config import MeshConfig, RunConfig, replace
@@ -21,6 +25,8 @@ from opencoder_jax.plan.topology import Topology
 
 EXIT_NOTHING_FITS = 3
 REMAT = ("none", "dots", "minimal", "full")
+# By how much arithmetic misjudges one candidate against another (docs/experiments/2026-11-21-plan-topologies.md).
+ARITHMETIC_ERROR = 0.03
 
 
 @dataclass(eq=False)
@@ -28,6 +34,7 @@ class Candidate:
     mesh: dict[str, int]
     remat: str
     grad_accum: int
+    records: int  # of a micro-batch, on one device (or the devices of a tensor and context group)
     reason: str = ""  # why it lost
     estimate: Estimate | None = None
     plan: dict[str, Any] = field(default_factory=dict)
@@ -46,9 +53,9 @@ class Candidate:
         return f"candidate-{'-'.join(map(str, self.mesh.values()))}-{self.remat}-{self.grad_accum}"
 
     def as_dict(self) -> dict[str, Any]:
-        e = self.estimate
-        assert e is not None
-        fate = {"mesh": self.mesh, "remat": self.remat, "grad_accum": self.grad_accum, "why_it_lost": self.reason}
+        e = _estimate(self)
+        fate = {"mesh": self.mesh, "remat": self.remat, "grad_accum": self.grad_accum, "micro_batch": self.records}
+        fate["why_it_lost"] = self.reason
         return fate | {
             "by_arithmetic": {"seconds": e.step, "bytes": e.memory},
             "compiled": {"seconds": self.plan["times"]["step"], "bytes": self.plan["memory"]["peak"]}
@@ -58,7 +65,7 @@ class Candidate:
 
     def __str__(self) -> str:
         mesh = " ".join(f"{name} {size}" for name, size in self.mesh.items() if size > 1)
-        return f"{mesh or 'one device'}, {self.remat}, accum {self.grad_accum}"
+        return f"{mesh or 'one device'}, {self.remat}, {self.grad_accum} x {self.records}"
 
 
 def candidates(config: RunConfig, topology: Topology) -> Iterator[Candidate]:
@@ -66,10 +73,10 @@ def candidates(config: RunConfig, topology: Topology) -> Iterator[Candidate]:
     n, node = topology.num_devices, topology.devices_per_node
     m, batch = config.model, config.data.global_batch_size
     for tensor in _divisors(n):
-        if tensor > node or m.num_kv_heads % tensor or m.num_query_heads % tensor or m.ffn_dim % tensor:
+        if tensor > node or any(x % tensor for x in (m.num_kv_heads, m.num_query_heads, m.ffn_dim, m.vocab_size)):
             continue
         for context in _divisors(n // tensor):
-            if tensor * context > node or config.data.seq_len % context:
+            if tensor * context > node or (context > 1 and config.data.seq_len % (2 * context)):
                 continue
             for fsdp in _divisors(n // tensor // context):
                 if m.embed_dim % fsdp:
@@ -80,7 +87,7 @@ def candidates(config: RunConfig, topology: Topology) -> Iterator[Candidate]:
                         continue
                     mesh = {"data": data, "fsdp": fsdp, "tensor": tensor, "context": context}
                     for remat in REMAT:
-                        yield Candidate(mesh, remat, accum)
+                        yield Candidate(mesh, remat, accum, batch // accum // data // fsdp)
 
 
 def rank(config: RunConfig, topology: Topology) -> tuple[list[Candidate], list[Candidate]]:
@@ -94,15 +101,13 @@ def rank(config: RunConfig, topology: Topology) -> tuple[list[Candidate], list[C
             refused.append(c)
         else:
             fitting.append(c)
-    fitting.sort(key=_promise)
+    fitting.sort(key=lambda c: (_estimate(c).step, _estimate(c).memory))
     return fitting, refused
 
 
-def _promise(c: Candidate) -> tuple[float, ...]:
-    """Sorts by time; of what the network does behind computation a tenth counts, since hiding is never complete."""
-    e = c.estimate
-    assert e is not None
-    return e.step + 0.1 * e.network, c.grad_accum, e.memory
+def _estimate(c: Candidate) -> Estimate:
+    assert c.estimate is not None
+    return c.estimate
 
 
 def search(config: RunConfig, topology: Topology, compiler: str, out: Path, arguments: list[str], count: int) -> int:
@@ -114,16 +119,18 @@ def search(config: RunConfig, topology: Topology, compiler: str, out: Path, argu
     """
     fitting, refused = rank(config, topology)
     if not fitting and not refused:
+        near = [str(t) for t in _neighbours(topology) if next(candidates(config, t), None)]
         raise ValueError(
             f"no mesh of {topology.num_devices} devices divides {config.name}: data.global_batch_size={config.data.global_batch_size}, "
-            f"heads {config.model.num_query_heads}/{config.model.num_kv_heads}, embed_dim {config.model.embed_dim}"
+            f"heads {config.model.num_query_heads}/{config.model.num_kv_heads}, embed_dim {config.model.embed_dim}; "
+            f"topologies that fit: {', '.join(near) or 'none near it'}"
         )
     print(
         f"{len(fitting) + len(refused):,} candidates: {len(refused):,} do not fit by arithmetic; compiling the best {min(count, len(fitting))}"
     )
     out.mkdir(parents=True, exist_ok=True)
     tried: list[Candidate] = []
-    for c in _varied(fitting, 2 * count):
+    for c in varied(fitting, 2 * count):
         if sum(not t.reason for t in tried) == count:
             break
         _compile(c, topology, compiler, out / c.folder, arguments)
@@ -152,6 +159,18 @@ def search(config: RunConfig, topology: Topology, compiler: str, out: Path, argu
     return 0
 
 
+def _neighbours(topology: Topology) -> list[Topology]:
+    """The same machine with its first or last side one to four longer or shorter."""
+    sides = range(len(topology.dims))[:: max(len(topology.dims) - 1, 1)]
+    return [
+        replace(topology, dims=tuple(n + by if i == side else n for i, n in enumerate(topology.dims)))
+        for side in sides
+        for by in (*range(-4, 0), *range(1, 5))
+        if topology.dims[side] + by > 0
+        and not (topology.spec.platform == "cuda" and side and topology.dims[1] + by > 8)
+    ]
+
+
 def winner(topology: Topology, c: Candidate, arguments: list[str]) -> str:
     """A configuration file for --config: the one searched, with its overrides and the winner's."""
     values = overrides.split([*_others(c, arguments), *c.overrides])
@@ -178,15 +197,25 @@ def winner(topology: Topology, c: Candidate, arguments: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _varied(fitting: list[Candidate], count: int) -> list[Candidate]:
-    """The fastest, at most two of any one mesh: arithmetic cannot tell neighbours apart."""
+def varied(fitting: list[Candidate], count: int) -> list[Candidate]:
+    """`count` of the fastest that differ: for every mesh, policy or micro-batch that a candidate shares with one already
+    chosen it counts as slower by what arithmetic errs."""
     chosen: list[Candidate] = []
-    for c in fitting:
-        if sum(c.mesh == other.mesh for other in chosen) < 2:
-            chosen.append(c)
-        if len(chosen) == count:
-            break
+    seen: Counter[tuple[str, object]] = Counter()
+
+    def handicapped(c: Candidate) -> float:
+        return _estimate(c).step * (1 + ARITHMETIC_ERROR * sum(seen[trait] for trait in _traits(c)))
+
+    left = list(fitting)
+    while left and len(chosen) < count:
+        chosen.append(min(left, key=handicapped))
+        left.remove(chosen[-1])
+        seen.update(_traits(chosen[-1]))
     return chosen
+
+
+def _traits(c: Candidate) -> tuple[tuple[str, object], ...]:
+    return ("mesh", tuple(c.mesh.values())), ("remat", c.remat), ("micro-batch", c.records)
 
 
 def _others(c: Candidate, arguments: list[str]) -> list[str]:
@@ -215,13 +244,8 @@ def _compile(c: Candidate, topology: Topology, compiler: str, out: Path, argumen
 
 
 def _not_tried(c: Candidate, best: Candidate) -> str:
-    e, b = c.estimate, best.estimate
-    assert e is not None
-    assert b is not None
-    if e.step <= b.step * 1.01:
-        return "a tie by arithmetic; more micro-batches, less room, or a mesh already compiled twice"
-    why = "more recomputation" if e.compute - b.compute > e.exposed - b.exposed else "network not hidden"
-    return f"{e.step / b.step - 1:+.1%} by arithmetic: {why}"
+    e, b = _estimate(c), _estimate(best)
+    return f"{_lost(e.step, b.step, _parts_by_arithmetic(e), _parts_by_arithmetic(b))} by arithmetic"
 
 
 def report(
@@ -231,7 +255,7 @@ def report(
     from opencoder_jax.plan.report import table
 
     head = (
-        "mesh, remat, accumulation",
+        "mesh, remat, micro-batches x records",
         "ms/step",
         "tokens/s/device",
         "MFU causal",
@@ -241,8 +265,7 @@ def report(
     )
     rows = []
     for c in done:
-        e = c.estimate
-        assert e is not None
+        e = _estimate(c)
         rows.append(
             (
                 str(c),
@@ -256,18 +279,19 @@ def report(
         )
     lines = [f"# Search: {config.name} on {topology}", ""]
     lines += ["Every time is predicted, none measured.", "", "## Compiled, fastest first", ""]
-    lines += table(head, rows) if rows else ["none"]
+    lines += [*table(head, rows), "", agreement(done)] if rows else ["none"]
     if failed:
         lines += ["", "## Compiled, but out", "", *(f"- {c}: {c.reason}" for c in failed)]
     lines += ["", f"## Fitting by arithmetic, not compiled: {len(untried):,}, best first, ten of them", ""]
     rows = []
     for c in untried[:10]:
-        e = c.estimate
-        assert e is not None
+        e = _estimate(c)
         rows.append((str(c), f"{1e3 * e.step:,.0f}", f"{e.memory / 2**30:.1f}", c.reason))
-    lines += table(("mesh, remat, accumulation", "ms/step", "GiB", "why it lost"), rows) if rows else ["none"]
+    lines += (
+        table(("mesh, remat, micro-batches x records", "ms/step", "GiB", "why it lost"), rows) if rows else ["none"]
+    )
     lines += ["", f"## Not fitting by arithmetic: {len(refused):,}, nearest first, five of them", ""]
-    near = sorted(refused, key=lambda c: c.estimate.memory if c.estimate else 0)[:5]
+    near = sorted(refused, key=lambda c: _estimate(c).memory)[:5]
     lines += [f"- {c}: {c.reason}" for c in near]
     return "\n".join(lines) + "\n"
 
@@ -275,14 +299,40 @@ def report(
 def lost(plan: dict[str, Any], winner: dict[str, Any]) -> str:
     """What a slower plan spends its extra time on."""
     mine, best = plan["times"], winner["times"]
-    parts = {
-        "matrix products (recomputation)": mine["matmul"] - best["matmul"],
-        "kernels": mine["kernels"] - best["kernels"],
-        "memory traffic": mine["memory"] - best["memory"],
-        "network": mine["exposed"] - best["exposed"],
+    return _lost(mine["step"], best["step"], _parts_compiled(mine), _parts_compiled(best))
+
+
+def _lost(step: float, best_step: float, parts: dict[str, float], best: dict[str, float]) -> str:
+    more = {name: parts[name] - best[name] for name in parts}
+    name = max(more, key=lambda p: more[p])
+    return f"{step / best_step - 1:+.1%}: {name} {1e3 * more[name]:+,.0f} ms"
+
+
+def _parts_compiled(times: dict[str, float]) -> dict[str, float]:
+    return {
+        "products and kernels (recomputation)": times["matmul"] + times["kernels"],
+        "memory traffic": times["memory"],
+        "exposed network": times["exposed"],
     }
-    name = max(parts, key=lambda p: parts[p])
-    return f"{mine['step'] / best['step'] - 1:+.1%}: {name} {1e3 * parts[name]:+,.0f} ms"
+
+
+def _parts_by_arithmetic(e: Estimate) -> dict[str, float]:
+    return {
+        "products and kernels (recomputation)": e.products + e.attention,
+        "memory traffic": e.traffic,
+        "exposed network": e.exposed,
+    }
+
+
+def agreement(done: list[Candidate]) -> str:
+    """How far arithmetic was from the compiler: its times over the compiled ones, and the rank correlation."""
+    both = np.array([(_estimate(c).step, c.plan["times"]["step"]) for c in done])
+    ratio = both[:, 0] / both[:, 1]
+    said = f"Time by arithmetic over time compiled: {ratio.min():.2f} to {ratio.max():.2f}"
+    if len(done) < 3:
+        return f"{said}."
+    ranks = both.argsort(axis=0).argsort(axis=0)
+    return f"{said}; rank correlation (Spearman) of {len(done)}: {np.corrcoef(ranks.T).flat[1]:.2f}."
 
 
 def _divisors(n: int) -> list[int]:

@@ -135,6 +135,9 @@ def prepare_environment(topology: Topology, compiler: str) -> None:
     """
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
+    # Without these libtpu complains that it is on no TPU; any slice will do, the one compiled for is named later.
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")
     # XLA logs a step that does not fit dozens of times; what matters of it comes back as an error or a figure.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if compiler == "cpu":
@@ -169,6 +172,8 @@ def devices(topology: Topology, compiler: str) -> Sequence[Any]:
         text = str(error).splitlines()[0]
         if any(sign in text.lower() for sign in ("libtpu", "plugin", "backend", "not implemented for")):
             text = "its compiler is not installed: uv sync --extra aot (or --compiler=cpu for collectives only)"
+        elif spec.platform == "tpu":
+            text += f"; a slice that there is: {spec.name}:{'x'.join(['4'] * len(topology.dims))}"
         raise ValueError(f"--topology={topology}: {text}") from error
     return made.devices
 

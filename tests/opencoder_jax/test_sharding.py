@@ -45,7 +45,14 @@ def test_partition_specs_are_golden():
     [
         ({"tensor": 3}, r"model.num_query_heads=8 is not divisible by mesh tensor=3; sizes that fit: \[1, 2, 4, 8\]"),
         ({"fsdp": 3}, r"model.embed_dim=32 is not divisible by mesh fsdp=3; sizes that fit: \[1, 2, 4, 8, 16, 32\]"),
-        ({"context": 5}, r"data.seq_len=32 is not divisible by mesh context=5"),
+        (
+            {"context": 5},
+            r"data.seq_len=32 is not divisible by 2 x mesh context=5 .*; sizes that fit: \[1, 2, 4, 8, 16\]",
+        ),
+        (
+            {"context": 32},
+            r"data.seq_len=32 is not divisible by 2 x mesh context=32 .*; sizes that fit: \[1, 2, 4, 8, 16\]",
+        ),
         ({"data": 4, "fsdp": 4}, r"data.global_batch_size / grad_accum=8 is not divisible by mesh data x fsdp=16"),
     ],
 )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.sharding import AbstractDevice, AbstractMesh
 from opencoder_kernels import attention, chosen
 from opencoder_kernels.attention import xla
 
@@ -181,3 +182,28 @@ def test_auto_reports_its_choice():
     attention(q, q, q)
     assert chosen()["attention"] == "xla"
     assert relative_error(attention(q, q, q + 1), np.ones_like(q)) < 1e-6
+
+
+@pytest.mark.parametrize("implementation", ["xla", "mosaic_gpu"])
+def test_a_policy_that_saves_attention_does_not_run_it_again(implementation):
+    """The log-sum-exp is saved with the result: one forward kernel and the gradient's two, or two and five products."""
+    save = jax.checkpoint_policies.save_only_these_names("attention")
+    x = jax.ShapeDtypeStruct((1, 128, 2, 64), jnp.bfloat16)
+
+    def count(jaxpr) -> int:
+        inner = [x for e in jaxpr.eqns for x in jax.tree.leaves(list(e.params.values()), is_leaf=has_equations)]
+        own = sum(e.primitive.name == ("dot_general" if implementation == "xla" else "mpmd_map") for e in jaxpr.eqns)
+        return own + sum(count(getattr(x, "jaxpr", x)) for x in inner if has_equations(x))
+
+    def has_equations(x) -> bool:
+        return hasattr(getattr(x, "jaxpr", x), "eqns")
+
+    def programs(policy) -> int:
+        f = jax.checkpoint(lambda *a: attention(*a, implementation=implementation).sum(), policy=policy)
+        return count(jax.make_jaxpr(jax.grad(f, (0, 1, 2)))(x, x, x).jaxpr)
+
+    device = AbstractDevice(device_kind="NVIDIA H200", num_cores=132, platform="gpu")
+    with jax.sharding.use_abstract_mesh(AbstractMesh((), (), abstract_device=device)):
+        once, twice = programs(save), programs(jax.checkpoint_policies.nothing_saveable)
+        assert once == programs(jax.checkpoint_policies.everything_saveable)
+    assert once < twice

@@ -44,7 +44,7 @@ def operations(implementation: str):
 
 def arguments(name: str, dtype):
     """Shapes of each operation's arguments."""
-    B, T, N, H, D, F, V = 4, 256, 2, 64, 128, 256, 528
+    B, T, N, H, D, F, V = 4, 256, 2, 64, 128, 256, 640
     x = jax.ShapeDtypeStruct((B, T, D), dtype)
     ids, weights = jax.ShapeDtypeStruct((B, T), jnp.int32), jax.ShapeDtypeStruct((B, T), jnp.float32)
 
@@ -86,7 +86,7 @@ def check() -> None:
 
     from tests.opencoder_kernels.compare import errors
 
-    tiles.GRADIENT_BYTES = xla.SOFTMAX_GRADIENT_BYTES = 4 * 264 * 128
+    tiles.GRADIENT_BYTES = xla.SOFTMAX_GRADIENT_BYTES = 4 * 320 * 128
     xla.LOGIT_BYTES = xla.SOFTMAX_GRADIENT_BYTES // 2
     rng = np.random.default_rng()
 

@@ -6,6 +6,7 @@ Shapes: B batch, T queries, S keys, N query heads, K key/value heads, H head dim
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from opencoder_kernels import partition
@@ -29,6 +30,8 @@ BACKENDS = {
     "cudnn": Backend(cudnn.attention, cudnn.refuses),
     "tpu": Backend(tpu.attention, _for_one_device(tpu.refuses)),
 }
+# What a ring of devices needs beside the above: the gradient for a part of the keys.
+GRADIENTS = {"xla": xla.gradients, "mosaic_gpu": mosaic_gpu.gradients, "tpu": tpu.gradients}
 
 
 def attention(
@@ -59,7 +62,7 @@ def attention(
 
     Returns:
       out [B, T, N, H] in q's dtype, accumulated in fp32; with return_lse also fp32 [B, T, N]. A query that sees
-      no key gives zeros.
+      no key gives zeros. For checkpoint policies, what the gradient keeps of it is named "attention".
 
     Raises:
       ValueError: shapes, dtypes or an implementation that do not fit.
@@ -113,10 +116,11 @@ def _on_mesh(name: str, q, k, v, masks):
                 q, k, v, q_segment_ids=q_segments, kv_segment_ids=kv_segments,
                 q_positions=None, kv_positions=None, **fixed,
             )  # fmt: skip
-        return context.attention(
-            run, q, k, v, q_segment_ids=q_segments, kv_segment_ids=kv_segments,
-            axis=partition.TIME, count=count, **fixed,
+        ring = context.Ring(
+            partial(run, q_positions=None, kv_positions=None, scale=masks["scale"]),
+            partial(GRADIENTS[name], scale=masks["scale"]), partition.TIME, count, masks["causal"],
         )  # fmt: skip
+        return context.attention(ring, q, k, v, q_segments, kv_segments)
 
     heads = partition.spec(partition.BATCH, partition.TIME, partition.HEADS, None)
     ids = partition.spec(partition.BATCH, partition.TIME)

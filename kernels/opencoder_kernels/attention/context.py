@@ -1,16 +1,219 @@
-"""Attention over a sequence that is cut over a mesh axis: keys and values are gathered, queries dealt out evenly.
+"""Ring attention: attention over a sequence that is cut over a mesh axis, without any device seeing all of it.
 
-With causal masks the device that holds the end of the sequence would have nearly all the work. The sequence is seen as
-2 C chunks for C devices; device i holds chunks 2i and 2i + 1 and computes for chunks i and 2C - 1 - i instead, which
-together see 2C + 1 chunks of keys on every device (the zig-zag order). Queries travel there and results back by one
-permutation of half the queries each; keys and values, fewer by the grouping of heads, are gathered whole, as for
-Llama 3 (arXiv 2407.21783, section 3.3.2). What is computed is chunk by chunk the same as on one device.
+Each of C devices keeps its queries; keys and values travel around the ring of devices, C - 1 steps, while the part that
+is at hand is attended to, and the results are merged by their log-sum-exps (Ring Attention, arXiv 2310.01889). With a
+causal mask the device that holds the end of the sequence would do nearly all the work: the sequence is seen as 2 C
+chunks, device i holds chunks 2i and 2i + 1 and takes chunks i and 2C - 1 - i instead (the zig-zag order of Megatron's and
+TransformerEngine's context parallelism; Striped Attention, arXiv 2311.09431, deals out single tokens to the same end).
+Own pair: plain causal attention of two chunks. Keys of an earlier device: low and high queries see its low chunk; of a
+later one: high queries see both of its chunks. Either is two blocks of chunk x chunk without a mask, so that every
+device runs one and the same program, no masked block is computed, and the program does not grow with C.
+
+The backward pass is a ring of its own. A step is FlashAttention's backward pass of its blocks with the log-sum-exp over
+*all* keys (arXiv 2205.14135, section 3.1), so that q, k, v, out and the log-sum-exp are all that is saved, whatever C,
+and nothing is computed twice. Sums over steps are fp32; a step's summands have the kernels' precision.
+
+Keys and values travel as one array, their gradients as another, so that one message of each is under way at a time; segment
+ids, 4 bytes a token, are gathered whole. Bytes that a device sends, S/C the keys it holds, K x H values each, bf16:
+forwards 4 S/C K H (C - 1), backwards as many and 8 S/C K H C of fp32 gradients. Gathering keys and values whole instead
+(Llama 3, arXiv 2407.21783, section 3.3.2) sends 4 S/C K H (C - 1) each way, with gradients summed in bf16, but waits for
+the keys before the first product and for the gradients after the last, and holds 4 S K H forwards, 8 S K H backwards.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+
+from opencoder_kernels.attention import residuals
+
+# Scope of the steps after the first, by which a profile or a plan knows that their kernels leave nothing out.
+UNMASKED = "unmasked"
+
+
+@dataclass(frozen=True)
+class Ring:
+    """Attributes:
+    run: attention of one device, (q, k, v, *, q_segment_ids, kv_segment_ids, causal) -> (out, lse).
+    gradients: (q, k, v, d_out, lse, delta, *, q_segment_ids, kv_segment_ids, causal) -> (dq, dk, dv); see `xla.gradients`.
+    axis, count: mesh axis that is manual here, and its size C.
+    causal: queries and keys are the same places of the sequence, and a query sees no key behind its own.
+    """
+
+    run: Callable[..., Any]
+    gradients: Callable[..., Any]
+    axis: str
+    count: int
+    causal: bool
+
+    def shift(self, x):
+        """x one device further; what device i gets at step s set out from device i - s."""
+        return jax.lax.ppermute(x, self.axis, [(d, (d + 1) % self.count) for d in range(self.count)])
+
+    def deal(self, *arrays):
+        """Arrays of one shape [B, T, ...], stacked; chunks 2i, 2i + 1 -> i, 2 count - 1 - i unless all see all."""
+        x = jnp.stack(arrays)
+        return _deal(x, self.axis, self.count) if self.causal else x
+
+    def collect(self, x):
+        """The way back of `deal`."""
+        return tuple(_collect(x, self.axis, self.count) if self.causal else x)
+
+    def segments(self, ids):
+        """Function of a device: segment ids [B, T] of what is dealt to it, from those [B, T] that each holds; or None."""
+        if ids is None:
+            return lambda device: None
+        chunks = 2 * self.count if self.causal else self.count
+        everywhere = jax.lax.all_gather(ids, self.axis, axis=1, tiled=True).reshape(ids.shape[0], chunks, -1)
+
+        def of(device):
+            indices = [device, chunks - 1 - device] if self.causal else [device]
+            return jnp.concatenate([jax.lax.dynamic_index_in_dim(everywhere, i, 1, False) for i in indices], axis=1)
+
+        return of
+
+    def steps(self, step, carry):
+        """carry after step(s, carry, is_last) for s = 1 ... count - 1; all but the last in a loop."""
+        last, step = self.count - 1, jax.named_scope(UNMASKED)(step)
+        if last > 1:
+            carry = jax.lax.fori_loop(1, last, lambda s, carry: step(s, carry, False), carry)
+        return step(last, carry, True)
+
+
+def attention(ring: Ring, q, k, v, q_segment_ids, kv_segment_ids):
+    """Within shard_map over the ring's axis: each array is this device's part of the sequence.
+
+    Args: q [B, T, N, H]; k, v [B, S, K, H]; segment ids int32 [B, T], [B, S], or None; T and S divisible by 2 if causal.
+    Returns: (out [B, T, N, H] in q's dtype, lse [B, T, N]) of this device's queries over the keys of all devices.
+    """
+    return _attention(ring, q, k, v, q_segment_ids, kv_segment_ids)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attention(ring: Ring, q, k, v, q_segments, kv_segments):
+    device = jax.lax.axis_index(ring.axis)
+    q_segments, kv_segments = ring.segments(q_segments)(device), ring.segments(kv_segments)
+    queries, keys = ring.deal(q), ring.deal(k, v)
+
+    def attend(queries, keys, q_segments, kv_segments, causal=False):
+        return ring.run(
+            queries[0], keys[0], keys[1], q_segment_ids=q_segments, kv_segment_ids=kv_segments, causal=causal
+        )
+
+    out, lse = attend(queries, keys, q_segments, kv_segments(device), ring.causal)
+
+    def step(s, carry, is_last):
+        keys, total = carry
+        # On its way while the keys that are here are attended to.
+        following = keys if is_last else ring.shift(keys)
+        here = kv_segments((device - s) % ring.count)
+        if not ring.causal:
+            return following, merge(total, attend(queries, keys, q_segments, here))
+        earlier = s <= device
+        out, lse = attend(*_blocks(queries, keys, q_segments, here, earlier))
+        return following, merge(total, *_by_chunk(out, lse, earlier))
+
+    _, (out, lse) = ring.steps(step, (ring.shift(keys), (out.astype(lse.dtype), lse)))
+    return *ring.collect(out.astype(q.dtype)[None]), *ring.collect(lse[None])
+
+
+def _forward(ring: Ring, q, k, v, q_segments, kv_segments):
+    out, lse = residuals.named(*_attention(ring, q, k, v, q_segments, kv_segments))
+    return (out, lse), (q, k, v, q_segments, kv_segments, out, lse)
+
+
+def _backward(ring: Ring, saved, cotangents):
+    q, k, v, q_segments, kv_segments, out, lse = saved
+    d_out, d_lse = cotangents
+    delta = (out.astype(lse.dtype) * d_out.astype(lse.dtype)).sum(-1) - d_lse
+    device = jax.lax.axis_index(ring.axis)
+    q_segments, kv_segments = ring.segments(q_segments)(device), ring.segments(kv_segments)
+    queries, statistics, keys = ring.deal(q, d_out), ring.deal(lse, delta), ring.deal(k, v)
+
+    def differentiate(queries, statistics, keys, q_segments, kv_segments, causal=False):
+        masks = {"q_segment_ids": q_segments, "kv_segment_ids": kv_segments, "causal": causal}
+        dq, dk, dv = ring.gradients(queries[0], *keys, queries[1], *statistics, **masks)
+        return dq.astype(lse.dtype), jnp.stack([dk, dv]).astype(lse.dtype)
+
+    dq, d_keys = differentiate(queries, statistics, keys, q_segments, kv_segments(device), ring.causal)
+
+    def step(s, carry, is_last):
+        keys, d_keys, dq = carry
+        # The sums follow the keys they belong to, one computation behind: both travel while this step computes.
+        following, d_keys = keys if is_last else ring.shift(keys), ring.shift(d_keys)
+        here = kv_segments((device - s) % ring.count)
+        if not ring.causal:
+            dq_part, d_keys_part = differentiate(queries, statistics, keys, q_segments, here)
+        else:
+            earlier = s <= device
+            both, keys, q_ids, kv_ids = _blocks(queries, keys, q_segments, here, earlier)
+            dq_part, d_keys_part = differentiate(both, _seeing(statistics, earlier), keys, q_ids, kv_ids)
+            dq_part, d_keys_part = _summed(dq_part[None], earlier, 1)[0], _summed(d_keys_part, earlier, 0)
+        return following, d_keys + d_keys_part, dq + dq_part
+
+    _, d_keys, dq = ring.steps(step, (ring.shift(keys), d_keys, dq))
+    d_keys = ring.shift(d_keys)  # the last step home
+    return *ring.collect(dq.astype(q.dtype)[None]), *ring.collect(d_keys.astype(k.dtype)), None, None
+
+
+_attention.defvjp(_forward, _backward)
+
+
+def merge(*parts):
+    """(out, lse) over all of several disjoint sets of keys, from (out, lse) over each; out comes in lse's dtype."""
+    outs, lses = zip(*parts, strict=True)
+    lse = jax.nn.logsumexp(jnp.stack(lses), axis=0)
+    total = jnp.zeros_like(outs[0], lse.dtype)
+    for out, part in zip(outs, lses, strict=True):
+        total += jnp.exp(part - lse)[..., None] * out.astype(lse.dtype)
+    return total, lse
+
+
+# A step after the first has two blocks, one after the other along the batch: high queries x low keys always; then low
+# queries x low keys when the keys are of an earlier device, else high queries x high keys. Arrays are [n, B, T, ...].
+
+
+def _seeing(x, earlier):
+    """Of queries: [n, B, low and high, ...] -> [n, 2 B, chunk, ...] of the two blocks."""
+    low, high = jnp.split(x, 2, axis=2)
+    return jnp.concatenate([high, jnp.where(earlier, low, high)], axis=1)
+
+
+def _seen(x, earlier):
+    """Of keys, as `_seeing`."""
+    low, high = jnp.split(x, 2, axis=2)
+    return jnp.concatenate([low, jnp.where(earlier, low, high)], axis=1)
+
+
+def _blocks(queries, keys, q_segments, kv_segments, earlier):
+    """queries, keys and their segment ids ([B, T], or None) as the two blocks."""
+    if q_segments is not None:
+        q_segments, kv_segments = _seeing(q_segments[None], earlier)[0], _seen(kv_segments[None], earlier)[0]
+    return _seeing(queries, earlier), _seen(keys, earlier), q_segments, kv_segments
+
+
+def _by_chunk(out, lse, earlier):
+    """Two parts (out, lse) [B, low and high, ...] from those of the two blocks; lse is -inf where a chunk has no part."""
+    (high, either), (lse_high, lse_either) = jnp.split(out, 2), jnp.split(lse, 2)
+    lse_low, lse_high_too = jnp.where(earlier, lse_either, -jnp.inf), jnp.where(earlier, -jnp.inf, lse_either)
+    nothing = jnp.full_like(lse_high, -jnp.inf)
+    return (
+        (jnp.concatenate([either, high], axis=1), jnp.concatenate([lse_low, lse_high], axis=1)),
+        (jnp.concatenate([either, either], axis=1), jnp.concatenate([nothing, lse_high_too], axis=1)),
+    )
+
+
+def _summed(x, earlier, always: int):
+    """Gradients [n, 2 B, chunk, ...] of the two blocks -> [n, B, low and high, ...]; the first block's chunk is `always`."""
+    first, second = jnp.split(x, 2, axis=1)
+    chunks = [jnp.where(earlier, second, 0), jnp.where(earlier, 0, second)]
+    chunks[always] += first
+    return jnp.concatenate(chunks, axis=2)
 
 
 def _owners(count: int) -> list[int]:
@@ -19,66 +222,20 @@ def _owners(count: int) -> list[int]:
 
 
 def _deal(x, axis: str, count: int):
-    """Local chunks 2i, 2i + 1 of x along dim 1 -> chunks i, 2 count - 1 - i."""
     owners = _owners(count)
     i = jax.lax.axis_index(axis)
-    even, odd = jnp.split(x, 2, axis=1)
+    even, odd = jnp.split(x, 2, axis=2)
     even = jax.lax.ppermute(even, axis, [(d, owners[2 * d]) for d in range(count)])
     odd = jax.lax.ppermute(odd, axis, [(d, owners[2 * d + 1]) for d in range(count)])
     # Chunk i is even on devices of even index.
-    low, high = jnp.where(i % 2 == 0, even, odd), jnp.where(i % 2 == 0, odd, even)
-    return low, high
+    return jnp.where(i % 2 == 0, jnp.concatenate([even, odd], axis=2), jnp.concatenate([odd, even], axis=2))
 
 
-def _collect(low, high, axis: str, count: int):
-    """The way back of `_deal`."""
+def _collect(x, axis: str, count: int):
     owners = _owners(count)
     i = jax.lax.axis_index(axis)
+    low, high = jnp.split(x, 2, axis=2)
     even, odd = jnp.where(i % 2 == 0, low, high), jnp.where(i % 2 == 0, high, low)
     even = jax.lax.ppermute(even, axis, [(owners[2 * d], d) for d in range(count)])
     odd = jax.lax.ppermute(odd, axis, [(owners[2 * d + 1], d) for d in range(count)])
-    return jnp.concatenate([even, odd], axis=1)
-
-
-def merge(a, b):
-    """Attention over the keys of both of two disjoint sets, from (out, lse) over each."""
-    (out_a, lse_a), (out_b, lse_b) = a, b
-    lse = jnp.logaddexp(lse_a, lse_b)
-    weight_a, weight_b = jnp.exp(lse_a - lse)[..., None], jnp.exp(lse_b - lse)[..., None]
-    out = weight_a * out_a.astype(lse.dtype) + weight_b * out_b.astype(lse.dtype)
-    return out.astype(out_a.dtype), lse
-
-
-def attention(run, q, k, v, *, q_segment_ids, kv_segment_ids, causal, scale, axis: str, count: int):
-    """Within shard_map over `axis` of `count` devices: each array is this device's part of the sequence.
-
-    Args: run: attention of one device, (q, k, v, **masks) -> (out, lse).
-    Returns: (out, lse) of this device's queries.
-    """
-    k, v = (jax.lax.all_gather(x, axis, axis=1, tiled=True) for x in (k, v))
-    if kv_segment_ids is not None:
-        kv_segment_ids = jax.lax.all_gather(kv_segment_ids, axis, axis=1, tiled=True)
-
-    def attend(q, q_segments, start: int, end: int, causal: bool):
-        keys = None if kv_segment_ids is None else kv_segment_ids[:, start:end]
-        return run(
-            q, k[:, start:end], v[:, start:end], q_segment_ids=q_segments, kv_segment_ids=keys,
-            q_positions=None, kv_positions=None, causal=causal, scale=scale,
-        )  # fmt: skip
-
-    if not causal:
-        return attend(q, q_segment_ids, 0, k.shape[1], False)
-    size = q.shape[1] // 2
-
-    def chunk(q, q_segments, index: int):
-        own = attend(q, q_segments, index * size, (index + 1) * size, True)
-        return own if index == 0 else merge(attend(q, q_segments, 0, index * size, False), own)
-
-    low, high = _deal(q, axis, count)
-    segments = (None, None) if q_segment_ids is None else _deal(q_segment_ids, axis, count)
-
-    def device(i: int):
-        return lambda: (chunk(low, segments[0], i), chunk(high, segments[1], 2 * count - 1 - i))
-
-    parts = jax.lax.switch(jax.lax.axis_index(axis), [device(i) for i in range(count)])
-    return tuple(_collect(a, b, axis, count) for a, b in zip(*parts, strict=True))
+    return jnp.concatenate([even, odd], axis=2)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from opencoder_kernels import partition
+from opencoder_kernels.attention import residuals
 from opencoder_kernels.dispatch import device_kind, platform
 
 
@@ -27,6 +29,8 @@ def refuses(q, k, v, *, q_segment_ids, q_positions, kv_positions, causal, return
         return "q_positions and kv_positions are given; it counts from 0; use 'xla'"
     if causal and q.shape[1] != k.shape[1]:
         return f"causal with {q.shape[1]} queries and {k.shape[1]} keys; it wants as many of each; use 'xla'"
+    if partition.automatic().get(partition.TIME, 1) > 1:
+        return "time is cut over the mesh axis context, and it has no gradient for a part of the keys; use 'mosaic_gpu' or 'xla'"
     return None
 
 
@@ -35,4 +39,4 @@ def attention(q, k, v, *, causal, scale, **_):
     out, lse = jax.nn.dot_product_attention(
         q, k, v, is_causal=causal, scale=scale, implementation="cudnn", return_residual=True
     )
-    return out, lse
+    return residuals.named_result(out, lse)

@@ -7,7 +7,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from opencoder_kernels.attention import mosaic_gpu_backward, mosaic_gpu_forward, padding
+from opencoder_kernels.attention import mosaic_gpu_backward, mosaic_gpu_forward, padding, residuals
 from opencoder_kernels.hopper import refuses_device
 from opencoder_kernels.varying import like
 
@@ -39,7 +39,9 @@ def _attention(q, k, v, q_segments, kv_segments, causal, scale):
 
 
 def _forward(q, k, v, q_segments, kv_segments, causal, scale):
-    out, lse = mosaic_gpu_forward.forward(q, k, v, q_segments, kv_segments, causal=causal, scale=scale)
+    out, lse = residuals.named(
+        *mosaic_gpu_forward.forward(q, k, v, q_segments, kv_segments, causal=causal, scale=scale)
+    )
     return (out, lse.transpose(0, 2, 1)), (q, k, v, q_segments, kv_segments, out, lse)
 
 
@@ -47,10 +49,21 @@ def _backward(causal, scale, saved, cotangents):
     q, k, v, q_segments, kv_segments, out, lse = saved
     d_out, d_lse = cotangents
     delta = (out.astype(jnp.float32) * d_out.astype(jnp.float32)).sum(-1) - d_lse
-    args = (q, k, v, d_out, lse * mosaic_gpu_forward.LOG2E, delta.transpose(0, 2, 1), q_segments, kv_segments)
-    dk, dv = mosaic_gpu_backward.d_keys_values(*args, causal=causal, scale=scale)
-    dq = mosaic_gpu_backward.d_queries(*args, causal=causal, scale=scale)
+    lse = lse.transpose(0, 2, 1)
+    dq, dk, dv = _gradients(q, k, v, d_out, lse, delta, q_segments, kv_segments, causal, scale)
     return like(dq, q), like(dk, k), like(dv, v), None, None
 
 
 _attention.defvjp(_forward, _backward)
+
+
+def gradients(q, k, v, d_out, lse, delta, **masks):
+    """See `xla.gradients`; the results are bfloat16."""
+    return padding.padded_gradients(_gradients, q, k, v, d_out, lse, delta, **masks)
+
+
+def _gradients(q, k, v, d_out, lse, delta, q_segments, kv_segments, causal, scale):
+    lse2, delta = (lse * mosaic_gpu_forward.LOG2E).transpose(0, 2, 1), delta.transpose(0, 2, 1)
+    args = (q, k, v, d_out, lse2, delta, q_segments, kv_segments)
+    dk, dv = mosaic_gpu_backward.d_keys_values(*args, causal=causal, scale=scale)
+    return mosaic_gpu_backward.d_queries(*args, causal=causal, scale=scale), dk, dv

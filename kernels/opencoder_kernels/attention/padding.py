@@ -6,6 +6,8 @@ import jax.numpy as jnp
 
 # Queries and keys are padded to this many; padded ones belong to segments of their own.
 BLOCK = 128
+# Log-sum-exp of a padded query: its probabilities come out as 0.
+UNSEEING = 1e30
 
 
 def padded(kernel, q, k, v, *, q_segment_ids, kv_segment_ids, causal, scale):
@@ -13,18 +15,31 @@ def padded(kernel, q, k, v, *, q_segment_ids, kv_segment_ids, causal, scale):
 
     What is added is seen by nothing that is kept.
     """
-    T, pad_q, pad_kv = q.shape[1], -q.shape[1] % BLOCK, -k.shape[1] % BLOCK
-    if pad_q or pad_kv:
-        if q_segment_ids is None and not causal:
-            q_segment_ids = jnp.zeros(q.shape[:2], jnp.int32)
-            kv_segment_ids = jnp.zeros(k.shape[:2], jnp.int32)
-        rows = ((0, 0), (0, pad_q), (0, 0), (0, 0))
-        keys = ((0, 0), (0, pad_kv), (0, 0), (0, 0))
-        q, k, v = jnp.pad(q, rows), jnp.pad(k, keys), jnp.pad(v, keys)
-        if q_segment_ids is not None:
-            q_segment_ids = jnp.pad(q_segment_ids, rows[:2], constant_values=2**30)
-            kv_segment_ids = jnp.pad(kv_segment_ids, keys[:2], constant_values=2**30 + 1)
-    if q_segment_ids is not None:
-        q_segment_ids, kv_segment_ids = q_segment_ids.astype(jnp.int32), kv_segment_ids.astype(jnp.int32)
-    out, lse = kernel(q, k, v, q_segment_ids, kv_segment_ids, causal, scale)
+    T = q.shape[1]
+    q_segments, kv_segments = _segments(q, k, q_segment_ids, kv_segment_ids, causal)
+    out, lse = kernel(_up(q), _up(k), _up(v), q_segments, kv_segments, causal, scale)
     return out[:, :T], lse[:, :T]
+
+
+def padded_gradients(kernel, q, k, v, d_out, lse, delta, *, q_segment_ids, kv_segment_ids, causal, scale):
+    """As `padded`, for kernel(q, k, v, d_out, lse, delta, q_segment_ids, ...) -> (dq, dk, dv); see `xla.gradients`."""
+    T, S = q.shape[1], k.shape[1]
+    segments = _segments(q, k, q_segment_ids, kv_segment_ids, causal)
+    rows = _up(q), _up(k), _up(v), _up(d_out), _up(lse, UNSEEING), _up(delta)
+    dq, dk, dv = kernel(*rows, *segments, causal, scale)
+    return dq[:, :T], dk[:, :S], dv[:, :S]
+
+
+def _up(x, value: float = 0):
+    """x with dim 1 brought to a multiple of `BLOCK`."""
+    extra = -x.shape[1] % BLOCK
+    return jnp.pad(x, ((0, 0), (0, extra), *((0, 0),) * (x.ndim - 2)), constant_values=value) if extra else x
+
+
+def _segments(q, k, q_segments, kv_segments, causal):
+    """Segment ids for the padded lengths, int32; None where no query that is kept could see what is added."""
+    if q_segments is None:
+        if causal or not (q.shape[1] % BLOCK or k.shape[1] % BLOCK):
+            return None, None
+        q_segments, kv_segments = jnp.zeros(q.shape[:2], jnp.int32), jnp.zeros(k.shape[:2], jnp.int32)
+    return _up(q_segments.astype(jnp.int32), 2**30), _up(kv_segments.astype(jnp.int32), 2**30 + 1)

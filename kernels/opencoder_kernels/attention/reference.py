@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from opencoder_kernels.attention import residuals
+
 # A masked score: finite, so that a row without any visible key gives zeros and not NaN (see `where` below).
 MASKED = -1e30
 
@@ -49,4 +51,5 @@ def attend(q, k, v, mask, scale):
 def attention(q, k, v, *, q_segment_ids, kv_segment_ids, q_positions, kv_positions, causal, scale):
     q_positions = jnp.arange(q.shape[1]) if q_positions is None else q_positions
     kv_positions = jnp.arange(k.shape[1]) if kv_positions is None else kv_positions
-    return attend(q, k, v, visible(q_positions, kv_positions, q_segment_ids, kv_segment_ids, causal), scale)
+    mask = visible(q_positions, kv_positions, q_segment_ids, kv_segment_ids, causal)
+    return residuals.named_result(*attend(q, k, v, mask, scale))

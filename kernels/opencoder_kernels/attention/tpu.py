@@ -21,7 +21,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
 from opencoder_kernels import tpu_device
-from opencoder_kernels.attention import padding
+from opencoder_kernels.attention import padding, residuals
 from opencoder_kernels.interpret import is_interpreted
 from opencoder_kernels.varying import like, unchecked
 
@@ -44,7 +44,8 @@ def refuses(q, k, v, *, q_positions, kv_positions, causal, **_) -> str | None:
 def attention(q, k, v, *, q_positions, kv_positions, **masks):
     """See `opencoder_kernels.attention`."""
     del q_positions, kv_positions
-    return padding.padded(_attention, q, k, v, **masks)
+    # The result alone: with its log-sum-exp kept, the kernel at head dim 160 asks for more VMEM than a v5p grants.
+    return residuals.named_result(*padding.padded(_attention, q, k, v, **masks))
 
 
 def _kernel(N: int, T: int, S: int, causal: bool):
@@ -89,9 +90,22 @@ def _forward(q, k, v, q_segments, kv_segments, causal, scale):
 def _backward(causal, scale, saved, cotangents):
     q, k, v, q_segments, kv_segments, out, lse = saved
     d_out, d_lse = cotangents
+    delta = (out.astype(jnp.float32) * d_out.astype(jnp.float32)).sum(-1) - d_lse
+    dq, dk, dv = _gradients(q, k, v, d_out, lse, delta, q_segments, kv_segments, causal, scale)
+    return like(dq, q), like(dk, k), like(dv, v), None, None
+
+
+_attention.defvjp(_forward, _backward)
+
+
+def gradients(q, k, v, d_out, lse, delta, **masks):
+    """See `xla.gradients`; the results have the inputs' dtype."""
+    return padding.padded_gradients(_gradients, q, k, v, d_out, lse, delta, **masks)
+
+
+def _gradients(q, k, v, d_out, lse, delta, q_segments, kv_segments, causal, scale):
     seen = lse > BLIND
-    d_out = jnp.where(seen[..., None], d_out, 0)
-    delta = jnp.where(seen, (out.astype(jnp.float32) * d_out.astype(jnp.float32)).sum(-1) - d_lse, 0)
+    d_out, delta = jnp.where(seen[..., None], d_out, 0), jnp.where(seen, delta, 0)
     kernel = _kernel(q.shape[2], q.shape[1], k.shape[1], causal)
     sizes = kernel.kwargs["block_sizes"]
     assert kernel.dq_mask_info is not None
@@ -120,8 +134,4 @@ def _backward(causal, scale, saved, cotangents):
         _segments(q_segments, kv_segments),
         *map(_heads_first, (lse, d_out, delta)),
     )
-    dq = (_heads_first(dq) * scale).astype(q.dtype)
-    return like(dq, q), like(_heads_first(dk), k), like(_heads_first(dv), v), None, None
-
-
-_attention.defvjp(_forward, _backward)
+    return (_heads_first(dq) * scale).astype(q.dtype), _heads_first(dk), _heads_first(dv)

@@ -12,7 +12,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from opencoder_kernels.attention import reference
+from opencoder_kernels.attention import reference, residuals
 from opencoder_kernels.varying import like, zeros
 
 # Query blocks written out in the program; each one costs compile time and saves causal work, (1 + 1/n)/2 of T x S left.
@@ -115,20 +115,40 @@ def _attention(q, k, v, q_segments, kv_segments, q_positions, kv_positions, caus
 
 
 def _forward(q, k, v, q_segments, kv_segments, q_positions, kv_positions, causal, scale):
-    out, lse = _attention(q, k, v, q_segments, kv_segments, q_positions, kv_positions, causal, scale)
+    out, lse = residuals.named(*_attention(q, k, v, q_segments, kv_segments, q_positions, kv_positions, causal, scale))
     return (out, lse), (q, k, v, q_segments, kv_segments, q_positions, kv_positions, out, lse)
 
 
 def _backward(causal, scale, saved, cotangents):
     q, k, v, q_segments, kv_segments, q_positions, kv_positions, out, lse = saved
     d_out, d_lse = cotangents
+    delta = (out.astype(lse.dtype) * d_out.astype(lse.dtype)).sum(-1) - d_lse
+    grads = gradients(
+        q, k, v, d_out, lse, delta, q_segment_ids=q_segments, kv_segment_ids=kv_segments, q_positions=q_positions,
+        kv_positions=kv_positions, causal=causal, scale=scale,
+    )  # fmt: skip
+    dq, dk, dv = (like(d.astype(x.dtype), x) for d, x in zip(grads, (q, k, v), strict=True))
+    return dq, dk, dv, None, None, None, None
+
+
+def gradients(
+    q, k, v, d_out, lse, delta, *, q_segment_ids, kv_segment_ids, causal, scale, q_positions=None, kv_positions=None
+):
+    """The backward pass for these keys alone, of queries that may see others too.
+
+    Args:
+      lse: log-sum-exp of each query's scores over all its keys, fp32 (or wider) [B, T, N].
+      delta: out . d out - d lse of each query, out being over all its keys; like lse. d score is p (d out . v - delta):
+        what it takes of the other keys is in these two.
+      The others: as for `opencoder_kernels.attention`.
+    Returns: (dq, dk, dv) in lse's dtype; dq is these keys' part.
+    """
     wide = lse.dtype
+    q_segments, kv_segments = q_segment_ids, kv_segment_ids
     may_be_blind = q_segments is not None or (causal and (q_positions is not None or kv_positions is not None))
     blocks, q_positions, kv_positions = _setup(q, k, q_positions, kv_positions, causal)
     B, _, N, H = q.shape
     K, G = k.shape[2], N // k.shape[2]
-    # d score = p (d out . v - out . d out + d lse): the two sums over keys are known before any block.
-    delta = (out.astype(wide) * d_out.astype(wide)).sum(-1) - d_lse
     dk, dv = jnp.zeros(k.shape, wide), jnp.zeros(v.shape, wide)
     dqs = []
     for start, end, keys in blocks:
@@ -160,9 +180,7 @@ def _backward(causal, scale, saved, cotangents):
             dq, dk_part, dv_part = _summed(_rows(q, keys), block, rows, (0, 0, 0, PADDED, 0, 0), (k, v))
         dk, dv = _add(dk, dk_part), _add(dv, dv_part)
         dqs.append(dq)
-    dq = jnp.concatenate(dqs, axis=1) if len(dqs) > 1 else dqs[0]
-    grads = (like(dq.astype(q.dtype), q), like(dk.astype(k.dtype), k), like(dv.astype(v.dtype), v))
-    return *grads, None, None, None, None
+    return jnp.concatenate(dqs, axis=1) if len(dqs) > 1 else dqs[0], dk, dv
 
 
 def _add(x, part):

@@ -25,6 +25,7 @@ from opencoder_kernels.linear_cross_entropy import chunked, tiles
 
 BLOCK_M, BLOCK_D = PairOfProducts.BLOCK_M, PairOfProducts.BLOCK_K
 TILE = PairOfProducts.BLOCK_N  # columns of a tile; a block has two
+SWIZZLE_COLUMNS = 64  # copies come in 128-byte swizzled columns of these, and lowering refuses a part of one
 STAGES = 4  # beside 32 KB for p
 LOG2E = math.log2(math.e)
 MASKED = -1e30
@@ -35,8 +36,10 @@ def refuses(hidden, w_out, targets, weights, z_loss, vocab_axis) -> str | None:
     D, V = w_out.shape
     if hidden.dtype != jnp.bfloat16:
         return f"hidden is {hidden.dtype}; it takes bfloat16; cast, or use 'xla'"
-    if D % BLOCK_D or V % 8:
-        return f"w_out {w_out.shape}: D must be a multiple of {BLOCK_D}, V (of one device) of 8; use 'xla'"
+    if D % BLOCK_D or V % SWIZZLE_COLUMNS:
+        return (
+            f"w_out {w_out.shape}: D must be a multiple of {BLOCK_D}, V (of one device) of {SWIZZLE_COLUMNS}; use 'xla'"
+        )
     return hopper.refuses_device() or tiles.refuses_mesh(vocab_axis)
 
 

@@ -13,6 +13,8 @@ import pytest
 
 from opencoder_jax import overrides
 from opencoder_jax.plan import hlo
+from opencoder_jax.plan import topology as machines
+from opencoder_jax.plan.estimate import estimate
 from opencoder_jax.plan.search import EXIT_NOTHING_FITS
 from tests.opencoder_jax.training import run_python
 
@@ -92,6 +94,17 @@ def test_the_8b_fits_and_kernels_are_those_for_hopper(planned):
     assert made["memory"]["optimizer"] == 2 * made["memory"]["params"] + 4  # and Adam's count
     assert made["memory"]["peak"] < made["memory"]["limit"]
     assert made["backends"]["attention"] == "mosaic_gpu"
+
+
+def test_arithmetic_agrees_with_the_compiled_step(planned):
+    """What `plan --search` ranks by: parts and memory of the same step without a compiler."""
+    made, config = planned[0], overrides.load("8b")
+    times, found = made["times"], estimate(config, made["mesh"], machines.parse("h100:64x8"))
+    assert found.products + found.attention == pytest.approx(times["matmul"] + times["kernels"], rel=0.02)
+    assert found.traffic == pytest.approx(times["memory"], rel=0.3)
+    assert found.network == pytest.approx(times["network"], rel=0.1)
+    assert found.step == pytest.approx(times["step"], rel=0.05)
+    assert found.memory == pytest.approx(made["memory"]["peak"], rel=0.25)
 
 
 def test_the_step_takes_its_own_result():

@@ -7,6 +7,7 @@ import pytest
 from opencoder_jax.plan import collectives, hlo, topology
 from opencoder_jax.plan.cost import instruction_cost
 from opencoder_jax.plan.kernels import KernelCosts
+from opencoder_jax.plan.planner import compiler_recomputes
 from opencoder_jax.plan.roofline import MATMUL_EFFICIENCY, Simulator
 
 LOOP = """HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[8,16]{1,0})->f32[8,16]{1,0}}
@@ -222,3 +223,66 @@ def test_kernels_are_recognised_by_their_operands(operands, results, flops):
     # XLA may cut a kernel's arguments out of stacked arrays: then the kernel stands in a fusion.
     fused = hlo.Instruction("f", "fusion", "f32[]", [], ", kind=kCustom, calls=%main")
     assert kernels.cost(module, hlo.Computation("outer", [fused]), fused) == found
+
+
+def test_steps_of_a_ring_mask_nothing():
+    """Their kernels touch all pairs, where a causal kernel touches half; the scope's name is the kernels' own."""
+    from opencoder_kernels.attention import context
+
+    from opencoder_jax.overrides import load
+
+    costs = []
+    for scope in ("attention/shard_map", f"attention/shard_map/{context.UNMASKED}/while/body"):
+        text = (
+            "HloModule m\n\nENTRY %main () -> f32[] {\n  %q = bf16[2,256,4,64] parameter(0)\n  %k = bf16[2,256,2,64] parameter(1)\n"
+            '  ROOT %a = bf16[2,256,4,64] custom-call(%q, %k, %k), custom_call_target="mosaic_gpu_v2", '
+            f'metadata={{op_name="jit(f)/{scope}/mpmd_map"}}\n}}\n'
+        )
+        module = hlo.parse(text)
+        main = module.computations["main"]
+        found = KernelCosts(load("tiny").model).cost(module, main, main.root)
+        assert found is not None
+        costs.append(found[0].flops)
+    assert costs == [2 * 2 * 2 * 256 * 4 * 64 * 256 / 2, 2 * 2 * 2 * 256 * 4 * 64 * 256]
+
+
+@pytest.mark.parametrize(
+    "pairs", ["{{0,1},{1,2},{2,3},{3,0}}", "{{0,0},{1,2},{2,3},{3,1}}", "{{0,1},{1,0},{2,3},{3,2}}"]
+)
+def test_permutations_run_within_an_axis(pairs):
+    """A whole ring, and the dealing out of chunks, which leaves a device in place or trades in parts of the axis."""
+    text = f" channel_id=1, source_target_pairs={pairs}"
+    instruction = hlo.Instruction("p", "collective-permute", "f32[8]", [], text, shapes=hlo.shapes("f32[8]"))
+    found = collectives.describe(instruction, 7, {"data": 1, "fsdp": 1, "tensor": 1, "context": 4}, MACHINE)
+    assert found is not None
+    assert (found.axes, found.bytes, found.count) == (("context",), 32, 7)
+
+
+PIECES = """HloModule jit_step, is_scheduled=true
+
+ENTRY %main (a: s8[1024,4096], b: bf16[64,32], c: bf16[32,16]) -> bf16[64,16] {
+  %a = s8[1024,4096]{1,0:T(8,128)(4,1)} parameter(0)
+  %b = bf16[64,32]{1,0} parameter(1)
+  %c = bf16[32,16]{1,0} parameter(2)
+  %slice-start.1 = ((s8[1024,4096]{1,0:T(8,128)(4,1)}), s8[64,4096]{1,0:T(8,128)(4,1)S(1)}, s32[]{:S(2)}) slice-start(%a), slice={[0:64], [0:4096]}
+  %slice-done.1 = s8[64,4096]{1,0:T(8,128)(4,1)S(1)} slice-done(%slice-start.1)
+  %sum.1 = s8[64,4096]{1,0:T(8,128)(4,1)} add(%slice-done.1, %slice-done.1)
+  %dot.1 = bf16[64,16]{1,0} dot(%b, %c), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %add.1.remat = bf16[64,16]{1,0} add(%dot.1, %dot.1)
+  ROOT %dot.1.remat2 = bf16[64,16]{1,0} dot(%b, %c), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+"""
+
+
+def test_a_copy_into_vmem_costs_the_piece_and_reading_it_there_nothing():
+    module = hlo.parse(PIECES)
+    main = module.computations["main"]
+    assert instruction_cost(module, main, main.by_name["slice-start.1"]).bytes == 64 * 4096
+    assert instruction_cost(module, main, main.by_name["sum.1"]).bytes == 64 * 4096  # written to memory
+    on_a_gpu = hlo.shapes("bf16[64,16]{1,0:S(1)}")[0]
+    assert on_a_gpu.traffic == on_a_gpu.bytes
+
+
+def test_what_the_compiler_computes_again_is_counted():
+    """Products and kernels by their name; an addition is no matter."""
+    assert compiler_recomputes(hlo.parse(PIECES)) == 1

@@ -1,6 +1,6 @@
 """Plans: machines by name, what a compiled step moves, keeps and computes, the search, and refusals in one line.
 
-Compiled for fake CPU devices; the compilers of absent GPUs and TPUs are tried in test_plan_ahead_of_time.py.
+Compiled for fake CPU devices; the compilers of absent GPUs and TPUs are tried in test_ahead_of_time.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from opencoder_jax.plan import hlo
 from opencoder_jax.plan import topology as machines
 from opencoder_jax.plan.compile import OutOfMemory, _refused
 from opencoder_jax.plan.report import out_of_memory
-from opencoder_jax.plan.search import candidates, rank
+from opencoder_jax.plan.search import candidates, rank, varied
 from tests.opencoder_jax.training import micro_config, run_python
 
 MESHES = {
@@ -38,11 +38,12 @@ REFUSED = {
     "--config=tinny --topology=h100:2x4": "did you mean tiny?",
     "--config=tiny --topology=h100:2x4 --mesh.fdsp=8": "did you mean --mesh.fsdp?",
     "--config=tiny --topology=h100:2x4 --mesh.fsdp=3": "does not make 8 devices; axis sizes must multiply to 8, from [1, 2, 4, 8]",
-    "--config=tiny --topology=h100:2x4 --mesh.fsdp=8": "data.global_batch_size / grad_accum=4 is not divisible by mesh data x fsdp=8; sizes that fit: [1, 2, 4]",
+    "--config=tiny --topology=h100:2x4 --mesh.fsdp=8": "data.global_batch_size / grad_accum=4 is not divisible by mesh data x fsdp=8; sizes that fit: [1, 2, 4]; or a data.global_batch_size of 8",
     "--config=tiny --topology=h100:2x4 --mesh.fsdp=2 --mesh.tensor=4": "model.num_kv_heads=2 is not divisible by mesh tensor=4; sizes that fit: [1, 2]",
     "--config=tiny --topology=h100:2x4 --compiler=gcc": "choose device or cpu",
     "--config=tiny --topology=h100:2x4 --search=many": "write a number of candidates to compile",
-    "--config=tiny --topology=h100:1x7 --search": "no mesh of 7 devices divides tiny",
+    "--config=tiny --topology=h100:2x4 --search=0": "write a number of candidates to compile",
+    "--config=tiny --topology=h100:1x7 --search": "embed_dim 256; topologies that fit: h100:1x4, h100:1x8",
     "--config=tiny --topology=h100:2x4 --mesh.fsdp=4 --mesh.data=2 --grad_accum=3": "is not divisible by grad_accum=3",
 }  # fmt: skip
 
@@ -141,9 +142,11 @@ GOLDEN = {
     },
     "context": {
         ("all-gather", "fsdp"): 12, ("reduce-scatter", "fsdp"): 2, ("all-reduce", "fsdp"): 1,
-        # keys and values; queries and results travel to who computes them and back, two halves each
-        ("all-gather", "context"): 2, ("reduce-scatter", "context"): 2, ("all-reduce", "context"): 1,
-        ("collective-permute", ""): 8,
+        ("all-reduce", "context"): 1,
+        # The ring outside its loop. Forwards: two halves each of q and of keys with values dealt out, of the result back,
+        # the first send. Backwards: q with d out, keys with values, dq, dk with dv in two halves each, the first send of keys
+        # and the last two of their gradients.
+        ("collective-permute", "context"): 7 + 11,
     },
 }  # fmt: skip
 
@@ -151,6 +154,15 @@ GOLDEN = {
 @pytest.mark.parametrize("name", MESHES)
 def test_collectives_of_a_layer_are_golden(results, name):
     assert in_loops(results["plans"][name], micro_config().model.num_layers) == GOLDEN[name]
+
+
+def test_the_ring_turns_in_loops(results):
+    """Two of its three steps stand in a loop: it sends keys forwards and backwards, and their gradients."""
+    m, mesh = micro_config().model, MESHES["context"]
+    steps = [
+        c for c in results["plans"]["context"]["collectives"] if c["count"] == m.num_layers * (mesh["context"] - 2)
+    ]
+    assert [(c["kind"], c["axes"]) for c in steps if c["bytes"] > 1024] == [("collective-permute", ["context"])] * 3
 
 
 @pytest.mark.parametrize("name", MESHES)
@@ -198,6 +210,33 @@ def test_arithmetic_prunes_what_cannot_fit():
     assert refused
     assert all(c.mesh["fsdp"] * c.mesh["tensor"] * c.mesh["data"] * c.mesh["context"] == 512 for c in fitting)
     assert all(c.mesh["tensor"] * c.mesh["context"] <= 8 for c in fitting), "they stay inside a node"
+
+
+def test_what_is_compiled_differs():
+    fitting, _ = rank(overrides.load("8b"), machines.parse("h100:64x8"))
+    chosen = varied(fitting, 6)
+    assert chosen[0] is fitting[0]
+    assert len({tuple(c.mesh.values()) for c in chosen}) >= 4
+    assert len({c.remat for c in chosen}) >= 2
+    assert len({c.records for c in chosen}) >= 2
+    assert chosen[-1].estimate.step < 1.1 * chosen[0].estimate.step
+
+
+def test_arithmetic_of_recomputation():
+    """Of two policies the stronger computes more and keeps less; sharding state over more devices leaves more room."""
+    config, machine = overrides.load("8b"), machines.parse("h100:64x8")
+    found, _ = rank(dataclasses.replace(config, grad_accum=2), machine)
+    of = {
+        (c.mesh["fsdp"], c.remat): c.estimate
+        for c in found
+        if c.grad_accum == 2 and c.mesh["data"] * c.mesh["fsdp"] == 512
+    }
+    for fsdp in (8, 64, 512):
+        dots, minimal, full = (of[fsdp, remat] for remat in ("dots", "minimal", "full"))
+        assert dots.products < minimal.products < full.products
+        assert dots.attention == minimal.attention < full.attention
+        assert dots.memory > minimal.memory > full.memory
+    assert of[8, "dots"].memory > of[64, "dots"].memory > of[512, "dots"].memory
 
 
 HBM = "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 21.50G of 15.75G hbm. Exceeded hbm capacity by 5.75G."
