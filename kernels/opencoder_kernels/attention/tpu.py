@@ -48,8 +48,10 @@ def attention(q, k, v, *, q_positions, kv_positions, **masks):
     return residuals.named_result(*padding.padded(_attention, q, k, v, **masks))
 
 
-def _kernel(N: int, T: int, S: int, causal: bool):
-    block_q, block_kv = (next(b for b in BLOCKS if n % b == 0) for n in (T, S))
+def _kernel(N: int, H: int, T: int, S: int, causal: bool):
+    # Wide heads take two rows of lanes: with the largest blocks the ring's kernels ask for more VMEM than a v5p grants.
+    largest = BLOCKS[0] if H <= 128 else BLOCKS[1]
+    block_q, block_kv = (next(b for b in BLOCKS if b <= largest and n % b == 0) for n in (T, S))
     mask = masks.MultiHeadMask([masks.CausalMask((T, S)) if causal else masks.FullMask((T, S))] * N)
     sizes = splash.BlockSizes(
         block_q=block_q, block_kv=block_kv, block_kv_compute=block_kv, block_q_dkv=block_q, block_kv_dkv=block_kv,
@@ -75,7 +77,7 @@ def _heads_first(x):
 
 @partial(jax.custom_vjp, nondiff_argnums=(5, 6))
 def _attention(q, k, v, q_segments, kv_segments, causal, scale):
-    kernel = _kernel(q.shape[2], q.shape[1], k.shape[1], causal)
+    kernel = _kernel(q.shape[2], q.shape[3], q.shape[1], k.shape[1], causal)
     q = (q * scale).astype(q.dtype)
     out, (lse,) = _each_row(kernel, *map(_heads_first, (q, k, v)), _segments(q_segments, kv_segments))
     out, lse = _heads_first(out), _heads_first(lse)
@@ -106,7 +108,7 @@ def gradients(q, k, v, d_out, lse, delta, **masks):
 def _gradients(q, k, v, d_out, lse, delta, q_segments, kv_segments, causal, scale):
     seen = lse > BLIND
     d_out, delta = jnp.where(seen[..., None], d_out, 0), jnp.where(seen, delta, 0)
-    kernel = _kernel(q.shape[2], q.shape[1], k.shape[1], causal)
+    kernel = _kernel(q.shape[2], q.shape[3], q.shape[1], k.shape[1], causal)
     sizes = kernel.kwargs["block_sizes"]
     assert kernel.dq_mask_info is not None
     assert kernel.dkv_mask_info is not None
