@@ -6,6 +6,7 @@ What the interpreter leaves unproven of all of them:
 - Tiling and swizzle of shared memory, register layouts and `set_max_registers` mean nothing to it.
 - Exponentials are exact, not those of `approx_math`; sums are not taken in the order of threads.
 - Blocks of the grid run one after another.
+- It takes shapes that lowering refuses (a copy of part of a swizzled column).
 That the compiler accepts them, and with which registers and spills, is checked ahead of time (tests, `aot`).
 """
 
