@@ -91,11 +91,10 @@ def _token_seconds(config: RunConfig, mesh: dict[str, int], topology: Topology) 
     # Run again before the backward pass; SwiGLU's gradient makes gate and up once more by itself.
     again = {"none": 0, "dots": 0, "full": qkv + out + gate_up}.get(m.remat, qkv + gate_up)
     flops = m.num_layers * (6 * (qkv + out + gate_up + down) + 2 * gate_up + 2 * again) + 6 * D * V
-    # Two products forwards, seven in the two kernels backwards; a causal one touches half of the pairs. Forwards it runs
-    # again where its log-sum-exp is not kept (the kernels' attention/tpu.py).
+    # Two products forwards, and once more where nothing is kept; seven in the two kernels backwards. A causal one touches
+    # half of the pairs.
     pairs = m.num_layers * heads * config.data.seq_len
-    kept = m.remat != "full" and (mesh["context"] > 1 or topology.spec.platform == "cuda")
-    forward, backward = 2 if kept or m.remat == "none" else 4, 7
+    forward, backward = 4 if m.remat == "full" else 2, 7
     # Values written or read: norms, rotary embedding, residual sums and their gradients; what is kept passes through
     # memory on its way into the stack of layers and out of it, forwards and backwards.
     rotary = 2 * (heads + keys)
