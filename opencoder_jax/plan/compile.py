@@ -110,7 +110,10 @@ def _refused(error: Exception, topology: Topology) -> Exception:
             f"the compiler for {topology.spec.name} fails on this step, a flaw of its own; another --grad_accum, --mesh or "
             f"--model.implementation may avoid it. It says: {first}"
         )
-    used = re.search(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm", text)
+    # The second form speaks of temporaries alone: that much at least.
+    used = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", text) or re.search(
+        r"required for HLO temporaries \(([\d.]+)([KMGT])\)", text
+    )
     unit = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
     needed = int(float(used.group(1)) * unit[used.group(2)]) if used else None
     return OutOfMemory(needed, first)

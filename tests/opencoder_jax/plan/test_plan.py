@@ -240,6 +240,7 @@ def test_arithmetic_of_recomputation():
 
 
 HBM = "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 21.50G of 15.75G hbm. Exceeded hbm capacity by 5.75G."
+TEMPORARIES = "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO temporaries (24.12G) exceeds available HBM (15.75G). HLO module: jit_train_step."
 VMEM = "RESOURCE_EXHAUSTED: E1001: CompileTimeScopedVmemOom:\nRan out of memory in memory space vmem"
 
 
@@ -256,6 +257,9 @@ def test_out_of_memory_at_compile_time_is_told_from_other_failures():
     )
     assert advised, said
     assert int(advised.group(1)) in (32, 64)
+    temporaries = _refused(RuntimeError(TEMPORARIES), v5e)
+    assert isinstance(temporaries, OutOfMemory)
+    assert temporaries.needed == int(24.12 * 2**30)
     kernel = _refused(RuntimeError(VMEM), v5e)
     assert isinstance(kernel, ValueError)
     assert "VMEM" in str(kernel)
