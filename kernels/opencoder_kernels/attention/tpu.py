@@ -6,13 +6,15 @@ out blocks because of segment ids: packed documents are masked, not skipped. Its
 cotangent, so its two backward kernels are called here with d out . out - d lse in the place of d out . out.
 
 Its kernels know no scale: q is scaled before them and rounded to its dtype again. In bf16, with a scale that is no power of
-2, the log-sum-exp is that of the rounded q: off by some 1e-3, where 'xla' errs by 1e-7. Out and gradients stay within 1.5
-times the error of 'xla' (tests). The interpreter leaves unproven, beside what stands in `tpu_device.py`, the product of
+2, the log-sum-exp is that of the rounded q, off by some 1e-3 where 'xla' errs by 1e-7, so that it is not given out; the ring
+of `context.py` may use it, all of whose parts round alike. Out and gradients stay within 1.5 times the error of 'xla'
+(tests). The interpreter leaves unproven, beside what stands in `tpu_device.py`, the product of
 probabilities and values, which are fp32 in those kernels, and the batched kernels: there rows go one after another.
 """
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import jax
@@ -31,13 +33,18 @@ BLOCKS = (1024, 512, 256, 128)
 BLIND = -1e20
 
 
-def refuses(q, k, v, *, q_positions, kv_positions, causal, **_) -> str | None:
+def refuses(q, k, v, *, q_positions, kv_positions, causal, scale, return_lse=False, **_) -> str | None:
     if q.dtype not in (jnp.bfloat16, jnp.float32):
         return f"q, k, v are {q.dtype}; it takes bfloat16 and float32; cast them, or use 'xla'"
     if q_positions is not None or kv_positions is not None:
         return "q_positions and kv_positions are given; it counts from 0; use 'xla'"
     if causal and q.shape[1] != k.shape[1]:
         return f"causal with {q.shape[1]} queries and {k.shape[1]} keys; it wants as many of each; use 'xla'"
+    if return_lse and q.dtype == jnp.bfloat16 and math.frexp(scale)[0] != 0.5:
+        return (
+            f"return_lse is set, bfloat16 q is rounded with the scale {scale:.4g}, which is no power of 2, and the "
+            "log-sum-exp would be off by 1e-3; cast q, k, v to float32, or use 'xla'"
+        )
     return tpu_device.refuses()
 
 
