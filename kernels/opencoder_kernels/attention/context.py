@@ -130,7 +130,7 @@ def _forward(ring: Ring, q, k, v, q_segments, kv_segments):
 def _backward(ring: Ring, saved, cotangents):
     q, k, v, q_segments, kv_segments, out, lse = saved
     d_out, d_lse = cotangents
-    delta = (out.astype(lse.dtype) * d_out.astype(lse.dtype)).sum(-1) - d_lse
+    delta = residuals.delta(out, d_out, d_lse)
     device = jax.lax.axis_index(ring.axis)
     q_segments, kv_segments = ring.segments(q_segments)(device), ring.segments(kv_segments)
     queries, statistics, keys = ring.deal(q, d_out), ring.deal(lse, delta), ring.deal(k, v)

@@ -48,7 +48,7 @@ def _forward(q, k, v, q_segments, kv_segments, causal, scale):
 def _backward(causal, scale, saved, cotangents):
     q, k, v, q_segments, kv_segments, out, lse = saved
     d_out, d_lse = cotangents
-    delta = (out.astype(jnp.float32) * d_out.astype(jnp.float32)).sum(-1) - d_lse
+    delta = residuals.delta(out, d_out, d_lse)
     lse = lse.transpose(0, 2, 1)
     dq, dk, dv = _gradients(q, k, v, d_out, lse, delta, q_segments, kv_segments, causal, scale)
     return like(dq, q), like(dk, k), like(dv, v), None, None

@@ -1,4 +1,4 @@
-"""What a gradient keeps of attention's forward pass, named for rematerialisation policies."""
+"""What a gradient of attention takes from the forward pass; the names are for rematerialisation policies."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ def named(out, lse):
 def named_result(out, lse):
     """The result alone under `NAME`: what it was computed from is computed again."""
     return checkpoint_name(out, NAME), lse
+
+
+def delta(out, d_out, d_lse):
+    """What the gradient of a query's scores takes of all its keys: out . d out - d lse, [B, T, N] like d_lse (fp32 or wider)."""
+    return (out.astype(d_lse.dtype) * d_out.astype(d_lse.dtype)).sum(-1) - d_lse

@@ -122,7 +122,7 @@ def _forward(q, k, v, q_segments, kv_segments, q_positions, kv_positions, causal
 def _backward(causal, scale, saved, cotangents):
     q, k, v, q_segments, kv_segments, q_positions, kv_positions, out, lse = saved
     d_out, d_lse = cotangents
-    delta = (out.astype(lse.dtype) * d_out.astype(lse.dtype)).sum(-1) - d_lse
+    delta = residuals.delta(out, d_out, d_lse)
     grads = gradients(
         q, k, v, d_out, lse, delta, q_segment_ids=q_segments, kv_segment_ids=kv_segments, q_positions=q_positions,
         kv_positions=kv_positions, causal=causal, scale=scale,
