@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -24,6 +28,20 @@ def property_test(max_examples: int):
         phases=[Phase.explicit, Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
+
+
+def run_on_eight_devices(code: str) -> None:
+    """Runs code in a process with eight fake devices; it has to print DONE last.
+
+    NPROC sizes XLA's thread pool on a CPU. With a thread per device, as by default, devices that wait in a collective can
+    hold every one while a kernel's interpreter, called back for another device, waits for a thread to copy its arguments.
+    """
+    flags = "--xla_force_host_platform_device_count=8"
+    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "NPROC": "32"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.stdout.endswith("DONE\n"), done.stdout[-3000:] + done.stderr[-3000:]
 
 
 def normal(seed: int, *shapes: tuple[int, ...], dtype=np.float32) -> list[np.ndarray]:

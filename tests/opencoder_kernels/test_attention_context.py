@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import subprocess
-import sys
 from functools import partial
 from typing import Any
 
@@ -20,7 +17,13 @@ from jax.sharding import PartitionSpec as P
 from opencoder_kernels import attention, interpret
 from opencoder_kernels.attention import GRADIENTS, context, residuals
 
-from tests.opencoder_kernels.compare import HOPPER_INTERPRETER, errors, relative_error, value_and_grads
+from tests.opencoder_kernels.compare import (
+    HOPPER_INTERPRETER,
+    errors,
+    relative_error,
+    run_on_eight_devices,
+    value_and_grads,
+)
 from tests.opencoder_kernels.test_attention import build, run
 
 AXES = ("data", "fsdp", "tensor", "context")
@@ -83,15 +86,10 @@ def check(shape: tuple[int, ...], implementation: str, num_drawn: int) -> None:
      slow((1, 1, 1, 3), "xla", 6), slow((1, 1, 1, 4), "tpu", 1)],
 )  # fmt: skip
 def test_equals_one_device(shape, implementation, num_drawn):
-    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    code = (
+    run_on_eight_devices(
         "from tests.opencoder_kernels.test_attention_context import check\n"
         f"check({shape}, {implementation!r}, {num_drawn})"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=600, check=False
-    )
-    assert "DONE" in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
 
 
 def traced(count: int, T: int, f):

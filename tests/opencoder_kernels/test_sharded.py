@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from functools import partial
 
 import jax
@@ -13,6 +10,8 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 from jax.sharding import PartitionSpec as P
 from opencoder_kernels import attention, linear_cross_entropy, rms_norm, swiglu
+
+from tests.opencoder_kernels.compare import errors, run_on_eight_devices
 
 TOKENS, HIDDEN = P(("data", "fsdp")), P(("data", "fsdp"), None, None)
 AXES = ("data", "fsdp", "tensor", "context")
@@ -84,8 +83,6 @@ def check() -> None:
     from opencoder_kernels import interpret
     from opencoder_kernels.linear_cross_entropy import tiles, xla
 
-    from tests.opencoder_kernels.compare import errors
-
     tiles.GRADIENT_BYTES = xla.SOFTMAX_GRADIENT_BYTES = 4 * 320 * 128
     xla.LOGIT_BYTES = xla.SOFTMAX_GRADIENT_BYTES // 2
     rng = np.random.default_rng()
@@ -99,6 +96,8 @@ def check() -> None:
     one = jax.make_mesh((1, 1, 1, 1), AXES, axis_types=(AxisType.Auto,) * 4, devices=jax.devices()[:1])
     for name in operations(""):
         args = [random(s) for s in arguments(name, jnp.float32)]
+        if name == "linear_cross_entropy":
+            args[3] = np.abs(args[3])  # with weights of either sign the loss may be next to 0, and all rounding
         with jax.set_mesh(one):
             want = jax.jit(gradients(name, "xla"))(*args)
         specs = operations("")[name][1]
@@ -112,7 +111,4 @@ def check() -> None:
 
 
 def test_tpu_kernels_on_eight_devices_equal_xla_on_one():
-    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", "from tests.opencoder_kernels.test_sharded import check; check()"]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=500, check=False)
-    assert "DONE" in done.stdout, done.stdout + done.stderr[-3000:]
+    run_on_eight_devices("from tests.opencoder_kernels.test_sharded import check; check()")
