@@ -48,6 +48,7 @@ def smem(shape, dtype=jnp.bfloat16):
 
 
 def rem(x, n: int):
+    """x mod n of an int32 x >= 0, as Mosaic has it."""
     return lax.rem(x, jnp.int32(n))
 
 

@@ -1,4 +1,4 @@
-"""A named back end on a device that cannot run it, in every operation; the other bad arguments stand with each operation."""
+"""What every operation refuses alike: dtypes, arrays without elements, devices; other bad arguments stand with each operation."""
 
 from __future__ import annotations
 
@@ -35,6 +35,50 @@ def test_device_that_cannot(operation):
         ValueError, match=rf"{operation}: implementation='fast' does not exist; choose auto, reference, xla"
     ):
         run(operation, "fast")
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_numbers_that_are_no_floats(operation):
+    with pytest.raises(ValueError, match=rf"{operation}: (q|x|hidden) must be floats; got int32; cast it"):
+        run(operation, "auto", dtype=jnp.int32)
+
+
+def test_ids_that_are_no_integers():
+    x, w, ids = jnp.zeros((2, 4, 8)), jnp.zeros((8, 16)), jnp.zeros((2, 4))
+    q = jnp.zeros((2, 4, 2, 8))
+    with pytest.raises(ValueError, match="attention: q_segment_ids must be integers; got float32; cast it"):
+        attention(q, q, q, q_segment_ids=ids, kv_segment_ids=ids)
+    with pytest.raises(ValueError, match="attention: kv_positions must be integers; got float32; cast it"):
+        attention(q, q, q, kv_positions=jnp.zeros(4))
+    with pytest.raises(ValueError, match="linear_cross_entropy: targets must be integers; got float32; cast it"):
+        linear_cross_entropy(x, w, ids, ids)
+
+
+def test_arrays_without_elements_or_dims():
+    x, w, ids = jnp.zeros((2, 0, 8)), jnp.zeros((8, 16)), jnp.zeros((2, 0), jnp.int32)
+    for name, call in (
+        (r"attention: k \(2, 4, 0, 8\)", lambda: attention(*[jnp.zeros((2, 4, n, 8)) for n in (2, 0, 0)])),
+        (r"swiglu: x \(2, 0, 8\)", lambda: swiglu(x, w, w)),
+        (r"rms_norm: x \(2, 0, 8\)", lambda: rms_norm(x, w[:, 0], eps=1e-5)),
+        (r"linear_cross_entropy: hidden \(2, 0, 8\)", lambda: linear_cross_entropy(x, w, ids, ids)),
+        (r"linear_cross_entropy: w_out \(8, 0\)", lambda: run_loss(jnp.zeros((8, 0)))),
+    ):
+        with pytest.raises(ValueError, match=name + " has no elements; every dim must be at least 1"):
+            call()
+    with pytest.raises(ValueError, match=r"swiglu: x \(\) needs w_gate and w_up \[D, F\]"):
+        swiglu(jnp.zeros(()), w, w)
+    with pytest.raises(ValueError, match=r"rms_norm: x \(\) float32 needs weight \[D\]"):
+        rms_norm(jnp.zeros(()), jnp.zeros(()), eps=1e-5)
+
+
+def run_loss(w_out, **kwargs):
+    ids = jnp.zeros((2, 4), jnp.int32)
+    return linear_cross_entropy(jnp.zeros((2, 4, 8)), w_out, ids, ids, **kwargs)
+
+
+def test_vocabulary_axis_that_is_not_there():
+    with pytest.raises(ValueError, match="vocab_axis='tensor' is no axis here; call it inside shard_map over a mesh"):
+        run_loss(jnp.zeros((8, 16)), vocab_axis="tensor")
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

@@ -24,12 +24,11 @@ from opencoder_kernels.varying import unchecked
 GRADIENT_BYTES = 800_000_000
 
 
-def refuses_mesh(vocab_axis: str | None) -> str | None:
+def refuses_mesh() -> str | None:
     """Why the kernel cannot run on the current mesh, or None."""
     cut = {name: size for name, size in partition.automatic().items() if size > 1}
     if cut:
         return f"the mesh {cut} is not manual here; call it inside shard_map with vocab_axis, or use 'xla'"
-    del vocab_axis
     return None
 
 

@@ -22,10 +22,10 @@ MASKED = -1e30
 
 
 def refuses(hidden, w_out, targets, weights, z_loss, vocab_axis) -> str | None:
-    del w_out, targets, weights, z_loss
+    del w_out, targets, weights, z_loss, vocab_axis
     if hidden.dtype not in (jnp.bfloat16, jnp.float32):
         return f"hidden is {hidden.dtype}; it takes bfloat16 and float32; cast, or use 'xla'"
-    return tpu_device.refuses() or tiles.refuses_mesh(vocab_axis)
+    return tpu_device.refuses() or tiles.refuses_mesh()
 
 
 def linear_cross_entropy(hidden, w_out, *args):
