@@ -8,7 +8,9 @@ one layer and few words goes before it.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -51,7 +53,7 @@ def batch(rng, config: RunConfig) -> dict[str, np.ndarray]:
     }
 
 
-def losses(config: RunConfig, seed: int, steps: int, interpreter=contextlib.nullcontext):
+def losses(config: RunConfig, seed: int, steps: int, interpreter: Callable[[], Any] = contextlib.nullcontext):
     """Loss and gradient norm of each step."""
     mesh = make_mesh(MeshConfig(), jax.devices()[:1])
     rng, out = np.random.default_rng(seed), []
