@@ -97,6 +97,26 @@ def test_shapes_that_the_kernels_do_not_take():
             run("swiglu", "mosaic_gpu", D=72)
 
 
+def test_rows_that_do_not_fit_the_memory_of_a_tpu():
+    ids = jax.ShapeDtypeStruct((2, 4), jnp.int32)
+
+    def shapes(D, dtype):
+        return tuple(jax.ShapeDtypeStruct(s, dtype) for s in ((2, 4, D), (D, 256)))
+
+    def loss(x, w, ids):
+        return linear_cross_entropy(x, w, ids, ids, implementation="tpu")
+
+    with interpret.tpu():
+        for D, dtype in ((8192, jnp.bfloat16), (3072, jnp.float32)):
+            jax.eval_shape(loss, *shapes(D, dtype), ids)
+            with pytest.raises(ValueError, match=rf"w_out \({D + 1}, 256\): D is at most {D} in {dtype.__name__}"):
+                jax.eval_shape(loss, *shapes(D + 1, dtype), ids)
+        with pytest.raises(ValueError, match=r"rms_norm: .*x \(1, 16385\): D is at most 16384"):
+            rms_norm(jnp.zeros((1, 16385)), jnp.zeros(16385), eps=1e-5, implementation="tpu")
+        with pytest.raises(ValueError, match=r"swiglu: .*w_gate \(5121, 8\): D is at most 5120"):
+            swiglu(jnp.zeros((1, 5121)), *[jnp.zeros((5121, 8))] * 2, implementation="tpu")
+
+
 def test_mesh_that_the_kernels_are_not_cut_over():
     device = AbstractDevice(device_kind="NVIDIA H200", num_cores=132, platform="gpu")
     with jax.sharding.use_abstract_mesh(

@@ -19,12 +19,19 @@ from opencoder_kernels.linear_cross_entropy import chunked, tiles
 BLOCK_M = (512, 256, 128)
 TILE = 1024
 MASKED = -1e30
+# Bytes of a value of hidden -> the widest D whose blocks fit the VMEM of a v5p; fp32 is multiplied in three parts.
+MAX_DIM = {2: 8192, 4: 3072}
 
 
 def refuses(hidden, w_out, targets, weights, z_loss, vocab_axis) -> str | None:
-    del w_out, targets, weights, z_loss, vocab_axis
+    del targets, weights, z_loss, vocab_axis
     if hidden.dtype not in (jnp.bfloat16, jnp.float32):
         return f"hidden is {hidden.dtype}; it takes bfloat16 and float32; cast, or use 'xla'"
+    most = MAX_DIM[hidden.dtype.itemsize]
+    if w_out.shape[0] > most:
+        return (
+            f"w_out {w_out.shape}: D is at most {most} in {hidden.dtype}, or a block does not fit the memory; use 'xla'"
+        )
     return tpu_device.refuses() or tiles.refuses_mesh()
 
 
