@@ -43,7 +43,13 @@ def srun(arguments: list[str]) -> int:
     command = arguments[len(options) :]
     output = next(o.partition("=")[2] for o in options if o.startswith("--output="))
     assert "--open-mode=append" in options
-    tasks = []
+    tasks: list[subprocess.Popen] = []
+
+    def hand_on(number, _):
+        for task in tasks:
+            task.send_signal(number)
+
+    signal.signal(signal.SIGTERM, hand_on)
     for i in range(int(os.environ["SLURM_NTASKS"])):
         own = {
             "SLURM_PROCID": str(i),
@@ -57,11 +63,6 @@ def srun(arguments: list[str]) -> int:
             tasks.append(subprocess.Popen(command, env=os.environ | own, stdout=log, stderr=subprocess.STDOUT))
     (Path(os.environ["STAND_IN"]) / "pids").write_text(" ".join(str(t.pid) for t in tasks))
 
-    def hand_on(number, _):
-        for task in tasks:
-            task.send_signal(number)
-
-    signal.signal(signal.SIGTERM, hand_on)
     while any(t.poll() is None for t in tasks):
         if any(t.poll() for t in tasks) and "--kill-on-bad-exit=1" in options:
             time.sleep(0.5)  # those that leave together may
