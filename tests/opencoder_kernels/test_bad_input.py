@@ -107,7 +107,7 @@ def test_rows_that_do_not_fit_the_memory_of_a_tpu():
         return linear_cross_entropy(x, w, ids, ids, implementation="tpu")
 
     with interpret.tpu():
-        for D, dtype in ((8192, jnp.bfloat16), (3072, jnp.float32)):
+        for D, dtype in ((8192, jnp.bfloat16), (2240, jnp.float32)):
             jax.eval_shape(loss, *shapes(D, dtype), ids)
             with pytest.raises(ValueError, match=rf"w_out \({D + 1}, 256\): D is at most {D} in {dtype.__name__}"):
                 jax.eval_shape(loss, *shapes(D + 1, dtype), ids)

@@ -19,8 +19,9 @@ from opencoder_kernels.linear_cross_entropy import chunked, tiles
 BLOCK_M = (512, 256, 128)
 TILE = 1024
 MASKED = -1e30
-# Bytes of a value of hidden -> the widest D whose blocks fit the VMEM of a v5p; fp32 is multiplied in three parts.
-MAX_DIM = {2: 8192, 4: 3072}
+# Bytes of a value of hidden -> widest D whose blocks were seen to fit the VMEM of a v5p; fp32, multiplied in several passes,
+# did not at 3072.
+MAX_DIM = {2: 8192, 4: 2240}
 
 
 def refuses(hidden, w_out, targets, weights, z_loss, vocab_axis) -> str | None:
