@@ -5,7 +5,7 @@ What the interpreter leaves unproven of all of them:
   are not written over before the stage is freed, is: see `wgmma`.)
 - Tiling and swizzle of shared memory, register layouts and `set_max_registers` mean nothing to it.
 - Exponentials are exact, not those of `approx_math`; sums are not taken in the order of threads.
-- Blocks of the grid run one after another.
+- Blocks of the grid run one after another, and so do the devices of a mesh (`interpret.on_each_device`).
 - It takes shapes that lowering refuses (a copy of part of a swizzled column).
 That the compiler accepts them, and with which registers and spills, is checked ahead of time (tests, `aot`).
 """
@@ -48,6 +48,7 @@ def smem(shape, dtype=jnp.bfloat16):
 
 
 def rem(x, n: int):
+    """x mod n of an int32 x >= 0, as Mosaic has it."""
     return lax.rem(x, jnp.int32(n))
 
 

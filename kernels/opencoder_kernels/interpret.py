@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from contextvars import ContextVar
+from functools import wraps
 
 import jax
 from jax.sharding import AbstractDevice, AbstractMesh
 
 _interpreted: ContextVar[str | None] = ContextVar("interpreted", default=None)
+_detect_races: ContextVar[bool] = ContextVar("detect_races", default=True)
+_one_device = threading.Lock()
 
 
 def is_interpreted(device: str) -> bool:
@@ -18,15 +22,16 @@ def is_interpreted(device: str) -> bool:
 
 @contextlib.contextmanager
 def gpu(detect_races: bool = True):
-    """Within it, Mosaic GPU kernels run in the interpreter, as on an H100 with every memory poisoned at first.
+    """Within it, Mosaic GPU kernels run in the interpreter, as on H100s in the current mesh with every memory poisoned at first.
 
     With detect_races, accesses of shared or global memory that no barrier orders raise an error (are printed by jax 0.11).
     """
     from jax.experimental.pallas import mosaic_gpu as plgpu
 
     device = AbstractDevice(device_kind="NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
-    mesh = AbstractMesh((), (), abstract_device=device)
-    flag = _interpreted.set("gpu")
+    here = jax.sharding.get_abstract_mesh()
+    mesh = AbstractMesh(here.axis_sizes, here.axis_names, axis_types=here.axis_types, abstract_device=device)
+    flag, races = _interpreted.set("gpu"), _detect_races.set(detect_races)
     try:
         with (
             jax.sharding.use_abstract_mesh(mesh),
@@ -35,6 +40,29 @@ def gpu(detect_races: bool = True):
             yield
     finally:
         _interpreted.reset(flag)
+        _detect_races.reset(races)
+
+
+def on_each_device(kernel):
+    """`kernel` inside a shard_map over several devices that the GPU interpreter plays; elsewhere the kernel itself.
+
+    That interpreter keeps one state for all devices and, when one of them has finished a block of its grid, resets the clocks
+    and then counts the barriers of all: races are found where there are none. So each device's kernel (a function of arrays
+    and Nones, without collectives) is run by the host, as on a machine with one device, and one after another.
+    """
+    if not is_interpreted("gpu") or jax.sharding.get_abstract_mesh().size == 1:
+        return kernel
+    races, compiled = _detect_races.get(), jax.jit(kernel)
+
+    def alone(*args):
+        with _one_device, gpu(races):
+            return jax.block_until_ready(compiled(*args))
+
+    @wraps(kernel)
+    def run(*args):
+        return jax.pure_callback(alone, jax.eval_shape(kernel, *args), *args)
+
+    return run
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from opencoder_kernels.interpret import on_each_device
+
 
 def axes(x) -> frozenset[str]:
     """Mesh axes over which x differs from device to device, as shard_map tracks them."""
@@ -39,6 +41,7 @@ def unchecked(kernel):
     The kernel (a function of arrays and Nones, without collectives) sees arrays that vary over nothing; each of its
     results varies over every axis over which one of its arguments does. Without a mesh, the kernel itself.
     """
+    kernel = on_each_device(kernel)
 
     @wraps(kernel)
     def run(*args):

@@ -2,7 +2,7 @@
 
     python -m tests.opencoder_kernels.aot_programs DEVICE [NAME:SHAPE[:IMPLEMENTATION] ...]
 
-DEVICE: h100, h200, v5p, v6e. Without names, every kernel at both shapes. Needs the extra [aot].
+DEVICE: h100, h200, v5p, v6e. Without names, all of `PROGRAMS`. Needs the extra [aot].
 """
 
 from __future__ import annotations
@@ -27,11 +27,15 @@ device_description_str: "NVIDIA H200"
 
 # B, T, query heads, key/value heads, head dim, model dim, feed-forward dim, vocabulary (OpenCoder table 4).
 SHAPES = {"8b": (1, 8192, 32, 8, 128, 4096, 14_336, 96_640), "1p5b": (1, 4096, 14, 14, 160, 2240, 6144, 96_640)}
-
+# The 8B's vocabulary over mesh tensor=4 and 8: parts that are multiples of 32 and of 16.
+PARTS = {f"8b_tensor{n}": (*SHAPES["8b"][:-1], 96_640 // n) for n in (4, 8)}
 
 NAMES = tuple(
     f"{op}{way}" for op in ("attention", "swiglu", "rms_norm", "linear_cross_entropy") for way in ("", "_backward")
 )
+# Every kernel at both shapes, and the loss on parts of the vocabulary.
+PROGRAMS = [(name, shape) for name in NAMES for shape in SHAPES]
+PROGRAMS += [(name, shape) for name in NAMES if name.startswith("linear") for shape in PARTS]
 GPUS = {
     "h200": H200,
     "h100": H200.replace("150000000000", "85000000000").replace("NVIDIA H200", "NVIDIA H100 80GB HBM3"),
@@ -53,7 +57,7 @@ def build(name: str, shape: str, implementation: str):
     import jax.numpy as jnp
     import opencoder_kernels as kernels
 
-    B, T, N, K, H, D, F, V = SHAPES[shape]
+    B, T, N, K, H, D, F, V = (SHAPES | PARTS)[shape]
     q, kv, ids = ((B, T, N, H), jnp.bfloat16), ((B, T, K, H), jnp.bfloat16), ((B, T), jnp.int32)
 
     def attend(q, k, v, ids):
@@ -100,7 +104,7 @@ def main(device: str, *programs: str) -> None:
     mesh = Mesh(np.array(devices(device)).reshape(1, 1, 1, 1), ("data", "fsdp", "tensor", "context"),
                 axis_types=(AxisType.Auto,) * 4)  # fmt: skip
     whole = NamedSharding(mesh, P())
-    for program in programs or tuple(f"{name}:{shape}" for name in NAMES for shape in SHAPES):
+    for program in programs or map(":".join, PROGRAMS):
         name, shape, *implementation = program.split(":")
         print("PROGRAM", program, flush=True)
         try:

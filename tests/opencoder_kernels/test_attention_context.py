@@ -45,16 +45,24 @@ def drawn(rng, shape: tuple[int, ...], **fixed) -> dict:
 
 
 def check(shape: tuple[int, ...], implementation: str, num_drawn: int) -> None:
-    """On eight devices, fp32: each problem over the mesh against the dense reference in fp64 on one."""
-    rng, count = np.random.default_rng(), shape[-1]
+    """On eight devices: each problem over the mesh against the dense reference in fp64 on one.
+
+    In fp32, within 1e-5; the Hopper kernels in bf16, within 1.5 times the error of `xla` on one device. Their interpreter
+    runs the devices one after another (`interpret.on_each_device`): that a message arrives while a kernel runs, and that
+    kernels bear what runs beside them, stays unproven.
+    """
+    rng, count, hopper = np.random.default_rng(), shape[-1], implementation == "mosaic_gpu"
     # Short documents, some across chunks: the first chunks' length is not a divisor of the documents'.
-    problems = [drawn(rng, shape, causal=True, packing="many", T=2 * count * int(rng.integers(5, 12)))]
-    problems += [drawn(rng, shape) for _ in range(num_drawn)]
+    small: dict[str, Any] = {"H": 64, "B": 1, "N": 1, "K": 1} if hopper else {}
+    problems = [drawn(rng, shape, causal=True, packing="many", T=2 * count * int(rng.integers(5, 12)), **small)]
+    for _ in range(num_drawn):
+        large = {"N": 2, "T": 2 * count * int(rng.integers(1, 100))} if hopper else {}  # up to two blocks to a device
+        problems.append(drawn(rng, shape, **small | large))
     devices = np.array(jax.devices()[: int(np.prod(shape))]).reshape(shape)
     mesh = jax.sharding.Mesh(devices, AXES, axis_types=(AxisType.Auto,) * 4)
-    interpreter = interpret.tpu if implementation == "tpu" else contextlib.nullcontext
+    interpreter = {"tpu": interpret.tpu, "mosaic_gpu": interpret.gpu}.get(implementation, contextlib.nullcontext)
     for p in problems:
-        args, cotangents, kwargs = build(p)
+        args, cotangents, kwargs = build(p, jnp.bfloat16 if hopper else np.float32)
         want = run("reference", args, cotangents, kwargs, wide=True)
 
         @jax.jit
@@ -69,9 +77,14 @@ def check(shape: tuple[int, ...], implementation: str, num_drawn: int) -> None:
         got = out, np.where(lse > -1e20, lse, 0), *grads
         # A document of one token has no gradient of q and k but rounding: measured by the size of what cancels there.
         floor = float(np.linalg.norm(cotangents[0]))
-        found = [relative_error(g, w, floor * (p["packing"] == "one-token")) for g, w in zip(got, want, strict=True)]
-        print(p, found, flush=True)
-        assert max(found) < 1e-5, (p, found)
+        floor *= p["packing"] == "one-token"
+
+        def found(results, want=want, floor=floor):
+            return [relative_error(g, w, floor) for g, w in zip(results, want, strict=True)]
+
+        bounds = [1.5 * e + 1e-5 for e in found(run("xla", args, cotangents, kwargs))] if hopper else [1e-5] * len(want)
+        print(p, found(got), bounds, flush=True)
+        assert all(e < b for e, b in zip(found(got), bounds, strict=True)), (p, found(got), bounds)
         text = compiled.as_text() or ""
         assert "collective-permute" in text
         gathered = re.findall(r"= \(?(\w+)\[[^=]* all-gather(?:-start)?\(", text)
@@ -83,7 +96,10 @@ def check(shape: tuple[int, ...], implementation: str, num_drawn: int) -> None:
     ("shape", "implementation", "num_drawn"),
     [((1, 2, 2, 2), "xla", 1), ((1, 2, 1, 4), "xla", 1), ((1, 1, 1, 8), "xla", 1),
      slow((1, 2, 2, 2), "xla", 12), slow((1, 2, 1, 4), "xla", 12), slow((1, 1, 1, 8), "xla", 12),
-     slow((1, 1, 1, 3), "xla", 6), slow((1, 1, 1, 4), "tpu", 1)],
+     slow((1, 1, 1, 3), "xla", 6), slow((1, 1, 1, 4), "tpu", 1),
+     pytest.param((1, 1, 1, 2), "mosaic_gpu", 0, marks=HOPPER_INTERPRETER),
+     pytest.param((1, 1, 1, 2), "mosaic_gpu", 4, marks=[HOPPER_INTERPRETER, pytest.mark.slow]),
+     pytest.param((1, 1, 1, 4), "mosaic_gpu", 3, marks=[HOPPER_INTERPRETER, pytest.mark.slow])],
 )  # fmt: skip
 def test_equals_one_device(shape, implementation, num_drawn):
     run_on_eight_devices(

@@ -1,4 +1,4 @@
-"""A named back end on a device that cannot run it, in every operation; the other bad arguments stand with each operation."""
+"""What every operation refuses alike: dtypes, arrays without elements, devices; other bad arguments stand with each operation."""
 
 from __future__ import annotations
 
@@ -38,6 +38,50 @@ def test_device_that_cannot(operation):
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
+def test_numbers_that_are_no_floats(operation):
+    with pytest.raises(ValueError, match=rf"{operation}: (q|x|hidden) must be floats; got int32; cast it"):
+        run(operation, "auto", dtype=jnp.int32)
+
+
+def test_ids_that_are_no_integers():
+    x, w, ids = jnp.zeros((2, 4, 8)), jnp.zeros((8, 16)), jnp.zeros((2, 4))
+    q = jnp.zeros((2, 4, 2, 8))
+    with pytest.raises(ValueError, match="attention: q_segment_ids must be integers; got float32; cast it"):
+        attention(q, q, q, q_segment_ids=ids, kv_segment_ids=ids)
+    with pytest.raises(ValueError, match="attention: kv_positions must be integers; got float32; cast it"):
+        attention(q, q, q, kv_positions=jnp.zeros(4))
+    with pytest.raises(ValueError, match="linear_cross_entropy: targets must be integers; got float32; cast it"):
+        linear_cross_entropy(x, w, ids, ids)
+
+
+def test_arrays_without_elements_or_dims():
+    x, w, ids = jnp.zeros((2, 0, 8)), jnp.zeros((8, 16)), jnp.zeros((2, 0), jnp.int32)
+    for name, call in (
+        (r"attention: k \(2, 4, 0, 8\)", lambda: attention(*[jnp.zeros((2, 4, n, 8)) for n in (2, 0, 0)])),
+        (r"swiglu: x \(2, 0, 8\)", lambda: swiglu(x, w, w)),
+        (r"rms_norm: x \(2, 0, 8\)", lambda: rms_norm(x, w[:, 0], eps=1e-5)),
+        (r"linear_cross_entropy: hidden \(2, 0, 8\)", lambda: linear_cross_entropy(x, w, ids, ids)),
+        (r"linear_cross_entropy: w_out \(8, 0\)", lambda: run_loss(jnp.zeros((8, 0)))),
+    ):
+        with pytest.raises(ValueError, match=name + " has no elements; every dim must be at least 1"):
+            call()
+    with pytest.raises(ValueError, match=r"swiglu: x \(\) needs w_gate and w_up \[D, F\]"):
+        swiglu(jnp.zeros(()), w, w)
+    with pytest.raises(ValueError, match=r"rms_norm: x \(\) float32 needs weight \[D\]"):
+        rms_norm(jnp.zeros(()), jnp.zeros(()), eps=1e-5)
+
+
+def run_loss(w_out, **kwargs):
+    ids = jnp.zeros((2, 4), jnp.int32)
+    return linear_cross_entropy(jnp.zeros((2, 4, 8)), w_out, ids, ids, **kwargs)
+
+
+def test_vocabulary_axis_that_is_not_there():
+    with pytest.raises(ValueError, match="vocab_axis='tensor' is no axis here; call it inside shard_map over a mesh"):
+        run_loss(jnp.zeros((8, 16)), vocab_axis="tensor")
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
 def test_dtype_that_the_kernel_does_not_take(operation):
     with interpret.gpu(), pytest.raises(ValueError, match="float32; it takes bfloat16; cast"):
         run(operation, "mosaic_gpu", dtype=jnp.float32)
@@ -51,8 +95,26 @@ def test_shapes_that_the_kernels_do_not_take():
             run("rms_norm", "mosaic_gpu", D=72)
         with pytest.raises(ValueError, match=r"w_gate \(72, 256\) .* D must be a multiple of 64"):
             run("swiglu", "mosaic_gpu", D=72)
-        with pytest.raises(ValueError, match=r"w_out \(72, 256\): D must be a multiple of 64"):
-            run("linear_cross_entropy", "mosaic_gpu", D=72)
+
+
+def test_rows_that_do_not_fit_the_memory_of_a_tpu():
+    ids = jax.ShapeDtypeStruct((2, 4), jnp.int32)
+
+    def shapes(D, dtype):
+        return tuple(jax.ShapeDtypeStruct(s, dtype) for s in ((2, 4, D), (D, 256)))
+
+    def loss(x, w, ids):
+        return linear_cross_entropy(x, w, ids, ids, implementation="tpu")
+
+    with interpret.tpu():
+        for D, dtype in ((8192, jnp.bfloat16), (2240, jnp.float32)):
+            jax.eval_shape(loss, *shapes(D, dtype), ids)
+            with pytest.raises(ValueError, match=rf"w_out \({D + 1}, 256\): D is at most {D} in {dtype.__name__}"):
+                jax.eval_shape(loss, *shapes(D + 1, dtype), ids)
+        with pytest.raises(ValueError, match=r"rms_norm: .*x \(1, 16385\): D is at most 16384"):
+            rms_norm(jnp.zeros((1, 16385)), jnp.zeros(16385), eps=1e-5, implementation="tpu")
+        with pytest.raises(ValueError, match=r"swiglu: .*w_gate \(5121, 8\): D is at most 5120"):
+            swiglu(jnp.zeros((1, 5121)), *[jnp.zeros((5121, 8))] * 2, implementation="tpu")
 
 
 def test_mesh_that_the_kernels_are_not_cut_over():

@@ -198,10 +198,11 @@ def check_rms_norm(implementation: str, **fixed) -> None:
 
 def check_linear_cross_entropy(monkeypatch, implementation: str, **fixed) -> None:
     drawn = Drawn(implementation, **fixed)
-    hopper = implementation == "mosaic_gpu"
     B, T = drawn("B", (1, 2)), drawn("T", (*range(1, 141), 250, 300))
-    D = drawn("D", range(64, 257, 64) if hopper else range(1, 130))
-    V = drawn("V", range(64, 705, 64) if hopper else (*range(1, 300), 1023, 1024, 1025, 1500))
+    if implementation == "mosaic_gpu":
+        D, V = drawn("D", (*range(1, 257), 64, 128, 192)), drawn("V", (*range(1, 705), *range(64, 705, 64)))
+    else:
+        D, V = drawn("D", range(1, 130)), drawn("V", (*range(1, 300), 1023, 1024, 1025, 1500))
     z_loss, chunk = drawn("z_loss", (0.0, 1e-3)), drawn("chunk", (128, 4096))
     for module, name in ((tiles, "GRADIENT_BYTES"), (xla, "SOFTMAX_GRADIENT_BYTES")):
         monkeypatch.setattr(module, name, V * chunk * jnp.dtype(drawn.problem["dtype"]).itemsize)

@@ -63,11 +63,14 @@ def test_xla_equals_fp64_reference(seed, B, T, D, V, z_loss, chunk, rows):
     assert_equal(got, want, inputs)
 
 
-# 384 ends with a whole tile of its own, 616 within the left half of a block, 1000 within the right one.
-@pytest.mark.parametrize(("V", "chunk"), [(576, 128), (960, 4096), (384, 4096)])
-def test_hopper_kernel_in_the_interpreter_no_worse_than_xla(V, chunk, monkeypatch):
+# 384 ends with a whole tile of its own, the others within the left or the right half of a block, one column before or after
+# a multiple of 64, which is what columns are brought to; D 300 is brought to 320.
+@pytest.mark.parametrize(
+    ("D", "V", "chunk"), [(320, 577, 128), (300, 1000, 4096), (320, 384, 4096), (64, 255, 4096), (64, 7, 128)]
+)
+def test_hopper_kernel_in_the_interpreter_no_worse_than_xla(D, V, chunk, monkeypatch):
     seed = np.random.default_rng().integers(2**32)
-    hidden, w_out, targets, weights = problem(seed, 1, 250, 320, V)
+    hidden, w_out, targets, weights = problem(seed, 1, 250, D, V)
     inputs = (hidden.astype(jnp.bfloat16), w_out.astype(jnp.bfloat16), targets, weights)
     want = run("reference", inputs, 1e-3, wide=True)
     monkeypatch.setattr(tiles, "GRADIENT_BYTES", 2 * V * chunk)
@@ -146,10 +149,7 @@ def test_bad_arguments_name_what_is_wrong():
         linear_cross_entropy(h, w, t[:, :2], t[:, :2])
     with pytest.raises(ValueError, match="integers"):
         linear_cross_entropy(h, w, t.astype(jnp.float32), t)
-    h, w = h.astype(jnp.bfloat16), jnp.zeros((8, 9), jnp.bfloat16)
-    with pytest.raises(ValueError, match=r"D must be a multiple of 64, V .* of 64; use 'xla'"):
-        linear_cross_entropy(h, w, t, t, implementation="mosaic_gpu")
     with pytest.raises(ValueError, match="takes bfloat16; cast, or use 'xla'"):
-        linear_cross_entropy(h.astype(jnp.float32), w, t, t, implementation="mosaic_gpu")
+        linear_cross_entropy(h, w, t, t, implementation="mosaic_gpu")
     with pytest.raises(ValueError, match="needs a TPU"):
         linear_cross_entropy(h, w, t, t, implementation="tpu")

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from opencoder_kernels import partition
+from opencoder_kernels.arrays import check_floats, check_integers
 from opencoder_kernels.attention import context, cudnn, mosaic_gpu, reference, tpu, xla
 from opencoder_kernels.dispatch import PARTITIONED_BY_XLA, Backend, choose
 
@@ -69,6 +70,7 @@ def attention(
     """
     if q.ndim != 4 or k.ndim != 4 or k.shape != v.shape:
         raise ValueError(f"attention: q must be [B,T,N,H], k and v [B,S,K,H]; got {q.shape}, {k.shape}, {v.shape}")
+    check_floats("attention", q=q, k=k, v=v)
     B, T, N, H = q.shape
     if k.shape[0] != B or k.shape[3] != H:
         raise ValueError(f"attention: q {q.shape} and k {k.shape} differ in batch or head dim")
@@ -86,6 +88,10 @@ def attention(
     for name, positions, length in (("q_positions", q_positions, T), ("kv_positions", kv_positions, k.shape[1])):
         if positions is not None and positions.shape != (length,):
             raise ValueError(f"attention: {name} must be {(length,)}; got {positions.shape}")
+    check_integers(
+        "attention", q_segment_ids=q_segment_ids, kv_segment_ids=kv_segment_ids, q_positions=q_positions,
+        kv_positions=kv_positions,
+    )  # fmt: skip
     masks = {
         "q_segment_ids": q_segment_ids,
         "kv_segment_ids": kv_segment_ids,

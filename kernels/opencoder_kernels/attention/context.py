@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -94,8 +93,7 @@ def attention(ring: Ring, q, k, v, q_segment_ids, kv_segment_ids):
     return _attention(ring, q, k, v, q_segment_ids, kv_segment_ids)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attention(ring: Ring, q, k, v, q_segments, kv_segments):
+def _run(ring: Ring, q, k, v, q_segments, kv_segments):
     device = jax.lax.axis_index(ring.axis)
     q_segments, kv_segments = ring.segments(q_segments)(device), ring.segments(kv_segments)
     queries, keys = ring.deal(q), ring.deal(k, v)
@@ -122,15 +120,7 @@ def _attention(ring: Ring, q, k, v, q_segments, kv_segments):
     return *ring.collect(out.astype(q.dtype)[None]), *ring.collect(lse[None])
 
 
-def _forward(ring: Ring, q, k, v, q_segments, kv_segments):
-    out, lse = residuals.named(*_attention(ring, q, k, v, q_segments, kv_segments))
-    return (out, lse), (q, k, v, q_segments, kv_segments, out, lse)
-
-
-def _backward(ring: Ring, saved, cotangents):
-    q, k, v, q_segments, kv_segments, out, lse = saved
-    d_out, d_lse = cotangents
-    delta = residuals.delta(out, d_out, d_lse)
+def _gradients(ring: Ring, q, k, v, d_out, lse, delta, q_segments, kv_segments):
     device = jax.lax.axis_index(ring.axis)
     q_segments, kv_segments = ring.segments(q_segments)(device), ring.segments(kv_segments)
     queries, statistics, keys = ring.deal(q, d_out), ring.deal(lse, delta), ring.deal(k, v)
@@ -158,10 +148,10 @@ def _backward(ring: Ring, saved, cotangents):
 
     _, d_keys, dq = ring.steps(step, (ring.shift(keys), d_keys, dq))
     d_keys = ring.shift(d_keys)  # the last step home
-    return *ring.collect(dq.astype(q.dtype)[None]), *ring.collect(d_keys.astype(k.dtype)), None, None
+    return *ring.collect(dq.astype(q.dtype)[None]), *ring.collect(d_keys.astype(k.dtype))
 
 
-_attention.defvjp(_forward, _backward)
+_attention = residuals.with_gradient(_run, _gradients)
 
 
 def merge(*parts):

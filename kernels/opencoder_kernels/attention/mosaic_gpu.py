@@ -1,15 +1,14 @@
-"""Attention on Hopper GPUs: what the kernels ask of their arguments, and the gradient that joins them."""
+"""Attention on Hopper GPUs: what the kernels ask of their arguments, and the gradient that joins them.
+
+The kernels have the log-sum-exp as [B, N, T], a row of queries after the other; outside it is [B, T, N].
+"""
 
 from __future__ import annotations
 
-from functools import partial
-
-import jax
 import jax.numpy as jnp
 
 from opencoder_kernels.attention import mosaic_gpu_backward, mosaic_gpu_forward, padding, residuals
 from opencoder_kernels.hopper import refuses_device
-from opencoder_kernels.varying import like
 
 HEAD_DIMS = (64, 128, 160)
 
@@ -32,29 +31,10 @@ def attention(q, k, v, *, q_positions, kv_positions, **masks):
     return padding.padded(_attention, q, k, v, **masks)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5, 6))
-def _attention(q, k, v, q_segments, kv_segments, causal, scale):
+def _run(static, q, k, v, q_segments, kv_segments):
+    causal, scale = static
     out, lse = mosaic_gpu_forward.forward(q, k, v, q_segments, kv_segments, causal=causal, scale=scale)
     return out, lse.transpose(0, 2, 1)
-
-
-def _forward(q, k, v, q_segments, kv_segments, causal, scale):
-    out, lse = residuals.named(
-        *mosaic_gpu_forward.forward(q, k, v, q_segments, kv_segments, causal=causal, scale=scale)
-    )
-    return (out, lse.transpose(0, 2, 1)), (q, k, v, q_segments, kv_segments, out, lse)
-
-
-def _backward(causal, scale, saved, cotangents):
-    q, k, v, q_segments, kv_segments, out, lse = saved
-    d_out, d_lse = cotangents
-    delta = residuals.delta(out, d_out, d_lse)
-    lse = lse.transpose(0, 2, 1)
-    dq, dk, dv = _gradients(q, k, v, d_out, lse, delta, q_segments, kv_segments, causal, scale)
-    return like(dq, q), like(dk, k), like(dv, v), None, None
-
-
-_attention.defvjp(_forward, _backward)
 
 
 def gradients(q, k, v, d_out, lse, delta, **masks):
@@ -62,8 +42,12 @@ def gradients(q, k, v, d_out, lse, delta, **masks):
     return padding.padded_gradients(_gradients, q, k, v, d_out, lse, delta, **masks)
 
 
-def _gradients(q, k, v, d_out, lse, delta, q_segments, kv_segments, causal, scale):
+def _gradients(static, q, k, v, d_out, lse, delta, q_segments, kv_segments):
+    causal, scale = static
     lse2, delta = (lse * mosaic_gpu_forward.LOG2E).transpose(0, 2, 1), delta.transpose(0, 2, 1)
     args = (q, k, v, d_out, lse2, delta, q_segments, kv_segments)
     dk, dv = mosaic_gpu_backward.d_keys_values(*args, causal=causal, scale=scale)
     return mosaic_gpu_backward.d_queries(*args, causal=causal, scale=scale), dk, dv
+
+
+_attention = residuals.with_gradient(_run, _gradients)

@@ -47,7 +47,7 @@ class Config:
 
 
 def config(head_dim: int) -> Config:
-    """Shared memory, of 227 KB: queries 32 H, each stage of keys and values 4 H block_kv (bytes: x 8 / x 1)."""
+    """Of 227 KB of shared memory queries take 256 H bytes, each stage of keys and values 4 H block_kv."""
     return Config(block_kv=128, stages=2) if head_dim <= 128 else Config(block_kv=64, stages=3)
 
 

@@ -11,22 +11,25 @@ UNSEEING = 1e30
 
 
 def padded(kernel, q, k, v, *, q_segment_ids, kv_segment_ids, causal, scale):
-    """kernel(q, k, v, q_segment_ids, kv_segment_ids, causal, scale) -> (out, lse), on lengths that are multiples of `BLOCK`.
+    """kernel((causal, scale), q, k, v, q_segment_ids, kv_segment_ids) -> (out, lse), on lengths that are multiples of `BLOCK`.
 
     What is added is seen by nothing that is kept.
     """
     T = q.shape[1]
     q_segments, kv_segments = _segments(q, k, q_segment_ids, kv_segment_ids, causal)
-    out, lse = kernel(_up(q), _up(k), _up(v), q_segments, kv_segments, causal, scale)
+    out, lse = kernel((causal, scale), _up(q), _up(k), _up(v), q_segments, kv_segments)
     return out[:, :T], lse[:, :T]
 
 
 def padded_gradients(kernel, q, k, v, d_out, lse, delta, *, q_segment_ids, kv_segment_ids, causal, scale):
-    """As `padded`, for kernel(q, k, v, d_out, lse, delta, q_segment_ids, ...) -> (dq, dk, dv); see `xla.gradients`."""
+    """As `padded`, for kernel((causal, scale), q, k, v, d_out, lse, delta, q_segment_ids, ...) -> (dq, dk, dv).
+
+    See `xla.gradients`.
+    """
     T, S = q.shape[1], k.shape[1]
     segments = _segments(q, k, q_segment_ids, kv_segment_ids, causal)
     rows = _up(q), _up(k), _up(v), _up(d_out), _up(lse, UNSEEING), _up(delta)
-    dq, dk, dv = kernel(*rows, *segments, causal, scale)
+    dq, dk, dv = kernel((causal, scale), *rows, *segments)
     return dq[:, :T], dk[:, :S], dv[:, :S]
 
 

@@ -49,6 +49,7 @@ def attend(q, k, v, mask, scale):
 
 
 def attention(q, k, v, *, q_segment_ids, kv_segment_ids, q_positions, kv_positions, causal, scale):
+    """See `opencoder_kernels.attention`."""
     q_positions = jnp.arange(q.shape[1]) if q_positions is None else q_positions
     kv_positions = jnp.arange(k.shape[1]) if kv_positions is None else kv_positions
     mask = visible(q_positions, kv_positions, q_segment_ids, kv_segment_ids, causal)

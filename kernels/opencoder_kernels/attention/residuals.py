@@ -2,9 +2,41 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import jax
 from jax.ad_checkpoint import checkpoint_name
 
+from opencoder_kernels.varying import like
+
 NAME = "attention"
+
+
+def with_gradient(run, gradients):
+    """`run` with a gradient that saves its arguments, out and log-sum-exp, and from these computes the probabilities again.
+
+    Args:
+      run: (static, q, k, v, *masks) -> (out [B, T, N, H], lse [B, T, N], fp32 or wider). static is what is known when a
+        program is built, hashable; masks are arrays or None and have no gradient.
+      gradients: (static, q, k, v, d_out, lse, delta, *masks) -> (dq, dk, dv) of any float dtype; see `delta`.
+    """
+
+    @partial(jax.custom_vjp, nondiff_argnums=(0,))
+    def attention(static, q, k, v, *masks):
+        return run(static, q, k, v, *masks)
+
+    def forward(static, q, k, v, *masks):
+        out, lse = named(*run(static, q, k, v, *masks))
+        return (out, lse), (q, k, v, out, lse, masks)
+
+    def backward(static, saved, cotangents):
+        q, k, v, out, lse, masks = saved
+        d_out, d_lse = cotangents
+        found = gradients(static, q, k, v, d_out, lse, delta(out, d_out, d_lse), *masks)
+        return *(like(d.astype(x.dtype), x) for d, x in zip(found, (q, k, v), strict=True)), *(None for _ in masks)
+
+    attention.defvjp(forward, backward)
+    return attention
 
 
 def named(out, lse):

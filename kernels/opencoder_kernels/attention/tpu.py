@@ -16,7 +16,6 @@ probabilities and values, which are fp32 in those kernels, and the batched kerne
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +25,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from opencoder_kernels import tpu_device
 from opencoder_kernels.attention import blocks, padding, residuals
 from opencoder_kernels.interpret import is_interpreted
-from opencoder_kernels.varying import like, unchecked
+from opencoder_kernels.varying import unchecked
 
 # Queries and keys to a block, largest first; every one divides the padded lengths or the next is taken.
 BLOCKS = (1024, 512, 256, 128)
@@ -117,8 +116,8 @@ def _heads_first(x):
     return x.swapaxes(1, 2)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5, 6))
-def _attention(q, k, v, q_segments, kv_segments, causal, scale):
+def _run(static, q, k, v, q_segments, kv_segments):
+    causal, scale = static
     kernels = _kernels(q, k, causal)
     out, (lse,) = _each_row(
         lambda segments, *qkv: kernels(segments)(*qkv, segments),
@@ -130,28 +129,13 @@ def _attention(q, k, v, q_segments, kv_segments, causal, scale):
     return jnp.where((lse > BLIND)[..., None], out, 0), jnp.maximum(lse, splash.DEFAULT_MASK_VALUE)
 
 
-def _forward(q, k, v, q_segments, kv_segments, causal, scale):
-    out, lse = residuals.named(*_attention(q, k, v, q_segments, kv_segments, causal, scale))
-    return (out, lse), (q, k, v, q_segments, kv_segments, out, lse)
-
-
-def _backward(causal, scale, saved, cotangents):
-    q, k, v, q_segments, kv_segments, out, lse = saved
-    d_out, d_lse = cotangents
-    delta = residuals.delta(out, d_out, d_lse)
-    dq, dk, dv = _gradients(q, k, v, d_out, lse, delta, q_segments, kv_segments, causal, scale)
-    return like(dq, q), like(dk, k), like(dv, v), None, None
-
-
-_attention.defvjp(_forward, _backward)
-
-
 def gradients(q, k, v, d_out, lse, delta, **masks):
     """See `xla.gradients`; the results have the inputs' dtype."""
     return padding.padded_gradients(_gradients, q, k, v, d_out, lse, delta, **masks)
 
 
-def _gradients(q, k, v, d_out, lse, delta, q_segments, kv_segments, causal, scale):
+def _gradients(static, q, k, v, d_out, lse, delta, q_segments, kv_segments):
+    causal, scale = static
     seen = lse > BLIND
     d_out, delta = jnp.where(seen[..., None], d_out, 0), jnp.where(seen, delta, 0)
     kernels = _kernels(q, k, causal)
@@ -181,3 +165,6 @@ def _gradients(q, k, v, d_out, lse, delta, q_segments, kv_segments, causal, scal
         *map(_heads_first, ((q * scale).astype(q.dtype), k, v, lse, d_out, delta)),
     )
     return (_heads_first(dq) * scale).astype(q.dtype), _heads_first(dk), _heads_first(dv)
+
+
+_attention = residuals.with_gradient(_run, _gradients)

@@ -7,13 +7,11 @@ plain causal attention a block is multiplied with the keys up to its own end onl
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 
 from opencoder_kernels.attention import reference, residuals
-from opencoder_kernels.varying import like, zeros
+from opencoder_kernels.varying import zeros
 
 # Query blocks written out in the program; each one costs compile time and saves causal work, (1 + 1/n)/2 of T x S left.
 MAX_BLOCKS = 16
@@ -26,7 +24,7 @@ PADDED = 1e30
 
 def attention(q, k, v, *, q_segment_ids, kv_segment_ids, q_positions, kv_positions, causal, scale):
     """See `opencoder_kernels.attention`; positions None stand for 0, 1, ..., and let causal blocks be skipped."""
-    return _attention(q, k, v, q_segment_ids, kv_segment_ids, q_positions, kv_positions, causal, scale)
+    return _attention((causal, scale), q, k, v, q_segment_ids, kv_segment_ids, q_positions, kv_positions)
 
 
 def _blocks(T: int, S: int, skip: bool) -> list[tuple[int, int, int]]:
@@ -92,8 +90,8 @@ def _cut(x, start, end):
     return None if x is None else x[:, start:end]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(7, 8))
-def _attention(q, k, v, q_segments, kv_segments, q_positions, kv_positions, causal, scale):
+def _run(static, q, k, v, q_segments, kv_segments, q_positions, kv_positions):
+    causal, scale = static
     blocks, q_positions, kv_positions = _setup(q, k, q_positions, kv_positions, causal)
     parts = []
     for start, end, keys in blocks:
@@ -114,26 +112,7 @@ def _attention(q, k, v, q_segments, kv_segments, q_positions, kv_positions, caus
     return tuple(jnp.concatenate(x, axis=1) for x in zip(*parts, strict=True))
 
 
-def _forward(q, k, v, q_segments, kv_segments, q_positions, kv_positions, causal, scale):
-    out, lse = residuals.named(*_attention(q, k, v, q_segments, kv_segments, q_positions, kv_positions, causal, scale))
-    return (out, lse), (q, k, v, q_segments, kv_segments, q_positions, kv_positions, out, lse)
-
-
-def _backward(causal, scale, saved, cotangents):
-    q, k, v, q_segments, kv_segments, q_positions, kv_positions, out, lse = saved
-    d_out, d_lse = cotangents
-    delta = residuals.delta(out, d_out, d_lse)
-    grads = gradients(
-        q, k, v, d_out, lse, delta, q_segment_ids=q_segments, kv_segment_ids=kv_segments, q_positions=q_positions,
-        kv_positions=kv_positions, causal=causal, scale=scale,
-    )  # fmt: skip
-    dq, dk, dv = (like(d.astype(x.dtype), x) for d, x in zip(grads, (q, k, v), strict=True))
-    return dq, dk, dv, None, None, None, None
-
-
-def gradients(
-    q, k, v, d_out, lse, delta, *, q_segment_ids, kv_segment_ids, causal, scale, q_positions=None, kv_positions=None
-):
+def gradients(q, k, v, d_out, lse, delta, *, q_segment_ids, kv_segment_ids, causal, scale):
     """The backward pass for these keys alone, of queries that may see others too.
 
     Args:
@@ -143,8 +122,12 @@ def gradients(
       The others: as for `opencoder_kernels.attention`.
     Returns: (dq, dk, dv) in lse's dtype; dq is these keys' part.
     """
+    return _gradients((causal, scale), q, k, v, d_out, lse, delta, q_segment_ids, kv_segment_ids, None, None)
+
+
+def _gradients(static, q, k, v, d_out, lse, delta, q_segments, kv_segments, q_positions, kv_positions):
+    causal, scale = static
     wide = lse.dtype
-    q_segments, kv_segments = q_segment_ids, kv_segment_ids
     may_be_blind = q_segments is not None or (causal and (q_positions is not None or kv_positions is not None))
     blocks, q_positions, kv_positions = _setup(q, k, q_positions, kv_positions, causal)
     B, _, N, H = q.shape
@@ -207,4 +190,4 @@ def _summed(rows_per_call, block, rows, pads, closed_over):
     return _joined(dq, rows[0].shape[1]), dk, dv
 
 
-_attention.defvjp(_forward, _backward)
+_attention = residuals.with_gradient(_run, _gradients)

@@ -5,8 +5,10 @@ Shapes: B batch, T time, D model, V vocabulary.
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 
+from opencoder_kernels.arrays import check_floats, check_integers
 from opencoder_kernels.dispatch import Backend, choose
 from opencoder_kernels.linear_cross_entropy import mosaic_gpu, reference, tpu, xla
 
@@ -37,7 +39,7 @@ def linear_cross_entropy(
       (total, z_sum), fp32 scalars. total holds the z-loss; z_sum, its share, is for reports and has no gradient.
 
     Raises:
-      ValueError: shapes that do not fit.
+      ValueError: shapes, dtypes, vocab_axis or an implementation that do not fit.
     """
     if (
         hidden.ndim != 3
@@ -50,8 +52,15 @@ def linear_cross_entropy(
             "linear_cross_entropy: hidden [B,T,D], w_out [D,V], targets and weights [B,T]; "
             f"got {hidden.shape}, {w_out.shape}, {targets.shape}, {weights.shape}"
         )
-    if not jnp.issubdtype(targets.dtype, jnp.integer):
-        raise ValueError(f"linear_cross_entropy: targets must be integers; got {targets.dtype}")
+    check_floats("linear_cross_entropy", hidden=hidden, w_out=w_out)
+    check_integers("linear_cross_entropy", targets=targets)
+    if vocab_axis is not None:
+        try:
+            jax.lax.axis_size(vocab_axis)
+        except NameError:
+            raise ValueError(
+                f"linear_cross_entropy: vocab_axis={vocab_axis!r} is no axis here; call it inside shard_map over a mesh that has it"
+            ) from None
     wide = jnp.promote_types(hidden.dtype, jnp.float32)
     args = (hidden, w_out, targets, weights.astype(wide), z_loss, vocab_axis)
     return BACKENDS[choose("linear_cross_entropy", BACKENDS, implementation, *args)].run(*args)

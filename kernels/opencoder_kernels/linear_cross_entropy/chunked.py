@@ -66,6 +66,7 @@ def _split(softmax: Softmax, hidden, w_out, targets, weights):
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 5, 6))
 def linear_cross_entropy(softmax: Softmax, hidden, w_out, targets, weights, z_loss, vocab_axis):
+    """See `opencoder_kernels.linear_cross_entropy`; weights are fp32 or wider."""
     w = w_out.astype(hidden.dtype)
 
     def body(_, chunk):

@@ -3,7 +3,9 @@
 A block of 128 rows, 64 to a computing warpgroup, is multiplied with two tiles of 128 columns; the logits stay in
 registers, and what leaves them is described in `tiles.py`. Rows vary fastest over the grid: the blocks in flight share
 columns of the output matrix, which is read from memory once per chunk, while the rows of a chunk stay in L2. The last
-tile may reach beyond the vocabulary: TMA fills with zeros and leaves out what is outside, and the epilogue masks it.
+tile may reach beyond the matrix: TMA fills with zeros and leaves out what is outside, and the epilogue masks all that is
+beyond the vocabulary. A D or V that is no multiple of 64 is brought to one with zeros, once for all chunks: the 8B's V of
+96,640 over tensor=4 (24,160 words to a device) takes a copy of 32 columns more, and of its gradient one of 32 less.
 
 The two products of the gradient are plain and cuBLAS's. What the interpreter leaves unproven stands in `hopper.py`.
 """
@@ -11,7 +13,6 @@ The two products of the gradient are plain and cuBLAS's. What the interpreter le
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -25,34 +26,32 @@ from opencoder_kernels.linear_cross_entropy import chunked, tiles
 
 BLOCK_M, BLOCK_D = PairOfProducts.BLOCK_M, PairOfProducts.BLOCK_K
 TILE = PairOfProducts.BLOCK_N  # columns of a tile; a block has two
-SWIZZLE_COLUMNS = 64  # copies come in 128-byte swizzled columns of these, and lowering refuses a part of one
+COLUMNS = 64  # of a 128-byte swizzle: lowering refuses a copy of a part of them
 STAGES = 4  # beside 32 KB for p
 LOG2E = math.log2(math.e)
 MASKED = -1e30
 
 
 def refuses(hidden, w_out, targets, weights, z_loss, vocab_axis) -> str | None:
-    del targets, weights, z_loss
-    D, V = w_out.shape
+    del w_out, targets, weights, z_loss, vocab_axis
     if hidden.dtype != jnp.bfloat16:
         return f"hidden is {hidden.dtype}; it takes bfloat16; cast, or use 'xla'"
-    if D % BLOCK_D or V % SWIZZLE_COLUMNS:
-        return (
-            f"w_out {w_out.shape}: D must be a multiple of {BLOCK_D}, V (of one device) of {SWIZZLE_COLUMNS}; use 'xla'"
-        )
-    return hopper.refuses_device() or tiles.refuses_mesh(vocab_axis)
+    return hopper.refuses_device() or tiles.refuses_mesh()
 
 
-def linear_cross_entropy(*args):
-    """See `opencoder_kernels.linear_cross_entropy`."""
-    softmax = chunked.Softmax(_softmax, tiles.GRADIENT_BYTES)
-    return chunked.linear_cross_entropy(softmax, *args)
+def linear_cross_entropy(hidden, w_out, *args):
+    """See `opencoder_kernels.linear_cross_entropy`; any D and V."""
+    D, V = w_out.shape
+    softmax = chunked.Softmax(tiles.TiledSoftmax(_product, _gradient, V), tiles.GRADIENT_BYTES)
+    hidden = jnp.pad(hidden, ((0, 0), (0, 0), (0, -D % BLOCK_D)))
+    w_out = jnp.pad(w_out, ((0, -D % BLOCK_D), (0, -V % COLUMNS)))
+    return chunked.linear_cross_entropy(softmax, hidden, w_out, *args)
 
 
-def _product(h, w, targets, gradient: bool):
-    """See `tiles.softmax`."""
-    (M, D), V = h.shape, w.shape[1]
-    cols = -(-V // (2 * TILE))
+def _product(h, w, targets, V: int, gradient: bool):
+    """See `tiles.TiledSoftmax`."""
+    (M, D), columns = h.shape, w.shape[1]
+    cols = -(-columns // (2 * TILE))
     products = PairOfProducts(D, STAGES)
 
     def kernel(inputs, out_refs, buffers, barriers):
@@ -67,7 +66,7 @@ def _product(h, w, targets, gradient: bool):
             for side, s in enumerate(both):
                 tile = col * 2 + side
                 index = plgpu.broadcasted_iota(jnp.int32, s.shape, 1, layout=plgpu.Layout.WGMMA) + tile * TILE
-                if V % (2 * TILE):  # what TMA filled in beyond the vocabulary is no logit
+                if V % (2 * TILE):  # zeros beyond the vocabulary are no logits
 
                     def mask(s, index):
                         return jnp.where(index < V, s, MASKED)
@@ -101,7 +100,7 @@ def _product(h, w, targets, gradient: bool):
     statistics = jax.ShapeDtypeStruct((2 * cols, M), jnp.float32)
     run = hopper.kernel(
         kernel,
-        [statistics] * 3 + ([jax.ShapeDtypeStruct((M, V), h.dtype)] if gradient else []),
+        [statistics] * 3 + ([jax.ShapeDtypeStruct((M, columns), h.dtype)] if gradient else []),
         (
             *products.buffers(),
             smem((WARPGROUPS, 3, ROWS), jnp.float32),
@@ -116,7 +115,7 @@ def _product(h, w, targets, gradient: bool):
 
 
 def _gradient(p, scale, targets, weights):
-    """See `tiles.softmax`. A warpgroup to a tile, and many tiles in flight: nothing but traffic."""
+    """See `tiles.TiledSoftmax`. A warpgroup to a tile, and many tiles in flight: nothing but traffic."""
     M, num = p.shape[0], 4
     cols = -(-scale.shape[0] // num)
 
@@ -155,6 +154,3 @@ def _gradient(p, scale, targets, weights):
     )
     run(ref, jnp.pad(scale, ((0, cols * num - scale.shape[0]), (0, 0))), targets, weights)
     return jax.freeze(ref)
-
-
-_softmax = partial(tiles.softmax, _product, _gradient)

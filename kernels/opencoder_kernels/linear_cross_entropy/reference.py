@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 
 def linear_cross_entropy(hidden, w_out, targets, weights, z_loss, vocab_axis):
+    """See `opencoder_kernels.linear_cross_entropy`."""
     if vocab_axis is not None:
         w_out = jax.lax.all_gather(w_out, vocab_axis, axis=1, tiled=True)
     w_out = w_out.astype(hidden.dtype)

@@ -9,6 +9,10 @@ multiplying twice, and within the bound that the tests set against 'xla'.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -20,39 +24,49 @@ from opencoder_kernels.varying import unchecked
 GRADIENT_BYTES = 800_000_000
 
 
-def refuses_mesh(vocab_axis: str | None) -> str | None:
+def refuses_mesh() -> str | None:
     """Why the kernel cannot run on the current mesh, or None."""
     cut = {name: size for name, size in partition.automatic().items() if size > 1}
     if cut:
         return f"the mesh {cut} is not manual here; call it inside shard_map with vocab_axis, or use 'xla'"
-    del vocab_axis
     return None
 
 
-def softmax(product, gradient_from, h, w, targets, weights, z_loss, vocab_axis, gradient: bool):
-    """A `chunked.Softmax.run` from a kernel.
+@dataclass(frozen=True)
+class TiledSoftmax:
+    """A `chunked.Softmax.run` from the two kernels of a back end.
 
-    Args:
-      product: (h [M, D], w [D, V], targets int32 [M], gradient) -> [peak, total, hit] each fp32 [tiles, M], then p
-        [M, V] if gradient; M a multiple of `chunked.ROWS`; a target of -1 hits nothing.
-      gradient_from: (p [M, V], scale [tiles, M], targets, weights [M]) -> p scale - weights [target], in place of p.
+    Attributes:
+      product: (h [M, D], w [D, C], targets int32 [M], vocab, gradient) -> [peak, total, hit] each fp32 [tiles, M], then p
+        [M, C] if gradient, 0 from column vocab on; M a multiple of `chunked.ROWS`; a target of -1 hits nothing.
+      gradient_from: (p [M, C], scale [tiles, M], targets, weights [M]) -> p scale - weights [target], in place of p.
+      vocab: V, the words (of one device); the columns of w may be more, C, which are no words.
     """
-    (B, n, D), V = h.shape, w.shape[1]
-    M = B * n
-    pad = -M % chunked.ROWS
-    rows = jnp.pad(h.reshape(M, D), ((0, pad), (0, 0)))
-    if vocab_axis is not None:
-        targets = targets - jax.lax.axis_index(vocab_axis) * V
-        targets = jnp.where((targets >= 0) & (targets < V), targets, -1)  # none, also of the masked columns beyond V
-    targets, weights = (jnp.pad(x.reshape(M), (0, pad)) for x in (targets.astype(jnp.int32), weights))
-    run = unchecked(lambda h, w, targets: product(h, w, targets, gradient))
-    peaks, totals, hits, *p = run(rows, w, targets)
-    peak = peaks.max(0)
-    if vocab_axis is not None:
-        peak = jax.lax.pmax(peak, vocab_axis)
-    shrink = jnp.exp(peaks - peak)
-    sums, scale = chunked.loss(peak, (totals * shrink).sum(0), hits.sum(0), weights, z_loss, vocab_axis)
-    if not gradient:
-        return *sums, None
-    dlogits = unchecked(gradient_from)(p[0], shrink * scale, targets, weights)
-    return *sums, dlogits[:M].reshape(B, n, V)
+
+    product: Callable[..., Any]
+    gradient_from: Callable[..., Any]
+    vocab: int
+
+    def __call__(self, h, w, targets, weights, z_loss, vocab_axis, gradient: bool):
+        """See `chunked.Softmax.run`."""
+        B, n, D = h.shape
+        M, V = B * n, self.vocab
+        pad = -M % chunked.ROWS
+        rows = jnp.pad(h.reshape(M, D), ((0, pad), (0, 0)))
+        if vocab_axis is not None:
+            targets = targets - jax.lax.axis_index(vocab_axis) * V
+            targets = jnp.where(
+                (targets >= 0) & (targets < V), targets, -1
+            )  # none, also of the masked columns beyond V
+        targets, weights = (jnp.pad(x.reshape(M), (0, pad)) for x in (targets.astype(jnp.int32), weights))
+        run = unchecked(lambda h, w, targets: self.product(h, w, targets, V, gradient))
+        peaks, totals, hits, *p = run(rows, w, targets)
+        peak = peaks.max(0)
+        if vocab_axis is not None:
+            peak = jax.lax.pmax(peak, vocab_axis)
+        shrink = jnp.exp(peaks - peak)
+        sums, scale = chunked.loss(peak, (totals * shrink).sum(0), hits.sum(0), weights, z_loss, vocab_axis)
+        if not gradient:
+            return *sums, None
+        dlogits = unchecked(self.gradient_from)(p[0], shrink * scale, targets, weights)
+        return *sums, dlogits[:M].reshape(B, n, -1)

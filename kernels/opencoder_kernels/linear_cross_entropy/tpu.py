@@ -8,8 +8,6 @@ per chunk. Both products of the gradient are plain and XLA's. The interpreter le
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
@@ -21,23 +19,32 @@ from opencoder_kernels.linear_cross_entropy import chunked, tiles
 BLOCK_M = (512, 256, 128)
 TILE = 1024
 MASKED = -1e30
+# Bytes of a value of hidden -> widest D whose blocks were seen to fit the VMEM of a v5p; fp32, multiplied in several passes,
+# did not at 3072.
+MAX_DIM = {2: 8192, 4: 2240}
 
 
 def refuses(hidden, w_out, targets, weights, z_loss, vocab_axis) -> str | None:
-    del w_out, targets, weights, z_loss
+    del targets, weights, z_loss, vocab_axis
     if hidden.dtype not in (jnp.bfloat16, jnp.float32):
         return f"hidden is {hidden.dtype}; it takes bfloat16 and float32; cast, or use 'xla'"
-    return tpu_device.refuses() or tiles.refuses_mesh(vocab_axis)
+    most = MAX_DIM[hidden.dtype.itemsize]
+    if w_out.shape[0] > most:
+        return (
+            f"w_out {w_out.shape}: D is at most {most} in {hidden.dtype}, or a block does not fit the memory; use 'xla'"
+        )
+    return tpu_device.refuses() or tiles.refuses_mesh()
 
 
-def linear_cross_entropy(*args):
-    """See `opencoder_kernels.linear_cross_entropy`."""
-    return chunked.linear_cross_entropy(chunked.Softmax(_softmax, tiles.GRADIENT_BYTES), *args)
+def linear_cross_entropy(hidden, w_out, *args):
+    """See `opencoder_kernels.linear_cross_entropy`; any V: a last tile may reach beyond it."""
+    softmax = tiles.TiledSoftmax(_product, _gradient, w_out.shape[1])
+    return chunked.linear_cross_entropy(chunked.Softmax(softmax, tiles.GRADIENT_BYTES), hidden, w_out, *args)
 
 
-def _product(h, w, targets, gradient: bool):
-    """See `tiles.softmax`."""
-    (M, D), V = h.shape, w.shape[1]
+def _product(h, w, targets, V: int, gradient: bool):
+    """See `tiles.TiledSoftmax`."""
+    M, D = h.shape
     rows = next(b for b in BLOCK_M if M % b == 0)
     cols = -(-V // TILE)
 
@@ -72,7 +79,7 @@ def _product(h, w, targets, gradient: bool):
 
 
 def _gradient(p, scale, targets, weights):
-    """See `tiles.softmax`. A kernel, since XLA would lay the scales of all logits out in memory."""
+    """See `tiles.TiledSoftmax`. A kernel, since XLA would lay the scales of all logits out in memory."""
     M, V = p.shape
     rows = next(b for b in BLOCK_M if M % b == 0)
 
@@ -93,6 +100,3 @@ def _gradient(p, scale, targets, weights):
         else {0: 0},  # the interpreter cannot, with a last tile in part outside
         compiler_params=tpu_device.params(2),
     )(p, scale[:, None], targets[:, None], weights[:, None])
-
-
-_softmax = partial(tiles.softmax, _product, _gradient)

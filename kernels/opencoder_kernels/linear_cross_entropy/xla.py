@@ -10,6 +10,7 @@ from opencoder_kernels.varying import zeros
 
 # fp32 logits (a backward pass holds them about twice) alive at once: 512 tokens x 96,640.
 LOGIT_BYTES = 200_000_000
+# d logits of a chunk, in hidden's dtype: 2,069 tokens x 96,640 in bf16.
 SOFTMAX_GRADIENT_BYTES = 400_000_000
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from opencoder_kernels.arrays import check_floats
 from opencoder_kernels.dispatch import Backend, choose
 from opencoder_kernels.rms_norm import mosaic_gpu, reference, tpu, xla
 
@@ -33,12 +34,12 @@ def rms_norm(x, weight, *, eps: float, residual=None, implementation: str = "aut
     Returns: y like x; with a residual (y, s) where s = x + residual is what was normalised.
     Raises: ValueError when shapes or dtypes do not fit, or the named implementation cannot do it.
     """
-    if weight.shape != x.shape[-1:] or (
-        residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype)
-    ):
+    like_x = residual is None or (residual.shape == x.shape and residual.dtype == x.dtype)
+    if weight.ndim != 1 or weight.shape != x.shape[-1:] or not like_x:
         raise ValueError(
-            f"rms_norm: x {x.shape} {x.dtype} needs weight {x.shape[-1:]} and residual like x; got weight "
+            f"rms_norm: x {x.shape} {x.dtype} needs weight {x.shape[-1:] or '[D]'} and residual like x; got weight "
             f"{weight.shape}, residual {None if residual is None else (residual.shape, str(residual.dtype))}"
         )
+    check_floats("rms_norm", x=x, weight=weight)
     name = choose("rms_norm", BACKENDS, implementation, x, weight, eps, residual)
     return BACKENDS[name].run(x, weight, eps, residual)

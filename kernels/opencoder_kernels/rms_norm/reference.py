@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 
 def rms_norm(x, weight, eps):
+    """See `opencoder_kernels.rms_norm`."""
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + eps)
     return weight.astype(x.dtype) * wide.astype(x.dtype)

@@ -13,12 +13,16 @@ from opencoder_kernels import partition, tpu_device
 from opencoder_kernels.rms_norm import fused
 
 ROWS = 128
+# A block of so wide rows, of each array and twice each, fits the VMEM of a v5p.
+MAX_DIM = 16_384
 
 
 def refuses(x, weight, eps, residual) -> str | None:
     del weight, eps, residual
     if x.dtype not in (jnp.bfloat16, jnp.float32):
         return f"x is {x.dtype}; it takes bfloat16 and float32; cast, or use 'xla'"
+    if x.shape[-1] > MAX_DIM:
+        return f"x {x.shape}: D is at most {MAX_DIM}, or a block of it does not fit the memory; use 'xla'"
     return partition.refuses_activation("rms_norm", x) or tpu_device.refuses()
 
 

@@ -4,4 +4,5 @@ import jax
 
 
 def swiglu(x, w_gate, w_up):
+    """See `opencoder_kernels.swiglu`."""
     return jax.nn.silu(x @ w_gate) * (x @ w_up)
