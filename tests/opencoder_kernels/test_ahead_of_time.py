@@ -24,25 +24,25 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("jax_cuda13_plugin") is None, reason="needs the extra [aot]"),
 ]
 
-# (registers, bytes of spill stores) allowed, kernel by kernel in the order of compilation. A kernel that an earlier program
-# of the list needed too (the forward ones, and d logits of a chunk) is not assembled again.
+# (registers, bytes of spill stores) allowed, kernel by kernel in the order of compilation. jax 0.12 does not assemble again
+# what an earlier program of the list needed too (the forward kernels, d logits of a chunk); 0.11 does.
 BUDGETS = {
     ("attention", "8b"): [(168, 16)],
     ("attention", "1p5b"): [(168, 32)],
-    ("attention_backward", "8b"): [(168, 128), (168, 0)],  # d keys and values, d queries
-    ("attention_backward", "1p5b"): [(168, 256), (168, 0)],
+    ("attention_backward", "8b"): [(168, 16), (168, 128), (168, 0)],  # forward, d keys and values, d queries
+    ("attention_backward", "1p5b"): [(168, 32), (168, 256), (168, 0)],
     ("swiglu", "8b"): [(168, 0)],
     ("swiglu", "1p5b"): [(168, 0)],
     ("swiglu_backward", "8b"): [(168, 0)],
     ("swiglu_backward", "1p5b"): [(168, 0)],
     ("rms_norm", "8b"): [(72, 0)],
     ("rms_norm", "1p5b"): [(88, 0)],
-    ("rms_norm_backward", "8b"): [(240, 0)],
-    ("rms_norm_backward", "1p5b"): [(248, 0)],
+    ("rms_norm_backward", "8b"): [(72, 0), (240, 0)],
+    ("rms_norm_backward", "1p5b"): [(88, 0), (248, 0)],
     ("linear_cross_entropy", "8b"): [(168, 0)],
     ("linear_cross_entropy", "1p5b"): [(168, 0)],
     ("linear_cross_entropy_backward", "8b"): [(168, 0), (128, 0)],  # logits and statistics, d logits
-    ("linear_cross_entropy_backward", "1p5b"): [(168, 0)],
+    ("linear_cross_entropy_backward", "1p5b"): [(168, 0), (128, 0)],
     ("linear_cross_entropy", "8b_tensor4"): [(168, 0)],
     ("linear_cross_entropy", "8b_tensor8"): [(168, 0)],
     ("linear_cross_entropy_backward", "8b_tensor4"): [(168, 0), (128, 0)],
@@ -86,9 +86,9 @@ def test_hopper(name, shape, device):
             r"bytes stack frame, (\d+) bytes spill stores.*?Used (\d+) registers", report, flags=re.DOTALL
         )
     ]
-    budget = BUDGETS[name, shape]
-    assert len(kernels) == len(budget), (kernels, report[-3000:])
-    assert all(r <= most and s <= spills for (r, s), (most, spills) in zip(kernels, budget, strict=True)), kernels
+    assert kernels, report[-3000:]
+    allowed = iter(BUDGETS[name, shape])  # used up from kernel to kernel
+    assert all(any(r <= most and s <= spills for most, spills in allowed) for r, s in kernels), kernels
     check_loss(name, temporaries)
 
 
