@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from opencoder_jax.config import MeshConfig, RunConfig
 
 MESH_AXES = ("data", "fsdp", "tensor", "context")
+TOKEN_AXES = ("data", "fsdp", "context")  # along which devices hold other tokens
 
 # Logical axis -> mesh axes. Weights are cut over fsdp along the model dim and over tensor along heads, ffn, vocabulary;
 # activations over data and fsdp along the batch, over context along time, over tensor inside a layer.
@@ -47,11 +48,14 @@ def constrain(x, *logical_axes: str | None):
     """Pins the layout of an activation to the rule table; nothing to do without a mesh."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
-    return jax.lax.with_sharding_constraint(x, spec(*logical_axes))
+    return jax.lax.with_sharding_constraint(x, _open(spec(*logical_axes)))
 
 
 def per_shard(f: Callable[..., Any], in_axes: Sequence[tuple | None], out_axes: tuple) -> Callable[..., Any]:
     """f on each device's part of its arguments: kernels are opaque to the partitioner. Without a mesh, f itself.
+
+    Every argument is declared different on every device that holds other tokens, weights too: their gradients are summed
+    over those axes where they leave f's gradient, after what f itself does with them (`gather` scatters them).
 
     Args: in_axes: logical axes of each argument, None where the argument is None. out_axes: of the result, or a tuple
     of such tuples.
@@ -59,23 +63,42 @@ def per_shard(f: Callable[..., Any], in_axes: Sequence[tuple | None], out_axes: 
     if jax.sharding.get_abstract_mesh().empty:
         return f
     several = bool(out_axes) and isinstance(out_axes[0], tuple)
-    out_specs = tuple(spec(*axes) for axes in out_axes) if several else spec(*out_axes)
-    return jax.shard_map(f, in_specs=tuple(spec(*(axes or ())) for axes in in_axes), out_specs=out_specs)
+    out_specs = tuple(_open(spec(*axes)) for axes in out_axes) if several else _open(spec(*out_axes))
+    in_specs, left = tuple(_open(spec(*(axes or ()))) for axes in in_axes), open_axes()
+
+    def differs(x):
+        same = tuple(a for a in TOKEN_AXES if a in left and a not in varying.axes(x))
+        return jax.lax.pcast(x, same, to="varying") if same else x
+
+    def local(*args):
+        return f(*jax.tree.map(differs, args))
+
+    return jax.shard_map(local, in_specs=in_specs, out_specs=out_specs, axis_names=set(left))
+
+
+def open_axes() -> tuple[str, ...]:
+    """Mesh axes that no shard_map around has taken for itself."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return tuple(a for a, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual)
+
+
+def _open(partition: P) -> P:
+    """What is left of a layout inside a shard_map over some of its axes."""
+    left = open_axes()
+    groups = ((axes,) if isinstance(axes, str) else axes or () for axes in partition)
+    return P(*(tuple(a for a in axes if a in left) or None for axes in groups))
 
 
 def gather(x, dtype, mesh_axis: str, axis: int):
     """Inside `per_shard`: the whole of a weight in the given dtype, its dim `axis` being cut over `mesh_axis`.
 
     Its gradient is scattered over `mesh_axis` again, in fp32 at least: sums over hundreds of devices in bf16 would lose
-    what they add. The part is declared different on every device that holds other tokens before it is gathered: the
-    gradient is then scattered first and summed over the other axes as a part; the other way round, a whole matrix per
-    layer would be summed between nodes.
+    what they add. It is scattered first and summed over the other axes as a part (`per_shard`); the other way round, a
+    whole matrix per layer would be summed between nodes.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return jnp.asarray(x, dtype)
-    same = tuple(a for a in ("data", "fsdp", "context") if a not in varying.axes(x))
-    x = jax.lax.pcast(x, same, to="varying") if same else x
     return _gather(x, jnp.dtype(dtype), mesh_axis, axis) if mesh.shape[mesh_axis] > 1 else x.astype(dtype)
 
 

@@ -127,7 +127,7 @@ def _network(
     config: RunConfig, mesh: dict[str, int], topology: Topology, tokens_here: float, compute: float
 ) -> tuple[float, float]:
     """(seconds of collectives, seconds of them that nothing hides)."""
-    m, tensor = config.model, mesh["tensor"]
+    m, tensor, n = config.model, mesh["tensor"], config.grad_accum
     layer, ends = num_weights(config)
 
     def seconds(kind: str, size: float, *axes: str) -> float:
@@ -135,12 +135,12 @@ def _network(
         return 0.0 if group == 1 else duration(kind, int(size), group, nodes_of(axes, mesh, topology), topology)
 
     def weights(count: float, again: float) -> float:
-        """Gathered forwards, `again` of them backwards too; gradients scattered and summed over data: in every
-        micro-batch."""
+        """Gathered forwards, `again` of them backwards too, gradients scattered: in every micro-batch. A single one sums
+        them over data as they come."""
         weight, gradient = 2 * count / tensor, 4 * count / tensor  # bf16, fp32
         moved = seconds("all-gather", weight, "fsdp") + seconds("reduce-scatter", gradient, "fsdp")
         moved += seconds("all-gather", 2 * again, "fsdp") if again else 0.0
-        return moved + seconds("all-reduce", gradient / mesh["fsdp"], "data")
+        return moved + (seconds("all-reduce", gradient / mesh["fsdp"], "data") if n == 1 else 0.0)
 
     layers = m.num_layers * weights(layer, layer / tensor - _kept(config, mesh))
     # At both ends there is nothing else to do.
@@ -155,9 +155,12 @@ def _network(
     ring = 2 * hops * seconds("collective-permute", keys, "context")
     ring += (hops + 1) * seconds("collective-permute", 2 * keys, "context")
     waiting += m.num_layers * seconds("collective-permute", 5 * queries + 3 * keys, "context")
-    n, hiding = config.grad_accum, layers + m.num_layers * ring
+    hiding = layers + m.num_layers * ring
     exposed = max(LAYER_EXPOSED * layers, hiding - compute / n) + end + waiting
-    return n * (hiding + end + waiting), n * exposed
+    # Of several micro-batches the sums over data come after the last, with nothing beside them.
+    weight_parts = (m.num_layers * layer + ends) / tensor / mesh["fsdp"]
+    once = seconds("all-reduce", 4 * weight_parts, "data") if n > 1 else 0.0
+    return n * (hiding + end + waiting) + once, n * exposed + once
 
 
 def nodes_of(axes: tuple[str, ...], mesh: dict[str, int], topology: Topology) -> int:
