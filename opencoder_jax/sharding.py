@@ -133,11 +133,21 @@ def mesh_shape(config: MeshConfig, num_devices: int) -> tuple[int, ...]:
     if -1 in sizes and num_devices % known == 0:
         sizes[sizes.index(-1)] = num_devices // known
     if math.prod(sizes) != num_devices:
-        divisors = [n for n in range(1, num_devices + 1) if num_devices % n == 0]
-        raise ValueError(
-            f"mesh: {dict(zip(MESH_AXES, sizes, strict=True))} does not make {num_devices} devices; axis sizes must multiply to {num_devices}, from {divisors}"
+        said = f"mesh: {dict(zip(MESH_AXES, sizes, strict=True))} does not make {num_devices} devices; axis sizes must multiply to {num_devices}"
+        choices = []
+        for name, size in zip(MESH_AXES, sizes, strict=True):
+            rest, more = divmod(num_devices * max(size, 1), known)  # what the other sizes leave
+            if size > 1 and not more:
+                choices.append(f"{name} {f'of {divisors(rest)}' if -1 in sizes else rest}")
+        hint = (
+            f"with the others as they are, {' or '.join(choices)} fits" if choices else f"from {divisors(num_devices)}"
         )
+        raise ValueError(f"{said}; {hint}")
     return tuple(sizes)
+
+
+def divisors(n: int) -> list[int]:
+    return [d for d in range(1, n + 1) if n % d == 0]
 
 
 def make_mesh(config: MeshConfig, devices=None) -> Mesh:
@@ -157,32 +167,40 @@ def check_fits(config: RunConfig, mesh: Mesh) -> None:
       ValueError: names the field, the mesh axis and the sizes that would fit.
     """
     size = dict(zip(mesh.axis_names, mesh.devices.shape, strict=True))
-    model, data = config.model, config.data
+    model, data, num_devices = config.model, config.data, mesh.devices.size
+    batch, ways = data.global_batch_size, size["data"] * size["fsdp"]
 
-    def divides(field: str, value: int, axes: tuple[str, ...]) -> None:
-        n = math.prod(size[a] for a in axes)
-        if value % n:
-            fit = [d for d in range(1, value + 1) if value % d == 0]
-            said = f"{field}={value} is not divisible by mesh {' x '.join(axes)}={n}; sizes that fit: {fit}"
-            if "batch" in field:
-                near = sorted({max(value // n, 1) * n, -(-value // n) * n})
-                said += f"; or a data.global_batch_size of {' or '.join(str(b * config.grad_accum) for b in near)}"
-            raise ValueError(said)
+    def choices(value: int) -> list[int]:
+        return divisors(math.gcd(value, num_devices))
+
+    def divides(field: str, value: int, axis: str) -> None:
+        if value % size[axis]:
+            raise ValueError(
+                f"{field}={value} is not divisible by mesh {axis}={size[axis]}; sizes that fit: {choices(value)}"
+            )
 
     for field in ("num_query_heads", "num_kv_heads", "ffn_dim", "vocab_size"):
-        divides(f"model.{field}", getattr(model, field), ("tensor",))
-    divides("model.embed_dim", model.embed_dim, ("fsdp",))
+        divides(f"model.{field}", getattr(model, field), "tensor")
+    divides("model.embed_dim", model.embed_dim, "fsdp")
     if size["context"] > 1 and data.seq_len % (2 * size["context"]):
-        fit = [d for d in range(1, data.seq_len // 2 + 1) if data.seq_len % (2 * d) == 0]
         raise ValueError(
             f"data.seq_len={data.seq_len} is not divisible by 2 x mesh context={size['context']} (ring attention deals two "
-            f"chunks to a device); sizes that fit: {fit}"
+            f"chunks to a device); sizes that fit: {choices(data.seq_len // 2)}"
         )
-    if data.global_batch_size % config.grad_accum:
+    accumulations = [n for n in divisors(batch) if batch // n % ways == 0]
+    other = f"; grad_accum that fits: {accumulations}" if accumulations else ""
+    if batch % config.grad_accum:
         raise ValueError(
-            f"data.global_batch_size={data.global_batch_size} is not divisible by grad_accum={config.grad_accum}"
+            f"data.global_batch_size={batch} is not divisible by grad_accum={config.grad_accum}"
+            + (other or f"; sizes that fit: {divisors(batch)}")
         )
-    divides("data.global_batch_size / grad_accum", data.global_batch_size // config.grad_accum, ("data", "fsdp"))
+    micro = batch // config.grad_accum
+    if micro % ways:
+        near = sorted({max(micro // ways, 1) * ways, -(-micro // ways) * ways})
+        raise ValueError(
+            f"data.global_batch_size / grad_accum={micro} is not divisible by mesh data x fsdp={ways}; sizes that fit: "
+            f"{choices(micro)}; or a data.global_batch_size of {' or '.join(str(b * config.grad_accum) for b in near)}{other}"
+        )
 
 
 def named(mesh: Mesh, partition_spec: P) -> NamedSharding:

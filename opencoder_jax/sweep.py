@@ -60,7 +60,7 @@ def sweep(arguments: list[str]) -> int:
         arguments,
         {"meshes": "", "scaling": "strong", "steps": "10", "warmup": "2", "out": "", "fake": "", "timeout": "3600"},
     )
-    meshes, config = parse_meshes(own["meshes"]), overrides.parse(rest)
+    meshes, config = parse_meshes(own["meshes"]), overrides.parse(rest, own)
     if own["scaling"] not in ("strong", "weak"):
         raise ValueError(f"--scaling={own['scaling']}: choose strong or weak")
     if any(argument.startswith("--mesh.") for argument in rest):
