@@ -57,9 +57,6 @@ def make_train_step(config: RunConfig, mesh: Mesh) -> TrainStep:
         if config.grad_accum == 1:
             return value_and_grad(params, jax.tree.map(lambda x: x[0], batch))
 
-        # Each data group sums its own micro-batches; the sums meet once, after the last. Unchecked: tracked as varying over
-        # data, weights would have their gradients summed over it in every layer, which is what this avoids.
-        @partial(jax.shard_map, in_specs=(P(), P(None, "data")), out_specs=P(), axis_names={"data"}, check_vma=False)
         def accumulate(params, batch):
             shapes = jax.eval_shape(value_and_grad, params, jax.tree.map(lambda x: x[0], batch))
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, _wide(x.dtype)), shapes)
@@ -67,10 +64,18 @@ def make_train_step(config: RunConfig, mesh: Mesh) -> TrainStep:
             def add(total, micro):
                 return jax.tree.map(lambda t, x: t + x.astype(t.dtype), total, value_and_grad(params, micro)), None
 
-            total = jax.lax.scan(add, zeros, batch)[0]
-            return jax.lax.psum(total, "data")
+            return jax.lax.scan(add, zeros, batch)[0]
 
-        return accumulate(params, batch)
+        if mesh.shape["data"] == 1:
+            return accumulate(params, batch)
+
+        # Each data group sums its own micro-batches; the sums meet once, after the last. Unchecked: tracked as varying over
+        # data, weights would have their gradients summed over it in every layer, which is what this avoids.
+        @partial(jax.shard_map, in_specs=(P(), P(None, "data")), out_specs=P(), axis_names={"data"}, check_vma=False)
+        def by_data_group(params, batch):
+            return jax.lax.psum(accumulate(params, batch), "data")
+
+        return by_data_group(params, batch)
 
     def train_step(state: State, batch: dict[str, jax.Array]) -> tuple[State, dict[str, jax.Array]]:
         (loss, aux), grads = gradients(state["params"], batch)
