@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +87,16 @@ def _open(partition: P) -> P:
     left = open_axes()
     groups = ((axes,) if isinstance(axes, str) else axes or () for axes in partition)
     return P(*(tuple(a for a in axes if a in left) or None for axes in groups))
+
+
+def data_groups_meet_once(sizes: Mapping[str, int], grad_accum: int) -> bool:
+    """Whether groups along `data` sum the gradients of their micro-batches apart and meet once a step, not in every one.
+
+    They do where weights are whole. Cut over fsdp, what travels over data is small beside the scatters, and XLA hides
+    those worse when nothing follows them (docs/experiments/2026-11-21-plan-topologies.md).
+    Args: sizes: of the mesh axes.
+    """
+    return grad_accum > 1 and sizes["data"] > 1 and sizes["fsdp"] == 1
 
 
 def gather(x, dtype, mesh_axis: str, axis: int):

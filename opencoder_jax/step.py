@@ -66,11 +66,11 @@ def make_train_step(config: RunConfig, mesh: Mesh) -> TrainStep:
 
             return jax.lax.scan(add, zeros, batch)[0]
 
-        if mesh.shape["data"] == 1:
+        if not sharding.data_groups_meet_once(mesh.shape, config.grad_accum):
             return accumulate(params, batch)
 
-        # Each data group sums its own micro-batches; the sums meet once, after the last. Unchecked: tracked as varying over
-        # data, weights would have their gradients summed over it in every layer, which is what this avoids.
+        # Unchecked: tracked as varying over data, weights would have their gradients summed over it in every layer, which is
+        # what this avoids.
         @partial(jax.shard_map, in_specs=(P(), P(None, "data")), out_specs=P(), axis_names={"data"}, check_vma=False)
         def by_data_group(params, batch):
             return jax.lax.psum(accumulate(params, batch), "data")

@@ -18,6 +18,7 @@ from opencoder_jax.plan.compile import activation_bytes, saved_per_token
 from opencoder_jax.plan.kernels import ATTENTION_BACKWARD_EFFICIENCY, ATTENTION_FORWARD_EFFICIENCY, MATMUL_EFFICIENCY
 from opencoder_jax.plan.roofline import MEMORY_EFFICIENCY
 from opencoder_jax.plan.topology import Topology
+from opencoder_jax.sharding import data_groups_meet_once
 
 # Of the collectives of the layers, this share finds nothing to hide behind: what compiled programs leave, 0.3 to 0.8.
 LAYER_EXPOSED = 0.4
@@ -129,18 +130,19 @@ def _network(
     """(seconds of collectives, seconds of them that nothing hides)."""
     m, tensor, n = config.model, mesh["tensor"], config.grad_accum
     layer, ends = num_weights(config)
+    once = data_groups_meet_once(mesh, n)
 
     def seconds(kind: str, size: float, *axes: str) -> float:
         group = math.prod(mesh[a] for a in axes)
         return 0.0 if group == 1 else duration(kind, int(size), group, nodes_of(axes, mesh, topology), topology)
 
     def weights(count: float, again: float) -> float:
-        """Gathered forwards, `again` of them backwards too, gradients scattered: in every micro-batch. A single one sums
-        them over data as they come."""
+        """Gathered forwards, `again` of them backwards too, gradients scattered and, as they come, summed over data: in
+        every micro-batch."""
         weight, gradient = 2 * count / tensor, 4 * count / tensor  # bf16, fp32
         moved = seconds("all-gather", weight, "fsdp") + seconds("reduce-scatter", gradient, "fsdp")
         moved += seconds("all-gather", 2 * again, "fsdp") if again else 0.0
-        return moved + (seconds("all-reduce", gradient / mesh["fsdp"], "data") if n == 1 else 0.0)
+        return moved + (0.0 if once else seconds("all-reduce", gradient / mesh["fsdp"], "data"))
 
     layers = m.num_layers * weights(layer, layer / tensor - _kept(config, mesh))
     # At both ends there is nothing else to do.
@@ -157,10 +159,10 @@ def _network(
     waiting += m.num_layers * seconds("collective-permute", 5 * queries + 3 * keys, "context")
     hiding = layers + m.num_layers * ring
     exposed = max(LAYER_EXPOSED * layers, hiding - compute / n) + end + waiting
-    # Of several micro-batches the sums over data come after the last, with nothing beside them.
-    weight_parts = (m.num_layers * layer + ends) / tensor / mesh["fsdp"]
-    once = seconds("all-reduce", 4 * weight_parts, "data") if n > 1 else 0.0
-    return n * (hiding + end + waiting) + once, n * exposed + once
+    # Where data groups meet once, they do so after the last micro-batch, with nothing beside it.
+    weights_here = (m.num_layers * layer + ends) / tensor
+    last = seconds("all-reduce", 4 * weights_here, "data") if once else 0.0
+    return n * (hiding + end + waiting) + last, n * exposed + last
 
 
 def nodes_of(axes: tuple[str, ...], mesh: dict[str, int], topology: Topology) -> int:
