@@ -43,9 +43,12 @@ def parse_meshes(text: str) -> list[dict[str, int]]:
     """`fsdp=8;fsdp=4,tensor=2` -> axis sizes. Raises: ValueError naming the part that is wrong."""
     meshes = []
     for part in filter(None, (p.strip() for p in text.split(";"))):
-        sizes = dict.fromkeys(AXES, 1)
+        sizes, named = dict.fromkeys(AXES, 1), set()
         for item in part.split(","):
             name, _, size = item.strip().partition("=")
+            if name in named:
+                raise ValueError(f"--meshes: {part!r} names {name} twice; write ; between meshes")
+            named.add(name)
             if name not in AXES or not re.fullmatch(r"[1-9]\d*", size):
                 raise ValueError(f"--meshes: {item!r}: write AXIS=SIZE with an axis of {', '.join(AXES)}")
             sizes[name] = int(size)
@@ -60,7 +63,7 @@ def sweep(arguments: list[str]) -> int:
         arguments,
         {"meshes": "", "scaling": "strong", "steps": "10", "warmup": "2", "out": "", "fake": "", "timeout": "3600"},
     )
-    meshes, config = parse_meshes(own["meshes"]), overrides.parse(rest, own)
+    config, meshes = overrides.parse(rest, own), parse_meshes(own["meshes"])
     if own["scaling"] not in ("strong", "weak"):
         raise ValueError(f"--scaling={own['scaling']}: choose strong or weak")
     if any(argument.startswith("--mesh.") for argument in rest):

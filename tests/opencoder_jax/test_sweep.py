@@ -46,7 +46,7 @@ def test_a_failing_mesh_does_not_end_the_sweep(swept):
     folder, printed, _ = swept
     rows = [json.loads(line) for line in (folder / "out" / "results.jsonl").read_text().splitlines()][:3]
     assert ["error" in row for row in rows] == [False, True, False]
-    assert "model.num_query_heads=8 is not divisible by mesh tensor=3; sizes that fit: [1, 2, 4, 8]" in rows[1]["error"]
+    assert "model.num_query_heads=8 is not divisible by mesh tensor=3; sizes that fit: [1]" in rows[1]["error"]
     assert "tensor=3: model.num_query_heads=8" in printed
     assert (folder / "out" / "tensor-3.log").is_file()
 
@@ -114,6 +114,9 @@ def test_weak_scaling_keeps_the_batch_of_a_device():
         (["--config=tiny"], "no --meshes given, for example"),
         (["--config=tiny", "--meshes=fdsp=2"], "write AXIS=SIZE with an axis of data, fsdp, tensor, context"),
         (["--config=tiny", "--meshes=fsdp=0"], "'fsdp=0': write AXIS=SIZE"),
+        (["--config=tiny", "--meshes=fsdp=2,fsdp=4"], "'fsdp=2,fsdp=4' names fsdp twice; write ; between meshes"),
+        (["--config=tiny", "--meshs=fsdp=2"], "did you mean --meshes?"),
+        (["--config=tiny", "--meshes=fsdp=1", "--grad_accum=0"], "grad_accum=0 must be at least 1"),
         (["--config=tiny", "--meshes=fsdp=1", "--scaling=big"], "choose strong or weak"),
         (["--config=tiny", "--meshes=fsdp=1", "--steps=0"], "--steps=0: write a number of at least 1"),
         (["--config=tiny", "--meshes=fsdp=1", "--mesh.fsdp=2"], "--meshes sets the mesh"),
