@@ -25,6 +25,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -177,13 +178,24 @@ def run_child(files: dict[str, Path], own: dict[str, str], fakes: int, variables
         own["steps"],
         own["warmup"],
     ]
+    watched, held = (
+        os.pipe()
+    )  # its end is held until this process ends, however it does: no child keeps the devices then
     try:
         with log.open("w") as file:
             done = subprocess.run(
-                command, env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=float(own["timeout"])
+                command,
+                env=environment,
+                stdin=watched,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                timeout=float(own["timeout"]),
             )
     except subprocess.TimeoutExpired:
         return {"error": f"stopped after {own['timeout']} s (--timeout); see {log}"}
+    finally:
+        os.close(watched)
+        os.close(held)
     if done.returncode == 0 and variables.get("JAX_PROCESS_ID", "0") != "0":
         return {}
     if done.returncode == 0 and answer.exists():
@@ -202,6 +214,7 @@ def _reason(log: str) -> str:
 def child(arguments: list[str]) -> int:
     """Measures one mesh and writes the answer: timed steps, then two under the profiler for the split of time."""
     job, answer, steps, warmup = arguments
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     from opencoder_jax.xla_flags import set_memory_fraction
 
     set_memory_fraction()
@@ -240,6 +253,11 @@ def child(arguments: list[str]) -> int:
     Path(answer).with_suffix(".profile.md").write_text(table.text(split))
     Path(answer).write_text(json.dumps(row))
     return 0
+
+
+def _end_with_parent() -> None:
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import json
 import math
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -91,6 +93,32 @@ def test_a_child_that_was_killed_is_named_as_such(tmp_path, monkeypatch):
     files = {name: tmp_path / name for name in ("config.json", "result.json", "log")}
     own = {"steps": "1", "warmup": "0", "fake": "", "timeout": "60"}
     assert sweep.run_child(files, own, 1, {})["error"].startswith("ended by signal 9; see ")
+
+
+def test_no_child_outlives_a_sweep_that_is_killed(tmp_path):
+    """It would keep the devices that the next sweep wants."""
+    config = tmp_path / "micro.py"
+    config.write_text(
+        "from tests.opencoder_jax.training import micro_config\ndef config():\n    return micro_config()\n"
+    )
+    command = [sys.executable, "-m", "opencoder_jax.sweep", f"--config={config}", "--meshes=fsdp=1", "--fake"]
+    parent = subprocess.Popen(
+        [*command, "--steps=1000000", f"--out={tmp_path / 'out'}"],
+        env=environment({}),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+    )
+    children, deadline = "", time.monotonic() + 30
+    while not children and time.monotonic() < deadline:
+        time.sleep(0.05)
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text()
+    time.sleep(1)
+    parent.kill()
+    parent.wait()
+    (child,) = children.split()
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{child}").exists()
 
 
 def test_a_loss_that_differs_shows():

@@ -16,7 +16,7 @@ import pytest
 
 from opencoder_jax import overrides
 from opencoder_jax.metrics import flops_per_token
-from opencoder_jax.plan import hlo
+from opencoder_jax.plan import hlo, report
 from opencoder_jax.plan import topology as machines
 from opencoder_jax.plan.compile import OutOfMemory, _refused
 from opencoder_jax.plan.estimate import estimate
@@ -71,7 +71,7 @@ def child() -> None:
         changes: dict[str, object] = {f"mesh.{axis}": size for axis, size in mesh.items()}
         changes["model.implementation"] = "xla" if mesh["context"] > 1 else "reference"
         plan, compiled = make_plan(micro_config("x", **changes), machine, "cpu")
-        plans[name] = plan.as_dict() | {"scheduled": hlo.parse(compiled.hlo).is_scheduled}
+        plans[name] = plan.as_dict() | {"scheduled": hlo.parse(compiled.hlo).is_scheduled, "text": report.text(plan)}
     said = {}
     for line in REFUSED:
         arguments = line.split() + ([] if "--compiler" in line else ["--compiler=cpu"])
@@ -108,6 +108,12 @@ def test_flops_of_the_compiled_step(results, name):
     assert plan["notes"] == [
         "compiled for fake CPU devices: collectives are those of the step, memory and times only indicative"
     ]
+
+
+def test_the_page_says_what_was_planned(results):
+    text = results["plans"]["tensor"]["text"]
+    assert "mesh data 1 x fsdp 4 x tensor 2 x context 1" in text
+    assert "T 32, a batch of 8 records in 1 micro-batch(es), 2 records a device at a time; remat none" in text
 
 
 @pytest.mark.parametrize("name", MESHES)
