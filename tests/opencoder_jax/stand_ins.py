@@ -51,7 +51,13 @@ def srun(arguments: list[str]) -> int:
     command = arguments[len(options) :]
     output = next(o.partition("=")[2] for o in options if o.startswith("--output="))
     assert "--open-mode=append" in options
-    tasks = []
+    tasks: list[subprocess.Popen] = []
+
+    def force_termination(*_):
+        for task in tasks:
+            task.kill()
+
+    signal.signal(signal.SIGTERM, force_termination)
     for i in range(int(os.environ["SLURM_NTASKS"])):
         own = {
             "SLURM_PROCID": str(i),
@@ -63,13 +69,8 @@ def srun(arguments: list[str]) -> int:
         }
         with Path(output.replace("%n", str(i))).open("a") as log:
             tasks.append(subprocess.Popen(command, env=os.environ | own, stdout=log, stderr=subprocess.STDOUT))
-    (Path(os.environ["STAND_IN"]) / "pids").write_text(" ".join(str(t.pid) for t in tasks))
-
-    def force_termination(*_):
-        for task in tasks:
-            task.kill()
-
-    signal.signal(signal.SIGTERM, force_termination)
+        # At once: a task may ask for a signal, by its log, before the next has started.
+        (Path(os.environ["STAND_IN"]) / "pids").write_text(" ".join(str(t.pid) for t in tasks))
     while any(t.poll() is None for t in tasks):
         if any(t.poll() for t in tasks) and "--kill-on-bad-exit=1" in options:
             time.sleep(0.5)  # those that leave together may

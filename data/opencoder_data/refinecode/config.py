@@ -125,7 +125,7 @@ class FilterConfig:
     thresholds: dict[str, Any] = field(default_factory=dict)
     """group (or ``*``) -> signal -> condition such as ``x > 0.5``; ``off`` switches the rule off."""
     time_limit_s: float = 10.0
-    """Per signal and file; a signal stopped by it has no value. 0 = none, and no child process."""
+    """Seconds of processor time per signal and file; a signal stopped by it has no value. 0 = none, and no child process."""
 
 
 @dataclass(frozen=True)

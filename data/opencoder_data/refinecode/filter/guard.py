@@ -4,9 +4,13 @@ Neither a thread nor SIGALRM can interrupt a C extension or compiled loop that h
 the main thread only. A child process can always be killed. It notes in shared memory which signal it began and when;
 the parent waits for the answer and, when one signal runs too long (or the child dies of it), kills the child, starts
 another, and asks again without that signal, which is null with its reason.
+
+The limit is one of the child's processor time, where the system tells it (Linux): what is kept of a corpus must not
+depend on how busy the machine was.
 """
 
 import contextlib
+import ctypes
 import importlib
 import mmap
 import os
@@ -25,8 +29,12 @@ from typing import IO, Any
 
 from . import Signals, compute_signals
 
-_HEARTBEAT = struct.Struct("d120s")  # time the signal began (CLOCK_MONOTONIC seconds, 0: idle), its name
+# When the signal began: seconds of CLOCK_MONOTONIC (0: idle) and of the child's processor time; its name.
+_HEARTBEAT = struct.Struct("dd120s")
+_IDLE = _HEARTBEAT.pack(0.0, 0.0, b"")
 MAX_STOPS = 3
+# A signal that waits instead of computing is stopped after this many time limits by the clock on the wall.
+WAITING = 10
 # Documents the child is sent at a time. Their answers fit into a pipe, so that it never waits with one.
 _AHEAD = 2
 
@@ -46,12 +54,11 @@ class _Document:
 
 
 class Guard:
-    """`compute_signals` under a limit of `time_limit` seconds per signal.
+    """`compute_signals` under a limit of `time_limit` seconds of processor time per signal.
 
     modules: importable modules that register further signals, loaded in the child. Safe to call from any thread; one
     document at a time. Close it, or use it in a `with` block. After `MAX_STOPS` stopped signals of one document the
-    signals not computed yet stay null with that reason: a document has at most `MAX_STOPS * time_limit` seconds of
-    waiting.
+    signals not computed yet stay null with that reason: a document costs at most `MAX_STOPS * time_limit` seconds.
     """
 
     def __init__(self, time_limit: float = 10.0, modules: Sequence[str] = ()):
@@ -151,12 +158,15 @@ class Guard:
                 self._outbox[0] = self._outbox[0][sent:]
                 if not self._outbox[0]:
                     self._outbox.popleft()
-            began, _ = _HEARTBEAT.unpack(self._map[:])
-            if began and time.monotonic() - began > self.time_limit:
-                return self._stopped(f"TimeoutError: stopped after {self.time_limit:g} s")
+            began, began_cpu, _ = _HEARTBEAT.unpack(self._map[:])
+            waited = time.monotonic() - began
+            if began and waited > self.time_limit:  # which processor time cannot be before
+                used = _processor_seconds(child.pid)
+                if used is None or used - began_cpu > self.time_limit or waited > WAITING * self.time_limit:
+                    return self._stopped(f"TimeoutError: stopped after {self.time_limit:g} s")
 
     def _stopped(self, reason: str) -> tuple[str, str]:
-        name = _HEARTBEAT.unpack(self._map[:])[1].rstrip(b"\0").decode()
+        name = _HEARTBEAT.unpack(self._map[:])[2].rstrip(b"\0").decode()
         self.close()
         self.restarts += 1
         return name, reason
@@ -174,13 +184,24 @@ class Guard:
             # A child that hangs reads no further: writing must not wait for it.
             os.set_blocking(self._child.stdin.fileno(), False)
             self._outbox.clear()
-            self._map[:] = _HEARTBEAT.pack(0.0, b"")
+            self._map[:] = _IDLE
             try:
                 _receive(self._child.stdout)  # compiled and ready
             except EOFError:
                 code = self._child.wait()
                 raise RuntimeError(f"filter guard: the child process did not start (exit {code})") from None
         return self._child
+
+
+def _processor_seconds(pid: int) -> float | None:
+    """Processor time of a process so far, all its threads; None where the system does not tell, or it has ended."""
+    clock = ctypes.c_int()
+    try:
+        if ctypes.CDLL(None).clock_getcpuclockid(pid, ctypes.byref(clock)):
+            return None
+        return time.clock_gettime(clock.value)
+    except (AttributeError, OSError):
+        return None
 
 
 def _message(value: Any) -> bytes:
@@ -228,10 +249,10 @@ def serve(shared_fd: int, modules: Sequence[str]) -> None:
             return
 
         def on_signal(name: str, stop: bool = only_skip) -> None:
-            beat[:] = _HEARTBEAT.pack(time.monotonic(), name.encode()[:120])
+            beat[:] = _HEARTBEAT.pack(time.monotonic(), time.process_time(), name.encode()[:120])
             if stop:
                 raise TimeoutError(f"not computed: the limit was reached {MAX_STOPS} times")
 
         out = compute_signals(content, on_signal=on_signal, **options)
-        beat[:] = _HEARTBEAT.pack(0.0, b"")
+        beat[:] = _IDLE
         _send(answers, out)

@@ -9,14 +9,16 @@ from opencoder_data.refinecode.filter import compute_signals
 from opencoder_data.refinecode.filter.guard import Guard
 
 MODULE = '''
-import ctypes, re
+import ctypes, re, time
 from opencoder_data.refinecode.filter.registry import signal
 
 @signal("x_code_hang", profile="default")
 def hang(view):
-    """Backtracks for ever inside the regular-expression engine, or dies, if the text says so."""
+    """Backtracks for ever inside the regular-expression engine, waits or dies, if the text says so."""
     if "HANG" in view.content:
         re.match("(a+)+$", "a" * 60 + "b")
+    if "WAIT" in view.content:
+        time.sleep(float(view.content.split("=")[1]))
     if "DIE" in view.content:
         ctypes.string_at(0)
     return 0.0
@@ -57,6 +59,16 @@ def test_a_hanging_signal_is_stopped_and_the_others_are_computed(guard):
     assert got["x_code_after"] == 7.0 and got["qsc_codepython_cate_ast"] == 1.0
     assert guard.restarts == restarts + 1
     assert guard.compute("x = 1\n", **OPTIONS)["x_code_hang"] == 0.0
+
+
+def test_the_limit_is_of_processor_time_and_waiting_has_one_of_its_own(guard, monkeypatch):
+    """As on a busy machine: 1.5 s pass while the signal uses none of them."""
+    restarts = guard.restarts
+    assert guard.compute("WAIT = 1.5\n", **OPTIONS)["x_code_hang"] == 0.0 and guard.restarts == restarts
+    monkeypatch.setattr("opencoder_data.refinecode.filter.guard.WAITING", 2)
+    got = guard.compute("WAIT = 60\n", **OPTIONS)
+    assert got["x_code_hang"] is None and "stopped after 1 s" in got.errors["x_code_hang"]
+    assert guard.restarts == restarts + 1
 
 
 def test_a_dying_signal_is_survived_from_another_thread(guard):
