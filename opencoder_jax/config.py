@@ -156,6 +156,12 @@ def check(config: RunConfig) -> None:
     _at_least("checkpoint.save_minutes", config.checkpoint.save_minutes, 0)
     _at_least("optimizer.clip_norm", config.optimizer.clip_norm, 0)
     _at_least("schedule.final", config.schedule.final, 0)
+    for name in ("num_layers", "embed_dim", "num_query_heads", "num_kv_heads", "head_dim", "ffn_dim", "vocab_size"):
+        _at_least(f"model.{name}", getattr(config.model, name), 1)
+    dtypes = {"model.param_dtype": config.model.param_dtype, "model.compute_dtype": config.model.compute_dtype}
+    for name, dtype in (dtypes | {"optimizer.moment_dtype": config.optimizer.moment_dtype}).items():
+        if dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"{name}={dtype!r}: choose float32 or bfloat16")
     if config.schedule.peak < config.schedule.final:
         raise ValueError(f"schedule.peak={config.schedule.peak} is below schedule.final={config.schedule.final}")
     if config.data.seq_len > config.model.max_seq_len:

@@ -268,10 +268,11 @@ def _attend(q: Array, k: Array, v: Array, segment_ids: Array | None, implementat
 def _sharded_loss(ce, hidden, w_out, targets, mask):
     """Each device takes its tokens and its slice of the vocabulary; gradients of w_out are summed once, not per chunk."""
     tokens = ("batch", "time")
+    summed = tuple(axis for axis in sharding.TOKEN_AXES if axis in sharding.open_axes())
 
     def local(hidden, w_out, targets, mask):
         w_out = gather(w_out, hidden.dtype, "fsdp", 0)
-        return jax.lax.psum(ce(hidden, w_out, targets, mask), ("data", "fsdp", "context"))
+        return jax.lax.psum(ce(hidden, w_out, targets, mask), summed)
 
     args = [ACTIVATION, ("embed", "vocab"), tokens, tokens]
     return per_shard(local, args, ((), ()))(hidden, w_out, targets, mask)

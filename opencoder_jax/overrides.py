@@ -7,12 +7,13 @@ import difflib
 import importlib.util
 import json
 import sys
+import traceback
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from opencoder_jax.config import RunConfig, SourceConfig
+from opencoder_jax.config import RunConfig, SourceConfig, check
 
 EXIT_REFUSED = 2
 
@@ -20,16 +21,20 @@ _HERE = Path(__file__).parent
 _CONFIG_FOLDERS = (_HERE.parent / "configs", _HERE / "_configs")  # a checkout; an installed wheel
 
 
-def parse(arguments: Sequence[str]) -> RunConfig:
+def parse(arguments: Sequence[str], own: Iterable[str] = ()) -> RunConfig:
     """`--config=NAME [--field=value ...] [--flag]` -> the resolved configuration.
 
-    Raises: ValueError in one line: no or unknown config, unknown field (names the nearest), value of another type.
+    Args: own: options of the command, which one that is unknown may have meant.
+    Raises: ValueError in one line: no or unknown config, unknown field (names the nearest), a value of another type or
+    one that no run can have.
     """
     values = split(arguments)
     name = values.pop("config", None)
     if not name:
         raise ValueError(f"no --config=NAME given; there are: {', '.join(config_names())}")
-    return apply(load(name), values)
+    config = apply(load(name), values, own)
+    check(config)
+    return config
 
 
 def split(arguments: Iterable[str]) -> dict[str, str | None]:
@@ -46,11 +51,17 @@ def split(arguments: Iterable[str]) -> dict[str, str | None]:
 
 
 def take(arguments: Iterable[str], own: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """A command's own options by name, with defaults from `own` and "yes" for one without a value; and all others."""
-    values, rest = dict(own), []
+    """A command's own options by name, with defaults from `own` and "yes" for one without a value; and all others.
+
+    Raises: ValueError for one given twice.
+    """
+    values, rest, seen = dict(own), [], set()
     for argument in arguments:
         name, _, value = argument.removeprefix("--").partition("=")
         if argument.startswith("--") and name in own:
+            if name in seen:
+                raise ValueError(f"--{name} is given twice")
+            seen.add(name)
             values[name] = value or "yes"
         else:
             rest.append(argument)
@@ -58,7 +69,8 @@ def take(arguments: Iterable[str], own: Mapping[str, str]) -> tuple[dict[str, st
 
 
 def command(run: Callable[[list[str]], int], arguments: list[str], documentation: str | None) -> int:
-    """`run(arguments)`, or the documentation on --help; what the user must change is one line and exit code 2."""
+    """`run(arguments)`, or the documentation on --help; what the user must change, files that cannot be written included,
+    is one line and exit code 2."""
     if "--help" in arguments:
         print(documentation)
         return 0
@@ -66,7 +78,9 @@ def command(run: Callable[[list[str]], int], arguments: list[str], documentation
         return run(arguments)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
+    except OSError as error:
+        print(f"error: {error.filename or 'files'}: {error.strerror or error}", file=sys.stderr)
+    return EXIT_REFUSED
 
 
 def config_names() -> list[str]:
@@ -77,7 +91,7 @@ def config_names() -> list[str]:
 def load(name: str) -> RunConfig:
     """The configuration of `configs/NAME.py`, or of a Python file given by its path.
 
-    Raises: ValueError when there is none.
+    Raises: ValueError when there is none, or the file does not make one.
     """
     candidates = [Path(name)] if name.endswith(".py") else [folder / f"{name}.py" for folder in _CONFIG_FOLDERS]
     path = next((p for p in candidates if p.is_file()), None)
@@ -89,17 +103,31 @@ def load(name: str) -> RunConfig:
     assert module_spec is not None
     assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    return module.config()
+    sys.modules[module_spec.name] = module  # dataclasses of the file look for it there
+    try:
+        module_spec.loader.exec_module(module)
+        config = module.config()
+    except ValueError:
+        raise
+    except Exception as error:  # whatever a Python file can do wrong
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        where = f"line {lines[-1]}: " if lines else ""
+        said = f"{where}{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(
+            f"--config={name}: no configuration, which is a file with config() -> RunConfig: {said}"
+        ) from error
+    if not isinstance(config, RunConfig):
+        raise ValueError(f"--config={name}: its config() makes a {type(config).__name__}, no RunConfig")
+    return config
 
 
-def apply(config: RunConfig, values: Mapping[str, str | None]) -> RunConfig:
+def apply(config: RunConfig, values: Mapping[str, str | None], own: Iterable[str] = ()) -> RunConfig:
     """Sets dotted fields from their text (None: a flag given by its name alone). Raises: ValueError as `parse` does."""
     known = dict(leaves(config))
     names = list(known)
     for name, text in values.items():
         if name not in names:
-            near = difflib.get_close_matches(name, names, 1, 0.4) or [
+            near = difflib.get_close_matches(name, [*names, *own], 1, 0.4) or [
                 n for n in names if n.endswith(name.split(".")[-1])
             ]
             hint = f"; did you mean --{near[0]}?" if near else f"; fields: {', '.join(names)}"

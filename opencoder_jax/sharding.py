@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from opencoder_jax.config import MeshConfig, RunConfig
 
 MESH_AXES = ("data", "fsdp", "tensor", "context")
+TOKEN_AXES = ("data", "fsdp", "context")  # along which devices hold other tokens
 
 # Logical axis -> mesh axes. Weights are cut over fsdp along the model dim and over tensor along heads, ffn, vocabulary;
 # activations over data and fsdp along the batch, over context along time, over tensor inside a layer.
@@ -47,11 +48,14 @@ def constrain(x, *logical_axes: str | None):
     """Pins the layout of an activation to the rule table; nothing to do without a mesh."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
-    return jax.lax.with_sharding_constraint(x, spec(*logical_axes))
+    return jax.lax.with_sharding_constraint(x, _open(spec(*logical_axes)))
 
 
 def per_shard(f: Callable[..., Any], in_axes: Sequence[tuple | None], out_axes: tuple) -> Callable[..., Any]:
     """f on each device's part of its arguments: kernels are opaque to the partitioner. Without a mesh, f itself.
+
+    Every argument is declared different on every device that holds other tokens, weights too: their gradients are summed
+    over those axes where they leave f's gradient, after what f itself does with them (`gather` scatters them).
 
     Args: in_axes: logical axes of each argument, None where the argument is None. out_axes: of the result, or a tuple
     of such tuples.
@@ -59,23 +63,52 @@ def per_shard(f: Callable[..., Any], in_axes: Sequence[tuple | None], out_axes: 
     if jax.sharding.get_abstract_mesh().empty:
         return f
     several = bool(out_axes) and isinstance(out_axes[0], tuple)
-    out_specs = tuple(spec(*axes) for axes in out_axes) if several else spec(*out_axes)
-    return jax.shard_map(f, in_specs=tuple(spec(*(axes or ())) for axes in in_axes), out_specs=out_specs)
+    out_specs = tuple(_open(spec(*axes)) for axes in out_axes) if several else _open(spec(*out_axes))
+    in_specs, left = tuple(_open(spec(*(axes or ()))) for axes in in_axes), open_axes()
+
+    def differs(x):
+        same = tuple(a for a in TOKEN_AXES if a in left and a not in varying.axes(x))
+        return jax.lax.pcast(x, same, to="varying") if same else x
+
+    def local(*args):
+        return f(*jax.tree.map(differs, args))
+
+    return jax.shard_map(local, in_specs=in_specs, out_specs=out_specs, axis_names=set(left))
+
+
+def open_axes() -> tuple[str, ...]:
+    """Mesh axes that no shard_map around has taken for itself."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return tuple(a for a, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind != AxisType.Manual)
+
+
+def _open(partition: P) -> P:
+    """What is left of a layout inside a shard_map over some of its axes."""
+    left = open_axes()
+    groups = ((axes,) if isinstance(axes, str) else axes or () for axes in partition)
+    return P(*(tuple(a for a in axes if a in left) or None for axes in groups))
+
+
+def data_groups_meet_once(sizes: Mapping[str, int], grad_accum: int) -> bool:
+    """Whether groups along `data` sum the gradients of their micro-batches apart and meet once a step, not in every one.
+
+    They do where weights are whole. Cut over fsdp, what travels over data is small beside the scatters, and XLA hides
+    those worse when nothing follows them (docs/experiments/2026-11-21-plan-topologies.md).
+    Args: sizes: of the mesh axes.
+    """
+    return grad_accum > 1 and sizes["data"] > 1 and sizes["fsdp"] == 1
 
 
 def gather(x, dtype, mesh_axis: str, axis: int):
     """Inside `per_shard`: the whole of a weight in the given dtype, its dim `axis` being cut over `mesh_axis`.
 
     Its gradient is scattered over `mesh_axis` again, in fp32 at least: sums over hundreds of devices in bf16 would lose
-    what they add. The part is declared different on every device that holds other tokens before it is gathered: the
-    gradient is then scattered first and summed over the other axes as a part; the other way round, a whole matrix per
-    layer would be summed between nodes.
+    what they add. It is scattered first and summed over the other axes as a part (`per_shard`); the other way round, a
+    whole matrix per layer would be summed between nodes.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         return jnp.asarray(x, dtype)
-    same = tuple(a for a in ("data", "fsdp", "context") if a not in varying.axes(x))
-    x = jax.lax.pcast(x, same, to="varying") if same else x
     return _gather(x, jnp.dtype(dtype), mesh_axis, axis) if mesh.shape[mesh_axis] > 1 else x.astype(dtype)
 
 
@@ -110,11 +143,21 @@ def mesh_shape(config: MeshConfig, num_devices: int) -> tuple[int, ...]:
     if -1 in sizes and num_devices % known == 0:
         sizes[sizes.index(-1)] = num_devices // known
     if math.prod(sizes) != num_devices:
-        divisors = [n for n in range(1, num_devices + 1) if num_devices % n == 0]
-        raise ValueError(
-            f"mesh: {dict(zip(MESH_AXES, sizes, strict=True))} does not make {num_devices} devices; axis sizes must multiply to {num_devices}, from {divisors}"
+        said = f"mesh: {dict(zip(MESH_AXES, sizes, strict=True))} does not make {num_devices} devices; axis sizes must multiply to {num_devices}"
+        choices = []
+        for name, size in zip(MESH_AXES, sizes, strict=True):
+            rest, more = divmod(num_devices * max(size, 1), known)  # what the other sizes leave
+            if size > 1 and not more:
+                choices.append(f"{name} {f'of {divisors(rest)}' if -1 in sizes else rest}")
+        hint = (
+            f"with the others as they are, {' or '.join(choices)} fits" if choices else f"from {divisors(num_devices)}"
         )
+        raise ValueError(f"{said}; {hint}")
     return tuple(sizes)
+
+
+def divisors(n: int) -> list[int]:
+    return [d for d in range(1, n + 1) if n % d == 0]
 
 
 def make_mesh(config: MeshConfig, devices=None) -> Mesh:
@@ -134,32 +177,40 @@ def check_fits(config: RunConfig, mesh: Mesh) -> None:
       ValueError: names the field, the mesh axis and the sizes that would fit.
     """
     size = dict(zip(mesh.axis_names, mesh.devices.shape, strict=True))
-    model, data = config.model, config.data
+    model, data, num_devices = config.model, config.data, mesh.devices.size
+    batch, ways = data.global_batch_size, size["data"] * size["fsdp"]
 
-    def divides(field: str, value: int, axes: tuple[str, ...]) -> None:
-        n = math.prod(size[a] for a in axes)
-        if value % n:
-            fit = [d for d in range(1, value + 1) if value % d == 0]
-            said = f"{field}={value} is not divisible by mesh {' x '.join(axes)}={n}; sizes that fit: {fit}"
-            if "batch" in field:
-                near = sorted({max(value // n, 1) * n, -(-value // n) * n})
-                said += f"; or a data.global_batch_size of {' or '.join(str(b * config.grad_accum) for b in near)}"
-            raise ValueError(said)
+    def choices(value: int) -> list[int]:
+        return divisors(math.gcd(value, num_devices))
+
+    def divides(field: str, value: int, axis: str) -> None:
+        if value % size[axis]:
+            raise ValueError(
+                f"{field}={value} is not divisible by mesh {axis}={size[axis]}; sizes that fit: {choices(value)}"
+            )
 
     for field in ("num_query_heads", "num_kv_heads", "ffn_dim", "vocab_size"):
-        divides(f"model.{field}", getattr(model, field), ("tensor",))
-    divides("model.embed_dim", model.embed_dim, ("fsdp",))
+        divides(f"model.{field}", getattr(model, field), "tensor")
+    divides("model.embed_dim", model.embed_dim, "fsdp")
     if size["context"] > 1 and data.seq_len % (2 * size["context"]):
-        fit = [d for d in range(1, data.seq_len // 2 + 1) if data.seq_len % (2 * d) == 0]
         raise ValueError(
             f"data.seq_len={data.seq_len} is not divisible by 2 x mesh context={size['context']} (ring attention deals two "
-            f"chunks to a device); sizes that fit: {fit}"
+            f"chunks to a device); sizes that fit: {choices(data.seq_len // 2)}"
         )
-    if data.global_batch_size % config.grad_accum:
+    accumulations = [n for n in divisors(batch) if batch // n % ways == 0]
+    other = f"; grad_accum that fits: {accumulations}" if accumulations else ""
+    if batch % config.grad_accum:
         raise ValueError(
-            f"data.global_batch_size={data.global_batch_size} is not divisible by grad_accum={config.grad_accum}"
+            f"data.global_batch_size={batch} is not divisible by grad_accum={config.grad_accum}"
+            + (other or f"; sizes that fit: {divisors(batch)}")
         )
-    divides("data.global_batch_size / grad_accum", data.global_batch_size // config.grad_accum, ("data", "fsdp"))
+    micro = batch // config.grad_accum
+    if micro % ways:
+        near = sorted({max(micro // ways, 1) * ways, -(-micro // ways) * ways})
+        raise ValueError(
+            f"data.global_batch_size / grad_accum={micro} is not divisible by mesh data x fsdp={ways}; sizes that fit: "
+            f"{choices(micro)}; or a data.global_batch_size of {' or '.join(str(b * config.grad_accum) for b in near)}{other}"
+        )
 
 
 def named(mesh: Mesh, partition_spec: P) -> NamedSharding:

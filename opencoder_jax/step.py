@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -55,13 +56,26 @@ def make_train_step(config: RunConfig, mesh: Mesh) -> TrainStep:
         value_and_grad = jax.value_and_grad(loss_sum, has_aux=True)
         if config.grad_accum == 1:
             return value_and_grad(params, jax.tree.map(lambda x: x[0], batch))
-        shapes = jax.eval_shape(value_and_grad, params, jax.tree.map(lambda x: x[0], batch))
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, _wide(x.dtype)), shapes)
 
-        def add(total, micro):
-            return jax.tree.map(lambda t, x: t + x.astype(t.dtype), total, value_and_grad(params, micro)), None
+        def accumulate(params, batch):
+            shapes = jax.eval_shape(value_and_grad, params, jax.tree.map(lambda x: x[0], batch))
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, _wide(x.dtype)), shapes)
 
-        return jax.lax.scan(add, zeros, batch)[0]
+            def add(total, micro):
+                return jax.tree.map(lambda t, x: t + x.astype(t.dtype), total, value_and_grad(params, micro)), None
+
+            return jax.lax.scan(add, zeros, batch)[0]
+
+        if not sharding.data_groups_meet_once(mesh.shape, config.grad_accum):
+            return accumulate(params, batch)
+
+        # Unchecked: tracked as varying over data, weights would have their gradients summed over it in every layer, which is
+        # what this avoids.
+        @partial(jax.shard_map, in_specs=(P(), P(None, "data")), out_specs=P(), axis_names={"data"}, check_vma=False)
+        def by_data_group(params, batch):
+            return jax.lax.psum(accumulate(params, batch), "data")
+
+        return by_data_group(params, batch)
 
     def train_step(state: State, batch: dict[str, jax.Array]) -> tuple[State, dict[str, jax.Array]]:
         (loss, aux), grads = gradients(state["params"], batch)

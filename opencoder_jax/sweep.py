@@ -25,6 +25,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,12 @@ def parse_meshes(text: str) -> list[dict[str, int]]:
     """`fsdp=8;fsdp=4,tensor=2` -> axis sizes. Raises: ValueError naming the part that is wrong."""
     meshes = []
     for part in filter(None, (p.strip() for p in text.split(";"))):
-        sizes = dict.fromkeys(AXES, 1)
+        sizes, named = dict.fromkeys(AXES, 1), set()
         for item in part.split(","):
             name, _, size = item.strip().partition("=")
+            if name in named:
+                raise ValueError(f"--meshes: {part!r} names {name} twice; write ; between meshes")
+            named.add(name)
             if name not in AXES or not re.fullmatch(r"[1-9]\d*", size):
                 raise ValueError(f"--meshes: {item!r}: write AXIS=SIZE with an axis of {', '.join(AXES)}")
             sizes[name] = int(size)
@@ -60,7 +64,7 @@ def sweep(arguments: list[str]) -> int:
         arguments,
         {"meshes": "", "scaling": "strong", "steps": "10", "warmup": "2", "out": "", "fake": "", "timeout": "3600"},
     )
-    meshes, config = parse_meshes(own["meshes"]), overrides.parse(rest)
+    config, meshes = overrides.parse(rest, own), parse_meshes(own["meshes"])
     if own["scaling"] not in ("strong", "weak"):
         raise ValueError(f"--scaling={own['scaling']}: choose strong or weak")
     if any(argument.startswith("--mesh.") for argument in rest):
@@ -174,13 +178,24 @@ def run_child(files: dict[str, Path], own: dict[str, str], fakes: int, variables
         own["steps"],
         own["warmup"],
     ]
+    watched, held = (
+        os.pipe()
+    )  # its end is held until this process ends, however it does: no child keeps the devices then
     try:
         with log.open("w") as file:
             done = subprocess.run(
-                command, env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=float(own["timeout"])
+                command,
+                env=environment,
+                stdin=watched,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                timeout=float(own["timeout"]),
             )
     except subprocess.TimeoutExpired:
         return {"error": f"stopped after {own['timeout']} s (--timeout); see {log}"}
+    finally:
+        os.close(watched)
+        os.close(held)
     if done.returncode == 0 and variables.get("JAX_PROCESS_ID", "0") != "0":
         return {}
     if done.returncode == 0 and answer.exists():
@@ -199,6 +214,7 @@ def _reason(log: str) -> str:
 def child(arguments: list[str]) -> int:
     """Measures one mesh and writes the answer: timed steps, then two under the profiler for the split of time."""
     job, answer, steps, warmup = arguments
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     from opencoder_jax.xla_flags import set_memory_fraction
 
     set_memory_fraction()
@@ -237,6 +253,11 @@ def child(arguments: list[str]) -> int:
     Path(answer).with_suffix(".profile.md").write_text(table.text(split))
     Path(answer).write_text(json.dumps(row))
     return 0
+
+
+def _end_with_parent() -> None:
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ def text(name: str, rows: Sequence[dict[str, Any]], *, scaling: str, fake: bool)
         lines += [FAKE, ""]
     if ran:
         first = ran[0]
+        counts = " to ".join(str(n) for n in sorted({f(row["num_devices"] for row in ran) for f in (min, max)}))
         lines += [
-            f"{first['num_devices']} and more x {first['device_kind']}; held against {mesh_name(first['mesh'])}.",
+            f"{counts} x {first['device_kind']}; held against {mesh_name(first['mesh'])}.",
             "",
         ]
         head = (

@@ -20,6 +20,7 @@ from opencoder_jax.config import RunConfig
 from opencoder_jax.plan import topology as machines
 
 EXIT_MEMORY = 3
+FILES = ("plan.md", "plan.json", "step.hlo.txt")
 
 
 def run(arguments: list[str]) -> int:
@@ -29,7 +30,7 @@ def run(arguments: list[str]) -> int:
     if own["compiler"] not in ("device", "cpu"):
         raise ValueError(f"--compiler={own['compiler']}: choose device or cpu")
     topology = machines.parse(own["topology"])
-    config = overrides.parse(rest)
+    config = overrides.parse(rest, own)
     out = Path(own["out"] or f"runs/plan/{config.name}-{str(topology).replace(':', '-')}")
     machines.prepare_environment(topology, own["compiler"])
     if own["search"]:
@@ -49,18 +50,20 @@ def plan(config: RunConfig, topology: machines.Topology, compiler: str, out: Pat
     from opencoder_jax.sharding import MESH_AXES, mesh_shape
 
     shape: dict[str, int] = dict(zip(MESH_AXES, mesh_shape(config.mesh, topology.num_devices), strict=True))
+    out.mkdir(parents=True, exist_ok=True)  # before the compiler's minutes
     try:
         made, compiled = make_plan(config, topology, compiler)
     except OutOfMemory as error:
+        for name in FILES:  # of an earlier plan
+            (out / name).unlink(missing_ok=True)
         print(f"does not fit: {report.out_of_memory(config, shape, error.needed, topology)}")
         print(f"the compiler says: {error}")
         return EXIT_MEMORY
-    out.mkdir(parents=True, exist_ok=True)
     (out / "plan.md").write_text(report.text(made))
     (out / "plan.json").write_text(json.dumps(made.as_dict(), indent=1) + "\n")
     (out / "step.hlo.txt").write_text(compiled.hlo)
     print(report.text(made))
-    print(f"written to {out}: plan.md, plan.json, step.hlo.txt")
+    print(f"written to {out}: {', '.join(FILES)}")
     if not made.memory.fits:
         print(f"does not fit: {report.out_of_memory(config, shape, made.memory.peak, topology)}")
         return EXIT_MEMORY

@@ -18,6 +18,7 @@ from opencoder_jax.plan.compile import activation_bytes, saved_per_token
 from opencoder_jax.plan.kernels import ATTENTION_BACKWARD_EFFICIENCY, ATTENTION_FORWARD_EFFICIENCY, MATMUL_EFFICIENCY
 from opencoder_jax.plan.roofline import MEMORY_EFFICIENCY
 from opencoder_jax.plan.topology import Topology
+from opencoder_jax.sharding import data_groups_meet_once
 
 # Of the collectives of the layers, this share finds nothing to hide behind: what compiled programs leave, 0.3 to 0.8.
 LAYER_EXPOSED = 0.4
@@ -127,20 +128,21 @@ def _network(
     config: RunConfig, mesh: dict[str, int], topology: Topology, tokens_here: float, compute: float
 ) -> tuple[float, float]:
     """(seconds of collectives, seconds of them that nothing hides)."""
-    m, tensor = config.model, mesh["tensor"]
+    m, tensor, n = config.model, mesh["tensor"], config.grad_accum
     layer, ends = num_weights(config)
+    once = data_groups_meet_once(mesh, n)
 
     def seconds(kind: str, size: float, *axes: str) -> float:
         group = math.prod(mesh[a] for a in axes)
         return 0.0 if group == 1 else duration(kind, int(size), group, nodes_of(axes, mesh, topology), topology)
 
     def weights(count: float, again: float) -> float:
-        """Gathered forwards, `again` of them backwards too; gradients scattered and summed over data: in every
-        micro-batch."""
+        """Gathered forwards, `again` of them backwards too, gradients scattered and, as they come, summed over data: in
+        every micro-batch."""
         weight, gradient = 2 * count / tensor, 4 * count / tensor  # bf16, fp32
         moved = seconds("all-gather", weight, "fsdp") + seconds("reduce-scatter", gradient, "fsdp")
         moved += seconds("all-gather", 2 * again, "fsdp") if again else 0.0
-        return moved + seconds("all-reduce", gradient / mesh["fsdp"], "data")
+        return moved + (0.0 if once else seconds("all-reduce", gradient / mesh["fsdp"], "data"))
 
     layers = m.num_layers * weights(layer, layer / tensor - _kept(config, mesh))
     # At both ends there is nothing else to do.
@@ -155,9 +157,12 @@ def _network(
     ring = 2 * hops * seconds("collective-permute", keys, "context")
     ring += (hops + 1) * seconds("collective-permute", 2 * keys, "context")
     waiting += m.num_layers * seconds("collective-permute", 5 * queries + 3 * keys, "context")
-    n, hiding = config.grad_accum, layers + m.num_layers * ring
+    hiding = layers + m.num_layers * ring
     exposed = max(LAYER_EXPOSED * layers, hiding - compute / n) + end + waiting
-    return n * (hiding + end + waiting), n * exposed
+    # Where data groups meet once, they do so after the last micro-batch, with nothing beside it.
+    weights_here = (m.num_layers * layer + ends) / tensor
+    last = seconds("all-reduce", 4 * weights_here, "data") if once else 0.0
+    return n * (hiding + end + waiting) + last, n * exposed + last
 
 
 def nodes_of(axes: tuple[str, ...], mesh: dict[str, int], topology: Topology) -> int:

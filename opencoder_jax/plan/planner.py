@@ -24,6 +24,11 @@ class Plan:
     topology: str
     compiler: str  # device, or cpu: then memory and times are those of another program and indicative only
     mesh: dict[str, int]
+    seq_len: int
+    global_batch_size: int
+    grad_accum: int
+    records: int  # of a micro-batch, on one device (or the devices of a tensor and context group)
+    remat: str
     backends: dict[str, str]
     compiler_options: dict[str, bool | int | str]
     memory: Memory
@@ -73,14 +78,23 @@ def evaluate(config: RunConfig, topology: Topology, compiler: str, compiled: Com
             f"short of memory, XLA runs {again:,} kernels and products a step again by itself: more accumulation, or a stronger remat policy, may be faster"
         )
     if kernels.unknown:
-        listed = ", ".join(f"{count} x {target}" for target, count in kernels.unknown.items())
-        notes.append(f"kernels counted by memory traffic alone: {listed}")
+        listed = ", ".join(f"{count} of {target}" for target, count in kernels.unknown.items())
+        notes.append(
+            f"kernels of the program in which no matrix product is known (norms, say) count by memory traffic alone: {listed}"
+        )
     mfu_of = {causal: mfu(rate, config.model, seq_len, kind, causal=causal) for causal in (True, False)}
     return Plan(
         config=config.name,
         topology=str(topology),
         compiler=compiler,
         mesh=compiled.mesh_shape,
+        seq_len=seq_len,
+        global_batch_size=config.data.global_batch_size,
+        grad_accum=config.grad_accum,
+        records=config.data.global_batch_size
+        // config.grad_accum
+        // (compiled.mesh_shape["data"] * compiled.mesh_shape["fsdp"]),
+        remat=config.model.remat,
         backends=compiled.backends,
         compiler_options=compiled.compiler_options,
         memory=compiled.memory,

@@ -25,6 +25,9 @@ def text(plan: Plan) -> str:
         f"by the {'machine' if plan.compiler == 'device' else plan.compiler}'s compiler; kernels: "
         + ", ".join(f"{kernel} {name}" for kernel, name in plan.backends.items()),
         "",
+        f"T {plan.seq_len:,}, a batch of {plan.global_batch_size:,} records in {plan.grad_accum} micro-batch(es), "
+        f"{plan.records} records a device at a time; remat {plan.remat}",
+        "",
         "## Memory of one device",
         "",
         *memory_table(plan.memory),

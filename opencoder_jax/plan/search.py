@@ -2,7 +2,8 @@
 
 --search=K   compiles the most promising, each in a process of its own, until K of them fit (default 4). The remat policy
 `offload` is left out: what its copies to host memory cost is not modelled. What is compiled is chosen to differ: a
-candidate like one already chosen must be faster by more than arithmetic errs.
+candidate like one already chosen must be faster by more than arithmetic errs. What the command line says of mesh, remat
+policy and accumulation is not searched: `--mesh.tensor=2` looks among the meshes with tensor 2 only.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from opencoder_jax import overrides
 from opencoder_jax.config import MeshConfig, RunConfig, replace
 from opencoder_jax.plan.estimate import Estimate, estimate
 from opencoder_jax.plan.topology import Topology
+from opencoder_jax.sharding import divisors
 
 EXIT_NOTHING_FITS = 3
 REMAT = ("none", "dots", "minimal", "full")
@@ -40,9 +42,13 @@ class Candidate:
     plan: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def fields(self) -> dict[str, int | str]:
+        axes = {f"mesh.{name}": size for name, size in self.mesh.items()}
+        return {**axes, "model.remat": self.remat, "grad_accum": self.grad_accum}
+
+    @property
     def overrides(self) -> list[str]:
-        axes = [f"--mesh.{name}={size}" for name, size in self.mesh.items()]
-        return [*axes, f"--model.remat={self.remat}", f"--grad_accum={self.grad_accum}"]
+        return [f"--{name}={value}" for name, value in self.fields.items()]
 
     def applied(self, config: RunConfig) -> RunConfig:
         model = replace(config.model, remat=self.remat)
@@ -68,21 +74,28 @@ class Candidate:
         return f"{mesh or 'one device'}, {self.remat}, {self.grad_accum} x {self.records}"
 
 
-def candidates(config: RunConfig, topology: Topology) -> Iterator[Candidate]:
-    """Every mesh, policy and accumulation that divides; tensor and context stay inside a node."""
+def candidates(config: RunConfig, topology: Topology, given: Mapping[str, Any] | None = None) -> Iterator[Candidate]:
+    """Every mesh, policy and accumulation that divides; tensor and context stay inside a node. Args: given: fields that
+    are settled."""
+    for c in _all_candidates(config, topology):
+        if all((given or {}).get(name, value) == value for name, value in c.fields.items()):
+            yield c
+
+
+def _all_candidates(config: RunConfig, topology: Topology) -> Iterator[Candidate]:
     n, node = topology.num_devices, topology.devices_per_node
     m, batch = config.model, config.data.global_batch_size
-    for tensor in _divisors(n):
+    for tensor in divisors(n):
         if tensor > node or any(x % tensor for x in (m.num_kv_heads, m.num_query_heads, m.ffn_dim, m.vocab_size)):
             continue
-        for context in _divisors(n // tensor):
+        for context in divisors(n // tensor):
             if tensor * context > node or (context > 1 and config.data.seq_len % (2 * context)):
                 continue
-            for fsdp in _divisors(n // tensor // context):
+            for fsdp in divisors(n // tensor // context):
                 if m.embed_dim % fsdp:
                     continue
                 data = n // tensor // context // fsdp
-                for accum in _divisors(batch):
+                for accum in divisors(batch):
                     if (batch // accum) % (data * fsdp):
                         continue
                     mesh = {"data": data, "fsdp": fsdp, "tensor": tensor, "context": context}
@@ -90,10 +103,12 @@ def candidates(config: RunConfig, topology: Topology) -> Iterator[Candidate]:
                         yield Candidate(mesh, remat, accum, batch // accum // data // fsdp)
 
 
-def rank(config: RunConfig, topology: Topology) -> tuple[list[Candidate], list[Candidate]]:
+def rank(
+    config: RunConfig, topology: Topology, given: Mapping[str, Any] | None = None
+) -> tuple[list[Candidate], list[Candidate]]:
     """(what fits by arithmetic, fastest first; what does not fit, with the reason)."""
     fitting, refused = [], []
-    for c in candidates(config, topology):
+    for c in candidates(config, topology, given):
         c.estimate = estimate(c.applied(config), c.mesh, topology)
         if c.estimate.memory > topology.memory_limit:
             over = (c.estimate.memory - topology.memory_limit) / 2**30
@@ -117,8 +132,16 @@ def search(config: RunConfig, topology: Topology, compiler: str, out: Path, argu
     Args: arguments: the overrides that the command line gave, --config among them.
     Returns: 0, or 3 when nothing that was compiled fits.
     """
-    fitting, refused = rank(config, topology)
+    known = dict(overrides.leaves(config))
+    asked = [name for name in overrides.split(arguments) if name in known and known[name] != -1]
+    given = {name: known[name] for name in asked}
+    fitting, refused = rank(config, topology, given)
+    settled = [
+        f"--{name}={given[name]}" for name in asked if name.startswith("mesh.") or name in ("model.remat", "grad_accum")
+    ]
     if not fitting and not refused:
+        if settled and next(_all_candidates(config, topology), None):
+            raise ValueError(f"--search: no candidate has {' '.join(settled)}; leave some of it to the search")
         near = [str(t) for t in _neighbours(topology) if next(candidates(config, t), None)]
         raise ValueError(
             f"no mesh of {topology.num_devices} devices divides {config.name}: data.global_batch_size={config.data.global_batch_size}, "
@@ -333,7 +356,3 @@ def agreement(done: list[Candidate]) -> str:
         return f"{said}."
     ranks = both.argsort(axis=0).argsort(axis=0)
     return f"{said}; rank correlation (Spearman) of {len(done)}: {np.corrcoef(ranks.T).flat[1]:.2f}."
-
-
-def _divisors(n: int) -> list[int]:
-    return [d for d in range(1, n + 1) if n % d == 0]

@@ -170,8 +170,12 @@ def devices(topology: Topology, compiler: str) -> Sequence[Any]:
             made = topologies.get_topology_desc(platform="tpu", topology_name=str(topology))
     except Exception as error:  # JaxRuntimeError, RuntimeError, NotImplementedError, by how it is missing
         text = str(error).splitlines()[0]
-        if any(sign in text.lower() for sign in ("libtpu", "plugin", "backend", "not implemented for")):
-            text = "its compiler is not installed: uv sync --extra aot (or --compiler=cpu for collectives only)"
+        if any(
+            sign in text.lower() for sign in ("libtpu", "plugin", "backend", "not implemented for", "not installed")
+        ):
+            text = (
+                "its compiler is not installed: uv sync --inexact --extra aot (or --compiler=cpu for collectives only)"
+            )
         elif spec.platform == "tpu":
             text += f"; a slice that there is: {spec.name}:{'x'.join(['4'] * len(topology.dims))}"
         raise ValueError(f"--topology={topology}: {text}") from error

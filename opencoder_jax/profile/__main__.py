@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> int:
         print(tables(Path(own["trace"]), Path(own["hlo"])))
         return 0
 
-    config = overrides.parse(rest)
+    config = overrides.parse(rest, own)
     out = Path(own["out"] or f"runs/profile/{config.name}")
     if not config.profile.steps:
         config = replace(config, profile=replace(config.profile, steps="2:5"))

@@ -166,7 +166,7 @@ def text(profile: Profile) -> str:
 
     rows = [(kind, f"{1e3 * s:,.3f}", share(s)) for kind, s in profile.by_kind.items()]
     rows.append(
-        ("of it exposed communication", f"{1e3 * profile.exposed_collective:,.3f}", share(profile.exposed_collective))
+        ("of the collectives exposed", f"{1e3 * profile.exposed_collective:,.3f}", share(profile.exposed_collective))
     )
     rows.append(("nothing running (host gap)", f"{1e3 * profile.host_gap:,.3f}", share(profile.host_gap)))
     rows.append(("step", f"{1e3 * whole:,.3f}", "100.0%"))

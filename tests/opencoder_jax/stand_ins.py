@@ -1,10 +1,12 @@
-"""What the launchers talk to, on this machine: `srun`, `scontrol` and `squeue` of Slurm, the pods of a JobSet.
+"""What the launchers talk to, on this machine: `srun`, `scancel`, `scontrol`, `squeue` of Slurm, the pods of a JobSet.
 
 Every host is a process of its own with the variables that it would have there.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 import signal
@@ -29,27 +31,33 @@ def end(processes: list[subprocess.Popen], grace: float = GRACE) -> None:
     while any(p.poll() is None for p in processes) and time.monotonic() < deadline:
         time.sleep(0.02)
     for p in processes:
-        p.kill()
-        p.wait()
+        kill(p)
+
+
+def kill(process: subprocess.Popen) -> None:
+    """SIGKILL; what leads a group of processes, a pod, goes with all of it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL) if os.getpgid(process.pid) == process.pid else process.kill()
+    process.wait()
 
 
 def srun(arguments: list[str]) -> int:
     """srun [--kill-on-bad-exit=1] [--output=...%n...] COMMAND: SLURM_NTASKS tasks, one per node, all here.
 
-    Signals are handed on; when a task fails the others are ended; the exit code is the highest of all. The tasks' ids
-    go to $STAND_IN/pids.
+    SIGTERM kills the tasks, as the real one does ("forcing job termination"); when a task fails the others are ended; the
+    exit code is the highest of all. The tasks' ids go to $STAND_IN/pids.
     """
-    options = [a for a in arguments if a.startswith("--") and arguments.index(a) < 3]
+    options = list(itertools.takewhile(lambda a: a.startswith("--"), arguments))
     command = arguments[len(options) :]
     output = next(o.partition("=")[2] for o in options if o.startswith("--output="))
     assert "--open-mode=append" in options
     tasks: list[subprocess.Popen] = []
 
-    def hand_on(number, _):
+    def force_termination(*_):
         for task in tasks:
-            task.send_signal(number)
+            task.kill()
 
-    signal.signal(signal.SIGTERM, hand_on)
+    signal.signal(signal.SIGTERM, force_termination)
     for i in range(int(os.environ["SLURM_NTASKS"])):
         own = {
             "SLURM_PROCID": str(i),
@@ -61,8 +69,8 @@ def srun(arguments: list[str]) -> int:
         }
         with Path(output.replace("%n", str(i))).open("a") as log:
             tasks.append(subprocess.Popen(command, env=os.environ | own, stdout=log, stderr=subprocess.STDOUT))
-    (Path(os.environ["STAND_IN"]) / "pids").write_text(" ".join(str(t.pid) for t in tasks))
-
+        # At once: a task may ask for a signal, by its log, before the next has started.
+        (Path(os.environ["STAND_IN"]) / "pids").write_text(" ".join(str(t.pid) for t in tasks))
     while any(t.poll() is None for t in tasks):
         if any(t.poll() for t in tasks) and "--kill-on-bad-exit=1" in options:
             time.sleep(0.5)  # those that leave together may
@@ -78,6 +86,7 @@ def slurm(folder: Path, *arguments: str, job: int, hosts: int, restart: int = 0,
         bin_folder.mkdir()
         shims = {
             "srun": f'exec {sys.executable} -m tests.opencoder_jax.stand_ins "$@"',
+            "scancel": f'[ "$1 $2" = "--signal=TERM {job}" ] && kill -TERM $(cat {folder}/pids)',
             "squeue": f"cat {folder}/state",
             "scontrol": f'echo "$@" >> {folder}/scontrol',
         }
@@ -145,6 +154,7 @@ class JobSet:
             env=environment(env | self.variables),
             cwd=self._here(self.container["workingDir"]),
             stdout=subprocess.DEVNULL,
+            start_new_session=True,
         )
 
     def _here(self, text: str) -> str:

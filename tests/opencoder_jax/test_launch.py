@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from opencoder_jax.distributed import Coordinates, coordinates
-from tests.opencoder_jax.stand_ins import JobSet, end, slurm
+from tests.opencoder_jax.stand_ins import JobSet, end, kill, slurm
 from tests.opencoder_jax.training import FAST_COMPILE, Trainer, free_port
 
 STEPS = 60
@@ -105,8 +105,7 @@ def check_jobset(trainer: Trainer, folder: Path, hosts: int) -> None:
     pods = JobSet(folder, command, hosts=hosts, port=free_port(), variables=variables(trainer))
     running = pods.start()
     wait_for_step(trainer, run, 20, running[1])
-    running[0].kill()
-    running[0].wait()
+    kill(running[0])
     assert not pods.fails_for_good(running[0].returncode)
     end(running)
     assert len(trainer.rows(run)) < STEPS
@@ -178,6 +177,27 @@ def test_slurm_job_that_fails_at_once_is_not_started_for_ever(tmp_path):
 def test_cancelled_slurm_job_stays_cancelled(tmp_path):
     (tmp_path / "state").write_text("COMPLETING\n")
     assert batch(tmp_path, PYTHON=exit_with(tmp_path, 3))[::2] == (3, False)
+
+
+def test_pod_hands_sigterm_on_and_keeps_the_last_lines(tmp_path):
+    """However slowly its log is written."""
+    shims = tmp_path / "bin"
+    shims.mkdir()
+    training = "trap 'echo told; exit 3' TERM; echo ready; while :; do sleep 0.05; done"
+    for name, lines in {
+        "python": training,
+        "tee": 'while read -r line; do sleep 0.3; echo "$line" >>"$2"; done',
+    }.items():
+        (shims / name).write_text(f"#!/bin/bash\n{lines}\n")
+        (shims / name).chmod(0o755)
+    pods = JobSet(tmp_path, [], hosts=1, port=1, variables={"PATH": f"{shims}:{os.environ['PATH']}"})
+    (pod,), log = pods.start(), tmp_path / "logs" / "opencoder" / "host-0.log"
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not (log.exists() and "ready" in log.read_text()):
+        time.sleep(0.02)
+    pod.send_signal(signal.SIGTERM)
+    assert pod.wait(timeout=30) == 3
+    assert log.read_text() == "ready\ntold\n"
 
 
 def test_jobset_gives_up_only_where_a_restart_is_no_help(tmp_path):

@@ -91,6 +91,12 @@ def test_values_take_the_type_of_their_field():
         (["--config=tiny", "--mesh.data=3"], "axis sizes must multiply to 1"),
         (["--config=tiny", "--grad_accum=3"], "is not divisible by grad_accum=3"),
         (["--config=tiny", "--model.num_kv_heads=3"], "model.num_query_heads=4 is no multiple of model.num_kv_heads=3"),
+        (["--config=tiny", "--model.num_layers=0"], "model.num_layers=0 must be at least 1"),
+        (
+            ["--config=tiny", "--model.compute_dtype=float17"],
+            "model.compute_dtype='float17': choose float32 or bfloat16",
+        ),
+        ([f"--config={__file__}"], "has no attribute 'config'"),
         (["--config=tiny"], "data.sources is empty: give shard folders"),
         (["--config=tiny", "--data.sources=/nowhere"], "/nowhere"),
     ],
@@ -113,6 +119,23 @@ def test_a_path_names_a_configuration_too(tmp_path):
         "def config():\n    return replace(load('tiny'), name='mine')\n"
     )
     assert overrides.parse([f"--config={path}"]) == replace(overrides.load("tiny"), name="mine")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def config():\n    return 1 / 0\n", "line 2: ZeroDivisionError"),
+        ("def config():\n    return {}\n", "makes a dict, no RunConfig"),
+        ("def config(:\n", "SyntaxError"),
+        ("from opencoder_jax.overrides import load\ndef config():\n    return load('tinny')\n", "did you mean tiny?"),
+    ],
+)
+def test_a_file_that_is_no_configuration(tmp_path, text, message):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        overrides.load(str(path))
+    assert "\n" not in str(error.value)
 
 
 def test_every_field_is_reachable_by_its_dotted_name():

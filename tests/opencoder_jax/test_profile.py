@@ -70,7 +70,7 @@ def test_table_by_kind_adds_up(profiled):
     assert found["matmul"] > 0
     assert found["attention"] > 0
     assert found["memory-bound"] > 0
-    assert found["collective"] == found["of it exposed communication"] == 0
+    assert found["collective"] == found["of the collectives exposed"] == 0
     assert 0.98 <= (sum(kinds) + found["nothing running (host gap)"]) / found["step"] <= 1.2
 
 

@@ -43,17 +43,23 @@ def test_partition_specs_are_golden():
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"tensor": 3}, r"model.num_query_heads=8 is not divisible by mesh tensor=3; sizes that fit: \[1, 2, 4, 8\]"),
-        ({"fsdp": 3}, r"model.embed_dim=32 is not divisible by mesh fsdp=3; sizes that fit: \[1, 2, 4, 8, 16, 32\]"),
         (
-            {"context": 5},
-            r"data.seq_len=32 is not divisible by 2 x mesh context=5 .*; sizes that fit: \[1, 2, 4, 8, 16\]",
+            {"tensor": 3, "data": 8},
+            r"model.num_query_heads=8 is not divisible by mesh tensor=3; sizes that fit: \[1, 2, 4, 8\]",
+        ),
+        ({"fsdp": 3, "data": 4}, r"model.embed_dim=32 is not divisible by mesh fsdp=3; sizes that fit: \[1, 2, 4\]"),
+        (
+            {"context": 5, "data": 8},
+            r"data.seq_len=32 is not divisible by 2 x mesh context=5 .*; sizes that fit: \[1, 2, 4, 8\]",
         ),
         (
             {"context": 32},
             r"data.seq_len=32 is not divisible by 2 x mesh context=32 .*; sizes that fit: \[1, 2, 4, 8, 16\]",
         ),
-        ({"data": 4, "fsdp": 4}, r"data.global_batch_size / grad_accum=8 is not divisible by mesh data x fsdp=16"),
+        (
+            {"data": 4, "fsdp": 4},
+            r"data.global_batch_size / grad_accum=8 is not divisible by mesh data x fsdp=16; sizes that fit: \[1, 2, 4, 8\]; or a data.global_batch_size of 16$",
+        ),
     ],
 )
 def test_what_the_mesh_does_not_divide(sizes, message):
@@ -70,8 +76,10 @@ def test_mesh_shapes():
     assert mesh_shape(MeshConfig(), 8) == (1, 8, 1, 1)
     assert mesh_shape(MeshConfig(data=-1, fsdp=2, tensor=2), 8) == (2, 2, 2, 1)
     for config, message in [
-        (MeshConfig(data=3, fsdp=1), "must multiply to 8"),
-        (MeshConfig(tensor=3), "must multiply to 8"),
+        (MeshConfig(data=3, fsdp=1), r"must multiply to 8; with the others as they are, data 8 fits"),
+        (MeshConfig(tensor=3), r"must multiply to 8; with the others as they are, tensor of \[1, 2, 4, 8\] fits"),
+        (MeshConfig(tensor=4, context=4), r"tensor of \[1, 2\] or context of \[1, 2\] fits"),
+        (MeshConfig(data=3, fsdp=-1, tensor=3), r"must multiply to 8; from \[1, 2, 4, 8\]"),
         (MeshConfig(data=-1, fsdp=-1), "at most one -1"),
         (MeshConfig(data=0), "sizes >= 1"),
     ]:

@@ -6,6 +6,8 @@ import json
 import math
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -46,7 +48,7 @@ def test_a_failing_mesh_does_not_end_the_sweep(swept):
     folder, printed, _ = swept
     rows = [json.loads(line) for line in (folder / "out" / "results.jsonl").read_text().splitlines()][:3]
     assert ["error" in row for row in rows] == [False, True, False]
-    assert "model.num_query_heads=8 is not divisible by mesh tensor=3; sizes that fit: [1, 2, 4, 8]" in rows[1]["error"]
+    assert "model.num_query_heads=8 is not divisible by mesh tensor=3; sizes that fit: [1]" in rows[1]["error"]
     assert "tensor=3: model.num_query_heads=8" in printed
     assert (folder / "out" / "tensor-3.log").is_file()
 
@@ -93,6 +95,32 @@ def test_a_child_that_was_killed_is_named_as_such(tmp_path, monkeypatch):
     assert sweep.run_child(files, own, 1, {})["error"].startswith("ended by signal 9; see ")
 
 
+def test_no_child_outlives_a_sweep_that_is_killed(tmp_path):
+    """It would keep the devices that the next sweep wants."""
+    config = tmp_path / "micro.py"
+    config.write_text(
+        "from tests.opencoder_jax.training import micro_config\ndef config():\n    return micro_config()\n"
+    )
+    command = [sys.executable, "-m", "opencoder_jax.sweep", f"--config={config}", "--meshes=fsdp=1", "--fake"]
+    parent = subprocess.Popen(
+        [*command, "--steps=1000000", f"--out={tmp_path / 'out'}"],
+        env=environment({}),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+    )
+    children, deadline = "", time.monotonic() + 30
+    while not children and time.monotonic() < deadline:
+        time.sleep(0.05)
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text()
+    time.sleep(1)
+    parent.kill()
+    parent.wait()
+    (child,) = children.split()
+    while Path(f"/proc/{child}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{child}").exists()
+
+
 def test_a_loss_that_differs_shows():
     rows = [{"losses": [2.0, 1.0]}, {"losses": [2.0, 1.01]}, {"losses": [2.0, math.nan]}]
     assert sweep_report.loss_difference(rows[1], rows[0]) == pytest.approx(0.01)
@@ -114,6 +142,9 @@ def test_weak_scaling_keeps_the_batch_of_a_device():
         (["--config=tiny"], "no --meshes given, for example"),
         (["--config=tiny", "--meshes=fdsp=2"], "write AXIS=SIZE with an axis of data, fsdp, tensor, context"),
         (["--config=tiny", "--meshes=fsdp=0"], "'fsdp=0': write AXIS=SIZE"),
+        (["--config=tiny", "--meshes=fsdp=2,fsdp=4"], "'fsdp=2,fsdp=4' names fsdp twice; write ; between meshes"),
+        (["--config=tiny", "--meshs=fsdp=2"], "did you mean --meshes?"),
+        (["--config=tiny", "--meshes=fsdp=1", "--grad_accum=0"], "grad_accum=0 must be at least 1"),
         (["--config=tiny", "--meshes=fsdp=1", "--scaling=big"], "choose strong or weak"),
         (["--config=tiny", "--meshes=fsdp=1", "--steps=0"], "--steps=0: write a number of at least 1"),
         (["--config=tiny", "--meshes=fsdp=1", "--mesh.fsdp=2"], "--meshes sets the mesh"),

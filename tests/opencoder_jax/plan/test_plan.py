@@ -16,9 +16,10 @@ import pytest
 
 from opencoder_jax import overrides
 from opencoder_jax.metrics import flops_per_token
-from opencoder_jax.plan import hlo
+from opencoder_jax.plan import hlo, report
 from opencoder_jax.plan import topology as machines
 from opencoder_jax.plan.compile import OutOfMemory, _refused
+from opencoder_jax.plan.estimate import estimate
 from opencoder_jax.plan.report import out_of_memory
 from opencoder_jax.plan.search import candidates, rank, varied
 from tests.opencoder_jax.training import micro_config, run_python
@@ -37,8 +38,15 @@ REFUSED = {
     "--config=tiny": "no --topology=NAME given",
     "--config=tinny --topology=h100:2x4": "did you mean tiny?",
     "--config=tiny --topology=h100:2x4 --mesh.fdsp=8": "did you mean --mesh.fsdp?",
-    "--config=tiny --topology=h100:2x4 --mesh.fsdp=3": "does not make 8 devices; axis sizes must multiply to 8, from [1, 2, 4, 8]",
+    "--config=tiny --topology=h100:2x4 --mesh.fsdp=3": "does not make 8 devices; axis sizes must multiply to 8; with the others as they are, fsdp 8 fits",
     "--config=tiny --topology=h100:2x4 --mesh.fsdp=8": "data.global_batch_size / grad_accum=4 is not divisible by mesh data x fsdp=8; sizes that fit: [1, 2, 4]; or a data.global_batch_size of 8",
+    "--config=tiny --topology=h100:2x4 --mesh.fsdp=8 --data.global_batch_size=16 --grad_accum=4": "is not divisible by mesh data x fsdp=8; sizes that fit: [1, 2, 4]; or a data.global_batch_size of 32; grad_accum that fits: [1, 2]",
+    "--config=tiny --topology=h100:2x4 --topology=h100:2x8": "--topology is given twice",
+    "--config=tiny --topology=h100:2x4 --serch": "--serch: no such field; did you mean --search?",
+    "--config=tiny --topology=h100:2x4 --grad_accum=0": "grad_accum=0 must be at least 1",
+    "--config=tiny --topology=h100:2x4 --data.seq_len=4096": "exceeds model.max_seq_len",
+    "--config=tiny --topology=h100:2x4 --out=/proc/nothing": "/proc/nothing: No such file or directory",
+    "--config=tiny --topology=h100:1x2 --search --mesh.tensor=4": "no candidate has --mesh.tensor=4; leave some of it to the search",
     "--config=tiny --topology=h100:2x4 --mesh.fsdp=2 --mesh.tensor=4": "model.num_kv_heads=2 is not divisible by mesh tensor=4; sizes that fit: [1, 2]",
     "--config=tiny --topology=h100:2x4 --compiler=gcc": "choose device or cpu",
     "--config=tiny --topology=h100:2x4 --search=many": "write a number of candidates to compile",
@@ -63,7 +71,7 @@ def child() -> None:
         changes: dict[str, object] = {f"mesh.{axis}": size for axis, size in mesh.items()}
         changes["model.implementation"] = "xla" if mesh["context"] > 1 else "reference"
         plan, compiled = make_plan(micro_config("x", **changes), machine, "cpu")
-        plans[name] = plan.as_dict() | {"scheduled": hlo.parse(compiled.hlo).is_scheduled}
+        plans[name] = plan.as_dict() | {"scheduled": hlo.parse(compiled.hlo).is_scheduled, "text": report.text(plan)}
     said = {}
     for line in REFUSED:
         arguments = line.split() + ([] if "--compiler" in line else ["--compiler=cpu"])
@@ -100,6 +108,12 @@ def test_flops_of_the_compiled_step(results, name):
     assert plan["notes"] == [
         "compiled for fake CPU devices: collectives are those of the step, memory and times only indicative"
     ]
+
+
+def test_the_page_says_what_was_planned(results):
+    text = results["plans"]["tensor"]["text"]
+    assert "mesh data 1 x fsdp 4 x tensor 2 x context 1" in text
+    assert "T 32, a batch of 8 records in 1 micro-batch(es), 2 records a device at a time; remat none" in text
 
 
 @pytest.mark.parametrize("name", MESHES)
@@ -198,6 +212,27 @@ def test_search_ends_with_a_configuration_that_can_be_trained(tmp_path):
     assert won.seed == 7
     assert dataclasses.asdict(won.mesh) == rows[0]["mesh"]
     assert (won.model.remat, won.grad_accum) == (rows[0]["remat"], rows[0]["grad_accum"])
+
+
+def test_what_is_asked_for_is_not_searched():
+    given = {"mesh.tensor": 2, "model.remat": "dots"}
+    fitting, refused = rank(overrides.load("8b"), machines.parse("h100:64x8"), given)
+    found = [*fitting, *refused]
+    assert {(c.mesh["tensor"], c.remat) for c in found} == {(2, "dots")}
+    assert len({c.grad_accum for c in found}) > 1
+    assert len({c.mesh["fsdp"] for c in found}) > 1
+
+
+def test_arithmetic_of_accumulation():
+    """Where weights are whole, gradients meet over data once a step, however many micro-batches there are."""
+    config, machine = overrides.load("1p5b"), machines.parse("h100:32x8")
+
+    def network(accum: int, fsdp: int) -> float:
+        mesh = {"data": 256 // fsdp, "fsdp": fsdp, "tensor": 1, "context": 1}
+        return estimate(dataclasses.replace(config, grad_accum=accum), mesh, machine).network
+
+    assert network(2, 1) == pytest.approx(network(4, 1))
+    assert network(4, 8) > 1.9 * network(2, 8)
 
 
 def test_arithmetic_prunes_what_cannot_fit():
