@@ -52,8 +52,8 @@ def text(plan: Plan) -> str:
             ],
         ),
         "",
-        f"network {1e3 * t.network:,.1f} ms in all, {1e3 * (t.network - t.exposed):,.1f} ms of it behind computation: "
-        + ", ".join(f"{axes} {1e3 * s:,.1f} ms" for axes, s in sorted(t.by_axes.items(), key=lambda x: -x[1])),
+        f"network {1e3 * t.network:,.1f} ms in all, {1e3 * (t.network - t.exposed):,.1f} ms of it behind computation"
+        + "".join(f"; {axes} {1e3 * s:,.1f} ms" for axes, s in sorted(t.by_axes.items(), key=lambda x: -x[1])),
         "",
         "## Figures",
         "",

@@ -55,10 +55,9 @@ def check_killed(trainer: Trainer, run: str, kills: int) -> None:
         if len(trainer.rows(run)) >= STEPS:  # it came to its end: start over, so that every kill interrupts something
             assert trainer.losses(run) == trainer.losses("whole")
             shutil.rmtree(trainer.folder / run)
+    # The last kill may have come before the first checkpoint: then there is nothing to resume yet.
     while not any(p.name.isdigit() for p in (trainer.folder / run / "checkpoints").glob("*")):
-        kill(
-            trainer, run, choice, during_save=True
-        )  # the last kill came before the first checkpoint: nothing to resume
+        kill(trainer, run, choice, during_save=True)
     printed = trainer.run(run)
     assert "resumed" in printed
     # Every step once, every loss bit for bit, and the same weights.
