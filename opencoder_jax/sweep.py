@@ -178,9 +178,8 @@ def run_child(files: dict[str, Path], own: dict[str, str], fakes: int, variables
         own["steps"],
         own["warmup"],
     ]
-    watched, held = (
-        os.pipe()
-    )  # its end is held until this process ends, however it does: no child keeps the devices then
+    # One end is held until this process ends, however it does: no child keeps the devices then.
+    watched, held = os.pipe()
     try:
         with log.open("w") as file:
             done = subprocess.run(
@@ -256,6 +255,7 @@ def child(arguments: list[str]) -> int:
 
 
 def _end_with_parent() -> None:
+    """Waits for the end of the pipe that `run_child` holds."""
     os.read(sys.stdin.fileno(), 1)
     os._exit(1)
 

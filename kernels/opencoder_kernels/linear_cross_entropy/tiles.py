@@ -55,9 +55,8 @@ class TiledSoftmax:
         rows = jnp.pad(h.reshape(M, D), ((0, pad), (0, 0)))
         if vocab_axis is not None:
             targets = targets - jax.lax.axis_index(vocab_axis) * V
-            targets = jnp.where(
-                (targets >= 0) & (targets < V), targets, -1
-            )  # none, also of the masked columns beyond V
+            # -1 is no word, and none of the masked columns beyond V either.
+            targets = jnp.where((targets >= 0) & (targets < V), targets, -1)
         targets, weights = (jnp.pad(x.reshape(M), (0, pad)) for x in (targets.astype(jnp.int32), weights))
         run = unchecked(lambda h, w, targets: self.product(h, w, targets, V, gradient))
         peaks, totals, hits, *p = run(rows, w, targets)
