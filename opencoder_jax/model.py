@@ -22,7 +22,7 @@ from opencoder_kernels import attention, linear_cross_entropy, rms_norm, swiglu
 
 from opencoder_jax import sharding
 from opencoder_jax.config import ModelConfig
-from opencoder_jax.sharding import constrain, gather, per_shard
+from opencoder_jax.sharding import RULES, constrain, gather, per_shard
 
 Array = jax.Array
 Params = dict[str, Any]
@@ -252,14 +252,13 @@ def rope(x: Array, positions: Array, theta: float) -> Array:
 
 
 def _attend(q: Array, k: Array, v: Array, segment_ids: Array | None, implementation: str) -> Array:
-    """Attention over packed documents; where time is cut over `context`, the kernels deal its work out evenly."""
+    """Attention over packed documents, each device on its part; where time is sharded over `context`, as a ring."""
 
-    def attend(q, k, v, segments) -> Any:
-        return attention(q, k, v, q_segment_ids=segments, kv_segment_ids=segments, implementation=implementation)
+    def attend(q, k, v, segments):
+        ring_axis = None if jax.sharding.get_abstract_mesh().empty else RULES["time"]
+        masks = {"q_segment_ids": segments, "kv_segment_ids": segments, "ring_axis": ring_axis}
+        return attention(q, k, v, **masks, implementation=implementation)
 
-    mesh = jax.sharding.get_abstract_mesh()
-    if not mesh.empty and mesh.shape["context"] > 1:
-        return attend(q, k, v, segment_ids)
     queries, keys = ("batch", "time", "q_heads", "head_dim"), ("batch", "time", "kv_heads", "head_dim")
     segments = None if segment_ids is None else ("batch", "time")
     return per_shard(attend, [queries, keys, keys, segments], queries)(q, k, v, segment_ids)

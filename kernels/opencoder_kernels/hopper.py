@@ -27,7 +27,7 @@ ROWS = 64  # rows of a warpgroup's matrix product
 WARPGROUPS = 2  # computing ones, beside one that copies
 
 
-def refuses_device() -> str | None:
+def unsupported_device() -> str | None:
     """Why this device cannot run a Mosaic GPU kernel of this project, or None."""
     if platform() != "gpu" or not any(name in device_kind() for name in HOPPER):
         return f"it needs a Hopper GPU (H100, H200, H800, H20, GH200); the device is {device_kind()!r}; use 'xla'"

@@ -18,7 +18,7 @@ from opencoder_kernels.interpret import is_interpreted
 VMEM_BYTES = 56 * 2**20
 
 
-def refuses() -> str | None:
+def unsupported() -> str | None:
     """Why this device cannot run a Pallas TPU kernel, or None."""
     if platform() != "tpu" and not is_interpreted("tpu"):
         return f"it needs a TPU; the device is {device_kind()!r}; use 'xla'"

@@ -9,12 +9,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from opencoder_kernels import partition
 from opencoder_kernels.attention import residuals
 from opencoder_kernels.dispatch import device_kind, platform
 
 
-def refuses(q, k, v, *, q_segment_ids, q_positions, kv_positions, causal, return_lse=False, **_) -> str | None:
+def unsupported(q, k, v, *, q_segment_ids, q_positions, kv_positions, causal, return_lse=False, **_) -> str | None:
     if platform() != "gpu":
         return f"it needs an NVIDIA GPU; the device is {device_kind()!r}; use 'xla'"
     if q.dtype not in (jnp.bfloat16, jnp.float16):
@@ -29,8 +28,6 @@ def refuses(q, k, v, *, q_segment_ids, q_positions, kv_positions, causal, return
         return "q_positions and kv_positions are given; it counts from 0; use 'xla'"
     if causal and q.shape[1] != k.shape[1]:
         return f"causal with {q.shape[1]} queries and {k.shape[1]} keys; it wants as many of each; use 'xla'"
-    if partition.automatic().get(partition.TIME, 1) > 1:
-        return "time is cut over the mesh axis context, and it has no gradient for a part of the keys; use 'mosaic_gpu' or 'xla'"
     return None
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from opencoder_kernels.attention import mosaic_gpu_backward, mosaic_gpu_forward, padding, residuals
-from opencoder_kernels.hopper import refuses_device
+from opencoder_kernels.hopper import unsupported_device
 
 HEAD_DIMS = (64, 128, 160)
 
 
-def refuses(q, k, v, *, q_positions, kv_positions, causal, **_) -> str | None:
+def unsupported(q, k, v, *, q_positions, kv_positions, causal, **_) -> str | None:
     if q.dtype != jnp.bfloat16:
         return f"q, k, v are {q.dtype}; it takes bfloat16; cast them, or use 'xla'"
     if q.shape[3] not in HEAD_DIMS:
@@ -22,7 +22,7 @@ def refuses(q, k, v, *, q_positions, kv_positions, causal, **_) -> str | None:
         return "q_positions and kv_positions are given; it counts from 0; use 'xla'"
     if causal and q.shape[1] != k.shape[1]:
         return f"causal with {q.shape[1]} queries and {k.shape[1]} keys; it wants as many of each; use 'xla'"
-    return refuses_device()
+    return unsupported_device()
 
 
 def attention(q, k, v, *, q_positions, kv_positions, **masks):

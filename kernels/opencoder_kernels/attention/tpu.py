@@ -33,7 +33,7 @@ BLOCKS = (1024, 512, 256, 128)
 BLIND = -1e20
 
 
-def refuses(q, k, v, *, q_positions, kv_positions, causal, scale, return_lse=False, **_) -> str | None:
+def unsupported(q, k, v, *, q_positions, kv_positions, causal, scale, return_lse=False, **_) -> str | None:
     if q.dtype not in (jnp.bfloat16, jnp.float32):
         return f"q, k, v are {q.dtype}; it takes bfloat16 and float32; cast them, or use 'xla'"
     if q_positions is not None or kv_positions is not None:
@@ -45,7 +45,7 @@ def refuses(q, k, v, *, q_positions, kv_positions, causal, scale, return_lse=Fal
             f"return_lse is set, bfloat16 q is rounded with the scale {scale:.4g}, which is no power of 2, and the "
             "log-sum-exp would be off by 1e-3; cast q, k, v to float32, or use 'xla'"
         )
-    return tpu_device.refuses()
+    return tpu_device.unsupported()
 
 
 def attention(q, k, v, *, q_positions, kv_positions, **masks):

@@ -32,11 +32,11 @@ LOG2E = math.log2(math.e)
 MASKED = -1e30
 
 
-def refuses(hidden, w_out, targets, weights, z_loss, vocab_axis) -> str | None:
+def unsupported(hidden, w_out, targets, weights, z_loss, vocab_axis) -> str | None:
     del w_out, targets, weights, z_loss, vocab_axis
     if hidden.dtype != jnp.bfloat16:
         return f"hidden is {hidden.dtype}; it takes bfloat16; cast, or use 'xla'"
-    return hopper.refuses_device() or tiles.refuses_mesh()
+    return hopper.unsupported_device()
 
 
 def linear_cross_entropy(hidden, w_out, *args):

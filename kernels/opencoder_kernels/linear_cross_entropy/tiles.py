@@ -16,20 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from opencoder_kernels import partition
 from opencoder_kernels.linear_cross_entropy import chunked
 from opencoder_kernels.varying import unchecked
 
 # p (or d logits in its place) of a chunk: 4,096 tokens x 96,640 in bf16 are 792 MB.
 GRADIENT_BYTES = 800_000_000
-
-
-def refuses_mesh() -> str | None:
-    """Why the kernel cannot run on the current mesh, or None."""
-    cut = {name: size for name, size in partition.automatic().items() if size > 1}
-    if cut:
-        return f"the mesh {cut} is not manual here; call it inside shard_map with vocab_axis, or use 'xla'"
-    return None
 
 
 @dataclass(frozen=True)

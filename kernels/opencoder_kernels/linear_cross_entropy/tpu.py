@@ -24,7 +24,7 @@ MASKED = -1e30
 MAX_DIM = {2: 8192, 4: 2240}
 
 
-def refuses(hidden, w_out, targets, weights, z_loss, vocab_axis) -> str | None:
+def unsupported(hidden, w_out, targets, weights, z_loss, vocab_axis) -> str | None:
     del targets, weights, z_loss, vocab_axis
     if hidden.dtype not in (jnp.bfloat16, jnp.float32):
         return f"hidden is {hidden.dtype}; it takes bfloat16 and float32; cast, or use 'xla'"
@@ -33,7 +33,7 @@ def refuses(hidden, w_out, targets, weights, z_loss, vocab_axis) -> str | None:
         return (
             f"w_out {w_out.shape}: D is at most {most} in {hidden.dtype}, or a block does not fit the memory; use 'xla'"
         )
-    return tpu_device.refuses() or tiles.refuses_mesh()
+    return tpu_device.unsupported()
 
 
 def linear_cross_entropy(hidden, w_out, *args):

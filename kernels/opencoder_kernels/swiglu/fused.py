@@ -1,4 +1,4 @@
-"""What the Pallas back ends share: rows, mesh and gradient around one kernel, which multiplies and activates.
+"""What the Pallas back ends share: rows and gradient around one kernel, which multiplies and activates.
 
 The gradient runs the same two products again and writes d gate and d up from their epilogue, so that gate and up are
 never in memory, in either direction. The four products that remain (dx twice, d w_gate, d w_up) are plain and XLA's.
@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from opencoder_kernels import partition
 from opencoder_kernels.varying import like, unchecked
 
 
@@ -33,18 +32,11 @@ class Kernel:
 
 
 def swiglu(kernel: Kernel, x, w_gate, w_up):
-    """See `opencoder_kernels.swiglu`. x [B, T, D] is cut over the mesh as the trainer does it, F over `tensor`."""
-    leading = partition.activation(x.ndim)
-    weights = partition.spec(None, partition.HEADS)
-
-    def local(x, w_gate, w_up):
-        rows = x.reshape(-1, x.shape[-1])
-        M = rows.shape[0]
-        out = _rows(kernel, jnp.pad(rows, ((0, -M % kernel.rows), (0, 0))), w_gate, w_up)
-        return out[:M].reshape(*x.shape[:-1], w_gate.shape[1])
-
-    in_specs = (partition.spec(*leading, None), weights, weights)
-    return partition.over_mesh(local, in_specs, partition.spec(*leading, partition.HEADS))(x, w_gate, w_up)
+    """See `opencoder_kernels.swiglu`."""
+    rows = x.reshape(-1, x.shape[-1])
+    M = rows.shape[0]
+    out = _rows(kernel, jnp.pad(rows, ((0, -M % kernel.rows), (0, 0))), w_gate, w_up)
+    return out[:M].reshape(*x.shape[:-1], w_gate.shape[1])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -12,25 +12,21 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from opencoder_kernels import hopper, partition
+from opencoder_kernels import hopper
 from opencoder_kernels.hopper import ROWS, WARPGROUPS, PairOfProducts, smem
 from opencoder_kernels.swiglu import fused
 
 BLOCK_M, BLOCK_F, BLOCK_D = PairOfProducts.BLOCK_M, PairOfProducts.BLOCK_N, PairOfProducts.BLOCK_K
 
 
-def refuses(x, w_gate, w_up) -> str | None:
+def unsupported(x, w_gate, w_up) -> str | None:
     del w_up
     D, F = w_gate.shape
-    parts = partition.automatic().get(partition.HEADS, 1)
     if x.dtype != jnp.bfloat16:
         return f"x is {x.dtype}; it takes bfloat16; cast, or use 'xla'"
-    if D % BLOCK_D or F % (BLOCK_F * parts):
-        return (
-            f"w_gate {w_gate.shape} over mesh tensor={parts}: D must be a multiple of {BLOCK_D}, F of "
-            f"{BLOCK_F} x {parts}; use 'xla'"
-        )
-    return partition.refuses_activation("swiglu", x) or hopper.refuses_device()
+    if D % BLOCK_D or F % BLOCK_F:
+        return f"w_gate {w_gate.shape}: D must be a multiple of {BLOCK_D}, F of {BLOCK_F}; use 'xla'"
+    return hopper.unsupported_device()
 
 
 def swiglu(x, w_gate, w_up):
