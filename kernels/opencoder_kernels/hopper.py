@@ -1,12 +1,12 @@
-"""What the kernels for Hopper GPUs share: the device check, matrices in shared memory, warpgroups, a pair of matrix products.
+"""What the kernels for Hopper GPUs share: the device check, matrices in shared memory, warpgroups, a pair of matmuls.
 
 What the interpreter leaves unproven of all of them:
-- It runs wgmma at once: that `wgmma_wait` stands before a stage is freed is not checked. (That operands have arrived, and
+- It runs wgmma at once: that `wgmma_wait` comes before a stage is freed is not checked. (That operands have arrived, and
   are not written over before the stage is freed, is: see `wgmma`.)
 - Tiling and swizzle of shared memory, register layouts and `set_max_registers` mean nothing to it.
 - Exponentials are exact, not those of `approx_math`; sums are not taken in the order of threads.
 - Blocks of the grid run one after another, and so do the devices of a mesh (`interpret.on_each_device`).
-- It takes shapes that lowering refuses (a copy of part of a swizzled column).
+- It takes shapes that lowering rejects (a copy of part of a swizzled column).
 That the compiler accepts them, and with which registers and spills, is checked ahead of time (tests, `aot`).
 """
 
@@ -23,7 +23,7 @@ from opencoder_kernels.dispatch import device_kind, platform
 from opencoder_kernels.interpret import is_interpreted
 
 HOPPER = ("H100", "H200", "H800", "H20", "GH200")
-ROWS = 64  # rows of a warpgroup's matrix product
+ROWS = 64  # rows of a warpgroup's matmul
 WARPGROUPS = 2  # computing ones, beside one that copies
 
 
@@ -115,7 +115,7 @@ def wgmma(acc, a, b):
 
 
 @dataclass(frozen=True)
-class PairOfProducts:
+class PairOfMatmuls:
     """x @ w for two matrices w at once: a block of BLOCK_M rows of x, BLOCK_N columns of each w, BLOCK_K of the inner dim a step.
 
     Attributes:
@@ -153,7 +153,7 @@ class PairOfProducts:
         lax.fori_loop(0, self.dim // self.BLOCK_K, load, None)
 
     def compute(self, warpgroup, buffers, barriers):
-        """A computing warpgroup: its 64 rows of both products, fp32."""
+        """A computing warpgroup: its 64 rows of both matmuls, fp32."""
         (x_smem, w_smem), (ready, free) = buffers, barriers
 
         def run(*accumulators):

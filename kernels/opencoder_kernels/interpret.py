@@ -22,7 +22,7 @@ def is_interpreted(device: str) -> bool:
 
 @contextlib.contextmanager
 def gpu(detect_races: bool = True):
-    """Within it, Mosaic GPU kernels run in the interpreter, as on H100s in the current mesh with every memory poisoned at first.
+    """Within it, Mosaic GPU kernels run in the interpreter, as on H100s in the current mesh; memory starts filled with NaN.
 
     With detect_races, accesses of shared or global memory that no barrier orders raise an error (are printed by jax 0.11).
     """
@@ -67,7 +67,7 @@ def on_each_device(kernel):
 
 @contextlib.contextmanager
 def tpu(detect_races: bool = True):
-    """Within it, Pallas TPU kernels run in the TPU interpreter, every memory poisoned at first.
+    """Within it, Pallas TPU kernels run in the TPU interpreter; memory starts filled with NaN.
 
     A block of an output keeps its place from one step of the grid to the next: what a later step does not write holds what
     an earlier one wrote, not NaN. With detect_races, accesses that no semaphore orders raise an error.

@@ -31,5 +31,5 @@ def params(dims: int):
 
 
 def precision(x):
-    """Products of fp32 in fp32, of bf16 in one pass."""
+    """Matmuls of fp32 in fp32, of bf16 in one pass."""
     return jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None

@@ -14,7 +14,7 @@ from opencoder_kernels.interpret import on_each_device
 def axes(x) -> frozenset[str]:
     """Mesh axes over which x differs from device to device, as shard_map tracks them."""
     aval = jax.typeof(x)
-    kind = getattr(aval, "manual_axis_type", None)  # jax 0.12; in 0.11 the set stands on the type itself
+    kind = getattr(aval, "manual_axis_type", None)  # jax 0.12; in 0.11 the set is on the type itself
     return aval.vma if kind is None else kind.varying
 
 
@@ -22,7 +22,7 @@ def like(cotangent, primal):
     """`cotangent` summed over the mesh axes over which it varies and `primal` does not.
 
     A custom gradient must return each cotangent with the type of its argument: where a norm's weight is replicated
-    and its activations are cut over an axis, the sum over that axis belongs to the gradient.
+    and its activations are sharded over an axis, the sum over that axis belongs to the gradient.
     """
     extra = tuple(sorted(axes(cotangent) - axes(primal)))
     return jax.lax.psum(cotangent, extra) if extra else cotangent

@@ -1,6 +1,6 @@
-"""Attention by cuDNN, through `jax.nn.dot_product_attention`: the yardstick on GPUs.
+"""Attention by cuDNN, through `jax.nn.dot_product_attention`: the baseline on GPUs.
 
-The public route knows no packed documents, so segment ids are refused; its rule drops the gradient of the log-sum-exp
+Its public interface has no segment ids, so packed documents are not supported; it drops the gradient of the log-sum-exp
 in silence, so that is not given out.
 """
 

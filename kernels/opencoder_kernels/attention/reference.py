@@ -1,4 +1,4 @@
-"""Dense attention in the precision of its inputs, at least fp32: the oracle of every other back end."""
+"""Dense attention in the precision of its inputs, at least fp32: the oracle of every other backend."""
 
 from __future__ import annotations
 

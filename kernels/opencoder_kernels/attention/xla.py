@@ -16,14 +16,14 @@ from opencoder_kernels.varying import zeros
 # Query blocks written out in the program; each one costs compile time and saves causal work, (1 + 1/n)/2 of T x S left.
 MAX_BLOCKS = 16
 MIN_BLOCK = 128
-# Scores alive at once (fp32: 256 MB); a block with more is cut again, in a loop.
+# Scores alive at once (fp32: 256 MB); a block with more is split again, in a loop.
 MAX_SCORES = 2**26
 # lse of a padded row: its probabilities come out as 0.
 PADDED = 1e30
 
 
 def attention(q, k, v, *, q_segment_ids, kv_segment_ids, q_positions, kv_positions, causal, scale):
-    """See `opencoder_kernels.attention`; positions None stand for 0, 1, ..., and let causal blocks be skipped."""
+    """See `opencoder_kernels.attention`; positions None mean 0, 1, ..., and let causal blocks be skipped."""
     return _attention((causal, scale), q, k, v, q_segment_ids, kv_segment_ids, q_positions, kv_positions)
 
 
@@ -36,7 +36,7 @@ def _blocks(T: int, S: int, skip: bool) -> list[tuple[int, int, int]]:
 
 
 def _pieces(rows_per_call: int, rows, pads):
-    """rows (each [B, n, ...] or None) cut along dim 1 into pieces of a size: [pieces, B, size, ...]."""
+    """rows (each [B, n, ...] or None) split along dim 1 into pieces of a size: [pieces, B, size, ...]."""
     n = next(x.shape[1] for x in rows if x is not None)
     num = -(-n // rows_per_call)
     size = -(-n // num)
@@ -51,7 +51,7 @@ def _pieces(rows_per_call: int, rows, pads):
 
 
 def _joined(x, n: int):
-    """The way back of `_pieces` for a result, n long."""
+    """The inverse of `_pieces` for a result, n long."""
     x = jnp.moveaxis(x, 0, 1)
     return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :n]
 
@@ -176,7 +176,7 @@ def _add(x, part):
 
 
 def _summed(rows_per_call, block, rows, pads, closed_over):
-    """`block` over pieces of the queries: dq joined, dk and dv summed on the way."""
+    """`block` over pieces of the queries: dq joined, dk and dv summed over the pieces."""
     pieces = _pieces(rows_per_call, rows, pads)
     shapes = jax.eval_shape(block, jax.tree.map(lambda x: x[0], pieces))
 

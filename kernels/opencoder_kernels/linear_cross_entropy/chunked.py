@@ -1,9 +1,9 @@
-"""What the back ends share: the walk over chunks of tokens, and the products that form the gradient.
+"""What the backends share: the walk over chunks of tokens, and the matmuls that form the gradient.
 
-A back end gives the loss of a chunk and d loss / d logits, in the dtype of the hidden states, for the full vocabulary.
+A backend gives the loss of a chunk and d loss / d logits, in the dtype of the hidden states, for the full vocabulary.
 Gradients are formed in the forward pass: the loss is a sum, so they are known up to one scalar when it is computed, and
-keeping them instead of recomputing logits saves one of four matrix products (the form of Liger Kernel's fused linear
-cross-entropy, arXiv 2410.10989). Products are plain and XLA's.
+keeping them instead of recomputing logits saves one of four matmuls (the form of Liger Kernel's fused linear
+cross-entropy, arXiv 2410.10989). These matmuls are plain and XLA's.
 
 The sum of the gradient of w_out over chunks costs a pass over [D, V] per chunk, so chunks are as large as the memory
 for d logits allows. It is kept in the dtype of w_out itself, which is where it has to end, as long as chunks are few
@@ -25,13 +25,13 @@ from opencoder_kernels.varying import like, zeros
 
 # Chunks whose gradients of w_out are summed in w_out's own dtype.
 MAX_ROUNDED = 4
-# Rows of a chunk come in whole blocks of the kernels, and of the tiles of a matrix product.
+# Rows of a chunk come in whole blocks of the kernels, and of the tiles of a matmul.
 ROWS = 128
 
 
 @dataclass(frozen=True)
 class Softmax:
-    """A back end's part.
+    """A backend's part.
 
     Attributes:
       run: (h [B, n, D], w [D, V], targets [B, n], weights [B, n], z_loss, vocab_axis, gradient) -> (total, z_sum,

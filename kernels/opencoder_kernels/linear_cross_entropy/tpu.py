@@ -2,7 +2,7 @@
 
 A block of rows is multiplied with a tile of columns over the whole model dim at once; the logits stay in VMEM, and what
 leaves it is described in `tiles.py`. Rows vary fastest over the grid, so that a tile of the output matrix is fetched once
-per chunk. Both products of the gradient are plain and XLA's. The interpreter leaves unproven, beside what stands in
+per chunk. Both matmuls of the gradient are plain and XLA's. The interpreter leaves unproven, besides what is said in
 `tpu_device.py`, that d logits may take the place of p: it writes them elsewhere.
 """
 
@@ -38,11 +38,11 @@ def unsupported(hidden, w_out, targets, weights, z_loss, vocab_axis) -> str | No
 
 def linear_cross_entropy(hidden, w_out, *args):
     """See `opencoder_kernels.linear_cross_entropy`; any V: a last tile may reach beyond it."""
-    softmax = tiles.TiledSoftmax(_product, _gradient, w_out.shape[1])
+    softmax = tiles.TiledSoftmax(_matmul, _gradient, w_out.shape[1])
     return chunked.linear_cross_entropy(chunked.Softmax(softmax, tiles.GRADIENT_BYTES), hidden, w_out, *args)
 
 
-def _product(h, w, targets, V: int, gradient: bool):
+def _matmul(h, w, targets, V: int, gradient: bool):
     """See `tiles.TiledSoftmax`."""
     M, D = h.shape
     rows = next(b for b in BLOCK_M if M % b == 0)

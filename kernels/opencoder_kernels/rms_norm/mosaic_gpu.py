@@ -36,7 +36,7 @@ def unsupported(x, weight, eps) -> str | None:
         return f"x is {x.dtype}; it takes bfloat16; cast, or use 'xla'"
     if D % 16 or group(D) * D > MAX_VALUES * THREADS:
         most = MAX_VALUES * THREADS
-        return f"x {x.shape}: D must be a multiple of 16, at most {most}, and at most a half (quarter, eighth) of that when it is no multiple of 128 (64, 32); use 'xla'"
+        return f"x {x.shape}: D must be a multiple of 16, at most {most}, and at most a half (quarter, eighth) of that when it is not a multiple of 128 (64, 32); use 'xla'"
     return hopper.unsupported_device()
 
 

@@ -1,7 +1,7 @@
-"""What the Pallas back ends share: rows and gradient around one kernel, which multiplies and activates.
+"""What the Pallas backends share: rows and gradient around one kernel, which multiplies and activates.
 
-The gradient runs the same two products again and writes d gate and d up from their epilogue, so that gate and up are
-never in memory, in either direction. The four products that remain (dx twice, d w_gate, d w_up) are plain and XLA's.
+The gradient runs the same two matmuls again and writes d gate and d up from their epilogue, so that gate and up are
+never in memory, in either direction. The four matmuls that remain (dx twice, d w_gate, d w_up) are plain and XLA's.
 Saved per token: D values (see `xla.py`).
 """
 
@@ -20,7 +20,7 @@ from opencoder_kernels.varying import like, unchecked
 
 @dataclass(frozen=True)
 class Kernel:
-    """A back end's kernel.
+    """A backend's kernel.
 
     Attributes:
       run: (x [M, D], w_gate, w_up [D, F], d_out [M, F] or None) -> [silu(gate) * up], or [d_gate, d_up] with d_out.

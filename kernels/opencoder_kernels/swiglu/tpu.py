@@ -2,7 +2,7 @@
 
 A block of rows is multiplied with a block of columns of both matrices over the whole model dim at once; both fp32 results
 stay in VMEM. Rows vary fastest over the grid, so that columns of the matrices are fetched once. A last block may reach
-beyond the arrays: what it computes there is not written. What the interpreter leaves unproven stands in `tpu_device.py`.
+beyond the arrays: what it computes there is not written. What the interpreter leaves unproven is said in `tpu_device.py`.
 """
 
 from __future__ import annotations
