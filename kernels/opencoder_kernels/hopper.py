@@ -12,8 +12,11 @@ That the compiler accepts them, and with which registers and spills, is checked 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import jax
 from jax import lax
 from jax import numpy as jnp
 from jax.experimental import pallas as pl
@@ -34,7 +37,7 @@ def unsupported_device() -> str | None:
     return None
 
 
-def layout(width: int):
+def layout(width: int) -> tuple[plgpu.TilingTransform, plgpu.SwizzleTransform]:
     """Tiling and swizzle of bf16 rows of `width` values in shared memory: the widest swizzle that divides a row."""
     swizzle = next(s for s in (128, 64, 32) if (2 * width) % s == 0)
     # Both classes leave an abstract method to their base; JAX itself makes them so.
@@ -42,17 +45,24 @@ def layout(width: int):
     return tiling, plgpu.SwizzleTransform(swizzle)  # pyright: ignore[reportAbstractUsage]
 
 
-def smem(shape, dtype=jnp.bfloat16):
+def smem(shape: tuple[int, ...], dtype: Any = jnp.bfloat16) -> Any:
     """Shared memory; matrices of bf16 are tiled and swizzled for wgmma, fp32 and int32 vectors are plain."""
     return plgpu.SMEM(shape, dtype, transforms=layout(shape[-1]) if dtype == jnp.bfloat16 else ())
 
 
-def rem(x, n: int):
+def rem(x: jax.Array, n: int) -> jax.Array:
     """x mod n of an int32 x >= 0, as Mosaic has it."""
     return lax.rem(x, jnp.int32(n))
 
 
-def kernel(body, out_type, buffers, barriers, grid: dict[str, int], **compiler_params):
+def kernel(
+    body: Callable[..., Any],
+    out_type: Sequence[jax.ShapeDtypeStruct],
+    buffers: Any,
+    barriers: Any,
+    grid: dict[str, int],
+    **compiler_params: Any,
+) -> Callable[..., Any]:
     """body(inputs, outputs, buffers, barriers) on two computing warpgroups and a copying one per block of the grid.
 
     Args:
@@ -75,7 +85,7 @@ def kernel(body, out_type, buffers, barriers, grid: dict[str, int], **compiler_p
     )
 
 
-def specialise(compute, copy):
+def specialise(compute: Callable[[jax.Array], None], copy: Callable[[], None]) -> None:
     """compute(warpgroup) on the computing warpgroups, copy() on the last one, which leaves its registers to them."""
     warpgroup = lax.axis_index("wg")
 
@@ -90,7 +100,7 @@ def specialise(compute, copy):
         copy()
 
 
-def refill(free, fence: bool = True):
+def refill(free: Any, fence: bool = True) -> None:
     """Waits until the stage of buffers behind the barrier `free` is read, and lets TMA write over it.
 
     Small vectors (segment ids, log-sum-exps) are read by ordinary loads. Those are ordered before a TMA copy to the same
@@ -102,7 +112,7 @@ def refill(free, fence: bool = True):
         plgpu.commit_smem()
 
 
-def wgmma(acc, a, b):
+def wgmma(acc: Any, a: Any, b: Any) -> None:
     """acc += a @ b, not awaited; a and b in shared memory, or a in registers.
 
     The interpreter runs wgmma without race detection. For it the operands are read by ordinary loads first, so that their
@@ -128,18 +138,18 @@ class PairOfMatmuls:
 
     BLOCK_M, BLOCK_N, BLOCK_K = ROWS * WARPGROUPS, 128, 64
 
-    def buffers(self):
+    def buffers(self) -> tuple[Any, Any]:
         """Shared memory of the blocks of x, and of both w."""
         return smem((self.stages, self.BLOCK_M, self.BLOCK_K)), smem((self.stages, 2, self.BLOCK_K, self.BLOCK_N))
 
-    def barriers(self):
+    def barriers(self) -> tuple[Any, Any]:
         """(ready, free) of each stage."""
         return (
             plgpu.Barrier(num_arrivals=3, num_barriers=self.stages),
             plgpu.Barrier(num_arrivals=WARPGROUPS, num_barriers=self.stages),
         )
 
-    def copy(self, rows, columns, buffers, barriers):
+    def copy(self, rows: Callable[..., Any], columns: Callable[..., Any], buffers: Any, barriers: Any) -> None:
         """The copying warpgroup: each stage, once it is free, gets rows(inner) of x and columns(inner, side) of both w."""
         (x_smem, w_smem), (ready, free) = buffers, barriers
 
@@ -152,7 +162,7 @@ class PairOfMatmuls:
 
         lax.fori_loop(0, self.dim // self.BLOCK_K, load, None)
 
-    def compute(self, warpgroup, buffers, barriers):
+    def compute(self, warpgroup: jax.Array, buffers: Any, barriers: Any) -> tuple[jax.Array, jax.Array]:
         """A computing warpgroup: its 64 rows of both matmuls, fp32."""
         (x_smem, w_smem), (ready, free) = buffers, barriers
 

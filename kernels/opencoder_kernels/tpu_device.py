@@ -25,11 +25,11 @@ def unsupported() -> str | None:
     return None
 
 
-def params(dims: int):
+def params(dims: int) -> pltpu.CompilerParams:
     """Compiler parameters of a grid whose blocks do not depend on one another."""
     return pltpu.CompilerParams(dimension_semantics=("parallel",) * dims, vmem_limit_bytes=VMEM_BYTES)
 
 
-def precision(x):
+def precision(x: jax.Array) -> jax.lax.Precision | None:
     """Matmuls of fp32 in fp32, of bf16 in one pass."""
     return jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None

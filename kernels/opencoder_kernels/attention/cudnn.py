@@ -6,6 +6,8 @@ in silence, so that is not given out.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -13,7 +15,18 @@ from opencoder_kernels.attention import residuals
 from opencoder_kernels.dispatch import device_kind, platform
 
 
-def unsupported(q, k, v, *, q_segment_ids, q_positions, kv_positions, causal, return_lse=False, **_) -> str | None:
+def unsupported(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    q_segment_ids: jax.Array | None,
+    q_positions: jax.Array | None,
+    kv_positions: jax.Array | None,
+    causal: bool,
+    return_lse: bool = False,
+    **_: Any,
+) -> str | None:
     if platform() != "gpu":
         return f"it needs an NVIDIA GPU; the device is {device_kind()!r}; use 'xla'"
     if q.dtype not in (jnp.bfloat16, jnp.float16):
@@ -31,7 +44,9 @@ def unsupported(q, k, v, *, q_segment_ids, q_positions, kv_positions, causal, re
     return None
 
 
-def attention(q, k, v, *, causal, scale, **_):
+def attention(
+    q: jax.Array, k: jax.Array, v: jax.Array, *, causal: bool, scale: float, **_: Any
+) -> tuple[jax.Array, jax.Array]:
     """See `opencoder_kernels.attention`."""
     out, lse = jax.nn.dot_product_attention(
         q, k, v, is_causal=causal, scale=scale, implementation="cudnn", return_residual=True

@@ -28,6 +28,8 @@ memory, the compiled kernel from registers. That is what it leaves unproven, bes
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -47,21 +49,23 @@ STAGES = 2
 FIXED, MOVING = (WARPGROUPS, ROWS), (STAGES, STEP)  # shapes of the blocks that stay, and of those that are walked over
 
 
-def masked_scores(s, below, q_seg, kv_seg, q_dim: int):
+def masked_scores(
+    s: jax.Array, below: jax.Array | None, q_seg: jax.Array | None, kv_seg: jax.Array | None, q_dim: int
+) -> jax.Array:
     """Scores with MASKED outside `below` (None: no such limit) and where segments differ; queries are along q_dim."""
     if below is not None:
         s = jnp.where(below, s, MASKED)
-    if q_seg is not None:
+    if q_seg is not None and kv_seg is not None:
         same = lax.broadcast_in_dim(q_seg, s.shape, [q_dim]) == lax.broadcast_in_dim(kv_seg, s.shape, [1 - q_dim])
         s = jnp.where(same, s, MASKED)
     return s
 
 
-def iotas(shape):
+def iotas(shape: tuple[int, ...]) -> tuple[jax.Array, ...]:
     return tuple(plgpu.broadcasted_iota(jnp.int32, shape, d, layout=plgpu.Layout.WGMMA) for d in (0, 1))
 
 
-def matmul(shape, a, b):
+def matmul(shape: tuple[int, int], a: Any, b: Any) -> jax.Array:
     """a @ b in a fresh fp32 accumulator, awaited."""
 
     def run(acc_ref):
@@ -71,7 +75,7 @@ def matmul(shape, a, b):
     return pl.run_scoped(run, plgpu.WGMMAAccumulatorRef(shape, jnp.float32))
 
 
-def left_operand(x, scratch):
+def left_operand(x: jax.Array, scratch: Any) -> Any:
     """x as the left operand of a matmul: itself, or through shared memory where the interpreter needs that.
 
     No `commit_smem`, which the compiled kernel does not have here either: it would also order this warpgroup's loads
@@ -83,7 +87,19 @@ def left_operand(x, scratch):
     return scratch
 
 
-def d_keys_values(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: bool, scale: float):
+def d_keys_values(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    d_out: jax.Array,
+    lse2: jax.Array,
+    delta: jax.Array,
+    q_segments: jax.Array | None,
+    kv_segments: jax.Array | None,
+    *,
+    causal: bool,
+    scale: float,
+) -> tuple[jax.Array, jax.Array]:
     """(dk, dv) like k and v. lse2 (log-sum-exp, base 2) and delta (out . d out - d lse): fp32 [B, N, T]."""
     B, T, N, H = q.shape
     S, K = k.shape[1], k.shape[2]
@@ -183,7 +199,19 @@ def d_keys_values(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causa
     return unchecked(run)(q, k, v, d_out, lse2, delta, bounds, *((q_segments, kv_segments) if packed else ()))
 
 
-def d_queries(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: bool, scale: float):
+def d_queries(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    d_out: jax.Array,
+    lse2: jax.Array,
+    delta: jax.Array,
+    q_segments: jax.Array | None,
+    kv_segments: jax.Array | None,
+    *,
+    causal: bool,
+    scale: float,
+) -> jax.Array:
     """dq like q; arguments as for d_keys_values."""
     B, T, N, H = q.shape
     S, K = k.shape[1], k.shape[2]

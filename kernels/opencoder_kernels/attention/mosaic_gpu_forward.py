@@ -73,7 +73,16 @@ def config(head_dim: int) -> Config:
     return Config(block_kv=128, stages=2) if head_dim <= 128 else Config(block_kv=64, stages=3)
 
 
-def forward(q, k, v, q_segments, kv_segments, *, causal: bool, scale: float):
+def forward(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    q_segments: jax.Array | None,
+    kv_segments: jax.Array | None,
+    *,
+    causal: bool,
+    scale: float,
+) -> tuple[jax.Array, jax.Array]:
     """out [B, T, N, H] and lse, fp32 [B, N, T]. T is a multiple of block_q, S of block_kv; segment ids both or neither."""
     B, T, N, H = q.shape
     S, K = k.shape[1], k.shape[2]

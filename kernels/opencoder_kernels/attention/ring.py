@@ -71,7 +71,7 @@ class Ring:
         """The inverse of `shard`."""
         return tuple(zigzag_unshard(x, self.axis, self.count) if self.causal else x)
 
-    def segments(self, ids):
+    def segments(self, ids: jax.Array | None) -> Callable[[jax.Array], jax.Array | None]:
         """Function of a device: segment ids [B, T] of what `shard` gives it, from those [B, T] that each holds; or None."""
         if ids is None:
             return lambda device: None
@@ -84,7 +84,7 @@ class Ring:
 
         return of
 
-    def steps(self, step, carry):
+    def steps(self, step: Callable[..., Any], carry: Any) -> Any:
         """carry after step(s, carry, is_last) for s = 1 ... count - 1; all but the last in a loop."""
         last, step = self.count - 1, jax.named_scope(UNMASKED)(step)
         if last > 1:
@@ -169,7 +169,7 @@ def _gradients(ring: Ring, q, k, v, d_out, lse, delta, q_segments, kv_segments):
 _attention = residuals.with_gradient(_run, _gradients)
 
 
-def merge(*parts):
+def merge(*parts: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
     """(out, lse) over all of several disjoint sets of keys, from (out, lse) over each; out comes in lse's dtype."""
     outs, lses = zip(*parts, strict=True)
     lse = jax.nn.logsumexp(jnp.stack(lses), axis=0)

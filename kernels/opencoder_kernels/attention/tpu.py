@@ -16,6 +16,7 @@ probabilities and values, which are fp32 in those kernels, and the batched kerne
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,18 @@ BLOCKS = (1024, 512, 256, 128)
 BLIND = -1e20
 
 
-def unsupported(q, k, v, *, q_positions, kv_positions, causal, scale, return_lse=False, **_) -> str | None:
+def unsupported(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    q_positions: jax.Array | None,
+    kv_positions: jax.Array | None,
+    causal: bool,
+    scale: float,
+    return_lse: bool = False,
+    **_: Any,
+) -> str | None:
     if q.dtype not in (jnp.bfloat16, jnp.float32):
         return f"q, k, v are {q.dtype}; it takes bfloat16 and float32; cast them, or use 'xla'"
     if q_positions is not None or kv_positions is not None:
@@ -48,7 +60,15 @@ def unsupported(q, k, v, *, q_positions, kv_positions, causal, scale, return_lse
     return tpu_device.unsupported()
 
 
-def attention(q, k, v, *, q_positions, kv_positions, **masks):
+def attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    q_positions: jax.Array | None,
+    kv_positions: jax.Array | None,
+    **masks: Any,
+) -> tuple[jax.Array, jax.Array]:
     """See `opencoder_kernels.attention`."""
     del q_positions, kv_positions
     return padding.padded(_attention, q, k, v, **masks)
@@ -129,7 +149,9 @@ def _run(static, q, k, v, q_segments, kv_segments):
     return jnp.where((lse > BLIND)[..., None], out, 0), jnp.maximum(lse, splash.DEFAULT_MASK_VALUE)
 
 
-def gradients(q, k, v, d_out, lse, delta, **masks):
+def gradients(
+    q: jax.Array, k: jax.Array, v: jax.Array, d_out: jax.Array, lse: jax.Array, delta: jax.Array, **masks: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """See `xla.gradients`; the results have the inputs' dtype."""
     return padding.padded_gradients(_gradients, q, k, v, d_out, lse, delta, **masks)
 

@@ -22,7 +22,18 @@ MAX_SCORES = 2**26
 PADDED = 1e30
 
 
-def attention(q, k, v, *, q_segment_ids, kv_segment_ids, q_positions, kv_positions, causal, scale):
+def attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    q_segment_ids: jax.Array | None,
+    kv_segment_ids: jax.Array | None,
+    q_positions: jax.Array | None,
+    kv_positions: jax.Array | None,
+    causal: bool,
+    scale: float,
+) -> tuple[jax.Array, jax.Array]:
     """See `opencoder_kernels.attention`; positions None mean 0, 1, ..., and let causal blocks be skipped."""
     return _attention((causal, scale), q, k, v, q_segment_ids, kv_segment_ids, q_positions, kv_positions)
 
@@ -112,7 +123,19 @@ def _run(static, q, k, v, q_segments, kv_segments, q_positions, kv_positions):
     return tuple(jnp.concatenate(x, axis=1) for x in zip(*parts, strict=True))
 
 
-def gradients(q, k, v, d_out, lse, delta, *, q_segment_ids, kv_segment_ids, causal, scale):
+def gradients(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    d_out: jax.Array,
+    lse: jax.Array,
+    delta: jax.Array,
+    *,
+    q_segment_ids: jax.Array | None,
+    kv_segment_ids: jax.Array | None,
+    causal: bool,
+    scale: float,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The backward pass for these keys alone, of queries that may see others too.
 
     Args:

@@ -65,7 +65,15 @@ def _split(softmax: Softmax, hidden, w_out, targets, weights):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 5, 6))
-def linear_cross_entropy(softmax: Softmax, hidden, w_out, targets, weights, z_loss, vocab_axis):
+def linear_cross_entropy(
+    softmax: Softmax,
+    hidden: jax.Array,
+    w_out: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+    z_loss: float,
+    vocab_axis: str | None,
+) -> tuple[jax.Array, jax.Array]:
     """See `opencoder_kernels.linear_cross_entropy`; weights are fp32 or wider."""
     w = w_out.astype(hidden.dtype)
 
@@ -122,7 +130,9 @@ def _backward(softmax, z_loss, vocab_axis, saved, cotangents):
 linear_cross_entropy.defvjp(_forward, _backward)
 
 
-def loss(peak, total, hit, weights, z_loss, vocab_axis):
+def loss(
+    peak: jax.Array, total: jax.Array, hit: jax.Array, weights: jax.Array, z_loss: float, vocab_axis: str | None
+) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
     """((total, z_sum), scale) of a chunk from each token's largest logit, sum of p = exp(logit - peak), and target's logit.
 
     d loss / d logit is scale p - weight [target]. With vocab_axis, total and hit are of this device's part, peak is of all.

@@ -13,6 +13,7 @@ The two matmuls of the gradient are plain and cuBLAS's. What the interpreter lea
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,14 +33,16 @@ LOG2E = math.log2(math.e)
 MASKED = -1e30
 
 
-def unsupported(hidden, w_out, targets, weights, z_loss, vocab_axis) -> str | None:
+def unsupported(
+    hidden: jax.Array, w_out: jax.Array, targets: jax.Array, weights: jax.Array, z_loss: float, vocab_axis: str | None
+) -> str | None:
     del w_out, targets, weights, z_loss, vocab_axis
     if hidden.dtype != jnp.bfloat16:
         return f"hidden is {hidden.dtype}; it takes bfloat16; cast, or use 'xla'"
     return hopper.unsupported_device()
 
 
-def linear_cross_entropy(hidden, w_out, *args):
+def linear_cross_entropy(hidden: jax.Array, w_out: jax.Array, *args: Any) -> tuple[jax.Array, jax.Array]:
     """See `opencoder_kernels.linear_cross_entropy`; any D and V."""
     D, V = w_out.shape
     softmax = chunked.Softmax(tiles.TiledSoftmax(_matmul, _gradient, V), tiles.GRADIENT_BYTES)

@@ -8,6 +8,8 @@ per chunk. Both matmuls of the gradient are plain and XLA's. The interpreter lea
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
@@ -24,7 +26,9 @@ MASKED = -1e30
 MAX_DIM = {2: 8192, 4: 2240}
 
 
-def unsupported(hidden, w_out, targets, weights, z_loss, vocab_axis) -> str | None:
+def unsupported(
+    hidden: jax.Array, w_out: jax.Array, targets: jax.Array, weights: jax.Array, z_loss: float, vocab_axis: str | None
+) -> str | None:
     del targets, weights, z_loss, vocab_axis
     if hidden.dtype not in (jnp.bfloat16, jnp.float32):
         return f"hidden is {hidden.dtype}; it takes bfloat16 and float32; cast, or use 'xla'"
@@ -36,7 +40,7 @@ def unsupported(hidden, w_out, targets, weights, z_loss, vocab_axis) -> str | No
     return tpu_device.unsupported()
 
 
-def linear_cross_entropy(hidden, w_out, *args):
+def linear_cross_entropy(hidden: jax.Array, w_out: jax.Array, *args: Any) -> tuple[jax.Array, jax.Array]:
     """See `opencoder_kernels.linear_cross_entropy`; any V: a last tile may reach beyond it."""
     softmax = tiles.TiledSoftmax(_matmul, _gradient, w_out.shape[1])
     return chunked.linear_cross_entropy(chunked.Softmax(softmax, tiles.GRADIENT_BYTES), hidden, w_out, *args)

@@ -29,7 +29,7 @@ def group(D: int) -> int:
     return next(n for n in (1, 2, 4, 8) if n * D % THREADS == 0)
 
 
-def unsupported(x, weight, eps) -> str | None:
+def unsupported(x: jax.Array, weight: jax.Array, eps: float) -> str | None:
     del weight, eps
     D = x.shape[-1]
     if x.dtype != jnp.bfloat16:
@@ -40,7 +40,7 @@ def unsupported(x, weight, eps) -> str | None:
     return hopper.unsupported_device()
 
 
-def rms_norm(x, weight, eps):
+def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
     """See `opencoder_kernels.rms_norm`."""
     return fused.rms_norm(fused.Kernels(_forward, _backward, group), x, weight, eps)
 

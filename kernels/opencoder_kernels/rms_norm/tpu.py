@@ -17,7 +17,7 @@ ROWS = 128
 MAX_DIM = 16_384
 
 
-def unsupported(x, weight, eps) -> str | None:
+def unsupported(x: jax.Array, weight: jax.Array, eps: float) -> str | None:
     del weight, eps
     if x.dtype not in (jnp.bfloat16, jnp.float32):
         return f"x is {x.dtype}; it takes bfloat16 and float32; cast, or use 'xla'"
@@ -26,7 +26,7 @@ def unsupported(x, weight, eps) -> str | None:
     return tpu_device.unsupported()
 
 
-def rms_norm(x, weight, eps):
+def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
     """See `opencoder_kernels.rms_norm`."""
     return fused.rms_norm(fused.Kernels(_forward, _backward, lambda D: ROWS), x, weight, eps)
 

@@ -31,7 +31,7 @@ class Kernel:
     rows: int
 
 
-def swiglu(kernel: Kernel, x, w_gate, w_up):
+def swiglu(kernel: Kernel, x: jax.Array, w_gate: jax.Array, w_up: jax.Array) -> jax.Array:
     """See `opencoder_kernels.swiglu`."""
     rows = x.reshape(-1, x.shape[-1])
     M = rows.shape[0]
@@ -58,7 +58,7 @@ def _backward(kernel: Kernel, saved, d_out):
 _rows.defvjp(_forward, _backward)
 
 
-def epilogue(gate, up, d_out):
+def epilogue(gate: jax.Array, up: jax.Array, d_out: jax.Array | None) -> list[jax.Array]:
     """What leaves the kernel, from fp32 gate and up: [silu(gate) * up], or with d_out [d_gate, d_up]."""
     sigmoid = 1 / (1 + jnp.exp(-gate))
     silu = gate * sigmoid

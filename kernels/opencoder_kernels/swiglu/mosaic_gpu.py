@@ -19,7 +19,7 @@ from opencoder_kernels.swiglu import fused
 BLOCK_M, BLOCK_F, BLOCK_D = PairOfMatmuls.BLOCK_M, PairOfMatmuls.BLOCK_N, PairOfMatmuls.BLOCK_K
 
 
-def unsupported(x, w_gate, w_up) -> str | None:
+def unsupported(x: jax.Array, w_gate: jax.Array, w_up: jax.Array) -> str | None:
     del w_up
     D, F = w_gate.shape
     if x.dtype != jnp.bfloat16:
@@ -29,7 +29,7 @@ def unsupported(x, w_gate, w_up) -> str | None:
     return hopper.unsupported_device()
 
 
-def swiglu(x, w_gate, w_up):
+def swiglu(x: jax.Array, w_gate: jax.Array, w_up: jax.Array) -> jax.Array:
     """See `opencoder_kernels.swiglu`."""
     return fused.swiglu(fused.Kernel(_kernel, rows=BLOCK_M), x, w_gate, w_up)
 

@@ -20,7 +20,7 @@ BLOCK_BYTES = 1024
 MAX_DIM = 5120
 
 
-def unsupported(x, w_gate, w_up) -> str | None:
+def unsupported(x: jax.Array, w_gate: jax.Array, w_up: jax.Array) -> str | None:
     del w_up
     D = w_gate.shape[0]
     if x.dtype not in (jnp.bfloat16, jnp.float32):
@@ -30,7 +30,7 @@ def unsupported(x, w_gate, w_up) -> str | None:
     return tpu_device.unsupported()
 
 
-def swiglu(x, w_gate, w_up):
+def swiglu(x: jax.Array, w_gate: jax.Array, w_up: jax.Array) -> jax.Array:
     """See `opencoder_kernels.swiglu`."""
     return fused.swiglu(fused.Kernel(_kernel, rows=16), x, w_gate, w_up)
 
