@@ -11,6 +11,7 @@ import json
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -24,7 +25,8 @@ import xxhash
 from jax.experimental import multihost_utils
 
 from opencoder_jax import model as lm
-from opencoder_jax.config import CheckpointConfig, ModelConfig, RunConfig
+from opencoder_jax.config import CheckpointConfig, RunConfig
+from opencoder_jax.mixture import BatchSizes
 from opencoder_jax.overrides import from_dict, to_json
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -37,13 +39,15 @@ class Checkpoints:
     """Saves and restores the states of one run.
 
     Steps that `keep_every` divides are permanent; besides them the newest `max_rolling` of all stay. The processes of a run
-    share the folder. Raises (save, check, wait): ValueError in one line when writing failed, the unfinished folder removed.
+    share the folder. Raises (save, check, wait): ValueError in one line when writing failed, the unfinished folder removed,
+    or when a save takes more than `max_save_minutes`.
     """
 
     def __init__(self, run_dir: str | Path, config: CheckpointConfig):
         self.folder = Path(run_dir).absolute() / "checkpoints"
-        self._verify = config.verify
+        self._config = config
         self._saving = -1
+        self._saving_since = 0.0
         options = ocp.CheckpointManagerOptions(
             max_to_keep=config.max_rolling,
             keep_period=config.keep_every or None,
@@ -58,13 +62,19 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         self.wait()  # for the save before this one
-        self._saving = step
+        self._saving, self._saving_since = step, time.monotonic()
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(record))
         self._guard(lambda: self._manager.save(step, args=items, force=True))
 
     def check(self) -> None:
-        """Raises when the save in the background has failed."""
+        """Raises when the save in the background has failed, or hangs."""
         self._guard(self._manager.check_for_errors)
+        minutes = (time.monotonic() - self._saving_since) / 60
+        if minutes > self._config.max_save_minutes and self._manager.is_saving_in_progress():
+            raise Hangs(
+                f"{self.folder}: the save of step {self._saving} takes more than "
+                f"checkpoint.max_save_minutes={self._config.max_save_minutes:g}: its writer hangs"
+            )
 
     def wait(self) -> None:
         """Until everything saved is on disk."""
@@ -80,7 +90,7 @@ class Checkpoints:
         or damaged (renamed to damaged-STEP).
         Raises: ValueError when all are damaged or the checkpoint is of another architecture.
         """
-        step, complaints = _agree(lambda: newest_sound(self.folder, self._verify, tidy=True))
+        step, complaints = _agree(lambda: newest_sound(self.folder, self._config.verify, tidy=True))
         self._manager.reload()
         if step is None:
             return None, {}, complaints
@@ -99,7 +109,7 @@ class Checkpoints:
             if jax.process_index() == 0:
                 for left in self.folder.glob(f"*{_UNFINISHED}*"):
                     shutil.rmtree(left, ignore_errors=True)
-            raise ValueError(_explain(self.folder, error)) from error
+            raise ValueError(_explain(self.folder, error, self._config)) from error
 
 
 def silence_abandoned_writes() -> None:
@@ -120,9 +130,7 @@ def silence_abandoned_writes() -> None:
 
 def write_checksums(folder: Path) -> None:
     """The last file of a checkpoint folder."""
-    # Not the files beside state and run: Orbax writes the time of the commit into them later.
-    files = (p for part in ("state", "run") for p in (folder / part).rglob("*") if p.is_file())
-    names = sorted(str(p.relative_to(folder)) for p in files)
+    names = _files(folder)
     with ThreadPoolExecutor() as pool:
         sums = dict(zip(names, pool.map(lambda name: _checksum(folder / name), names), strict=True))
     (folder / CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n")
@@ -159,58 +167,108 @@ def newest_sound(folder: Path, verify: str = "full", *, tidy: bool = False) -> t
 def damage(folder: Path, verify: str = "full") -> str | None:
     """What is wrong with a checkpoint, naming the file; None when nothing is."""
     try:
-        sums = json.loads((folder / CHECKSUMS).read_text())
+        sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return f"{folder / CHECKSUMS}: {getattr(error, 'strerror', None) or 'damaged'}"
+    if not _are_checksums(sums):
+        return f"{folder / CHECKSUMS}: damaged (not the sizes and checksums of a checkpoint's files)"
+    if unlisted := sorted(set(_files(folder)) - set(sums)):
+        return f"{folder / unlisted[0]}: not listed in {CHECKSUMS}"
 
     def compare(item: tuple[str, list]) -> str | None:
         path, (size, digest) = folder / item[0], item[1]
-        if not path.is_file():
-            return f"{path}: missing"
-        if path.stat().st_size != size:
-            return f"{path}: {path.stat().st_size} bytes where {size} were written"
-        if verify == "full" and _checksum(path)[1] != digest:
-            return f"{path}: damaged (checksum)"
+        try:
+            if not path.is_file():
+                return f"{path}: missing"
+            if path.stat().st_size != size:
+                return f"{path}: {path.stat().st_size} bytes where {size} were written"
+            if verify == "full" and _checksum(path)[1] != digest:
+                return f"{path}: damaged (checksum)"
+        except OSError as error:
+            return f"{path}: {error.strerror}"
         return None
 
     with ThreadPoolExecutor() as pool:
         return next((reason for reason in pool.map(compare, sums.items()) if reason), None)
 
 
+def _are_checksums(sums: Any) -> bool:
+    """Whether this is what `write_checksums` writes: {file: [size, hex digest]}, with state and record among the files."""
+    return (
+        isinstance(sums, dict)
+        and "run/metadata" in sums
+        and any(name.startswith("state/") for name in sums)
+        and all(
+            isinstance(value, list) and len(value) == 2 and type(value[0]) is int and isinstance(value[1], str)
+            for value in sums.values()
+        )
+        and not any(".." in Path(name).parts or Path(name).is_absolute() for name in sums)
+    )
+
+
+def _files(folder: Path) -> list[str]:
+    """What a checkpoint's checksums cover: not the files beside state and run, into which Orbax writes the time of the
+    commit later."""
+    files = (p for part in ("state", "run") for p in (folder / part).rglob("*") if p.is_file())
+    return sorted(str(p.relative_to(folder)) for p in files)
+
+
 def run_record(
-    config: RunConfig, step: int, fingerprint: dict[str, str], compiler_options: dict[str, Any] | None = None
+    config: RunConfig,
+    step: int,
+    fingerprint: dict[str, str],
+    compiler_options: dict[str, Any] | None = None,
+    *,
+    batches: BatchSizes | None = None,
+    kernels: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """What stands beside the arrays: enough to refuse a wrong resume and to rebuild the model.
 
     The random state is the seed: weights are drawn at step 0 only, and the order of the data is a function of
-    (seed, step).
+    (seed, step). Args: batches: of the steps so far, default those of `config`. kernels: operation -> backend.
     """
+    batches = batches or BatchSizes.constant(config.data)
     return {
         "step": step,
-        "data": fingerprint | {"position": step * config.data.global_batch_size},
+        "data": fingerprint | {"position": batches.records(step)},
+        "batches": batches.changes,
         "random": {"seed": config.seed},
         "config": json.loads(to_json(config)),
         "versions": {name: version(name) for name in PACKAGES},
         "compiler_options": compiler_options or {},
+        "kernels": kernels or {},
         "devices": jax.device_count(),
         "processes": jax.process_count(),
     }
 
 
 def read_record(checkpoint: Path) -> dict[str, Any]:
-    """The record of one checkpoint folder. Raises: ValueError naming the file."""
+    """The record of one checkpoint folder. Raises: ValueError naming the file, and the field that a newer version saved."""
+    path = checkpoint / "run" / "metadata"
     try:
-        return json.loads((checkpoint / "run" / "metadata").read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or not {"step", "data", "random", "config"} <= record.keys():
+            raise ValueError("no record of a run")
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{checkpoint}/run/metadata: cannot be read ({error}); not a checkpoint of this trainer"
-        ) from None
+        raise ValueError(f"{path}: cannot be read ({error}); not a checkpoint of this trainer") from None
+    try:
+        from_dict(record["config"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return record
+
+
+def batches_so_far(record: dict[str, Any]) -> BatchSizes:
+    """Sizes of the batches that a run has read, by step; runs of earlier versions had one size."""
+    data = from_dict(record["config"]).data
+    changes = record.get("batches")
+    return BatchSizes(tuple(map(tuple, changes))) if changes else BatchSizes.constant(data)
 
 
 def load_state(checkpoint: Path, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
     """(state, record) of one checkpoint folder. Raises: ValueError for another architecture."""
     record = read_record(checkpoint)
-    saved = ModelConfig(**record["config"]["model"])
+    saved = from_dict(record["config"]).model
     here = jax.tree.map(lambda x: x.shape, abstract_state["params"])
     if here != jax.tree.map(lambda x: x.shape, lm.abstract_params(saved)):
         fields = {
@@ -283,13 +341,45 @@ def _checksum(path: Path) -> list:
     return [size, digest.hexdigest()]
 
 
-def _explain(folder: Path, error: Exception) -> str:
+def space_needed(folder: Path, config: RunConfig, start: int, state_bytes: int) -> int:
+    """Bytes that the checkpoints of the steps to come take at most besides those that are there: the permanent ones, the
+    rolling ones and one that is being written. Stored states are compressed a little."""
+    c = config.checkpoint
+    permanent = config.num_steps // c.keep_every - start // c.keep_every if c.keep_every else 0
+    there = sum(1 for p in folder.glob("*") if p.name.isdigit())
+    return state_bytes * (permanent + max(0, c.max_rolling + 1 - there))
+
+
+def space_warning(folder: Path, config: RunConfig, start: int, state_bytes: int) -> str | None:
+    """A line when the file system has less free space than the run's checkpoints will take."""
+    needed, free = space_needed(folder, config, start, state_bytes), shutil.disk_usage(folder).free
+    if needed <= free:
+        return None
+    c = config.checkpoint
+    return (
+        f"{folder}: checkpoints up to step {config.num_steps:,} take about {needed / 2**30:.2f} GiB "
+        f"({state_bytes / 2**30:.2f} GiB each), {free / 2**30:.2f} GiB are free; make room, raise "
+        f"checkpoint.keep_every={c.keep_every} or lower checkpoint.max_rolling={c.max_rolling}"
+    )
+
+
+class Hangs(Exception):
+    """Something in the background has been silent for too long."""
+
+
+def _explain(folder: Path, error: Exception, config: CheckpointConfig) -> str:
     text = str(error)
     if any(sign in text for sign in ("No space left", "os_error_code='28'", "ENOSPC", "Disk quota")):
         free = shutil.disk_usage(folder).free / 2**30 if folder.exists() else 0
-        return f"{folder}: disk full while saving ({free:.1f} GiB free); make room or lower checkpoint.max_rolling, then resume"
+        return (
+            f"{folder}: disk full while saving ({free:.1f} GiB free); make room or lower checkpoint.max_rolling="
+            f"{config.max_rolling} or raise checkpoint.keep_every={config.keep_every} (a permanent checkpoint every so "
+            "many steps), then resume"
+        )
     if any(sign in text for sign in ("File too large", "os_error_code='27'", "EFBIG")):
         return f"{folder}: saving failed: File too large for the operating system's limit (ulimit -f); raise it, then resume"
+    if any(sign in text for sign in ("Too many open files", "os_error_code='24'", "EMFILE", "os_error_code='23'")):
+        return f"{folder}: saving failed: Too many open files; raise the limit (ulimit -n 4096), then resume"
     if isinstance(error, PermissionError):
         return f"{folder}: not writable; give another run_dir"
     first = (text.strip().splitlines() or [type(error).__name__])[0]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,17 +159,45 @@ def preempted(step: int, signalled: bool) -> bool:
     return multihost_utils.reached_preemption_sync_point(step) if jax.process_count() > 1 else signalled
 
 
-def same_everywhere(value: Any, what: str) -> None:
-    """Raises ValueError when the processes disagree about a value (a configuration, a checkpoint's step)."""
+def assert_equal_across_hosts(value: Mapping[str, Any], what: str) -> None:
+    """Raises ValueError, with the names whose values differ, when the processes disagree.
+
+    Args: value: by name, the same names on every process of one version. Compared by a hash of each value's `repr`.
+    """
     if jax.process_count() == 1:
         return
-    digest = np.frombuffer(repr(value).encode()[:4096].ljust(4096, b"\0"), np.uint8)
-    everyone = multihost_utils.process_allgather(digest)
-    differing = [i for i, row in enumerate(np.asarray(everyone)) if not np.array_equal(row, everyone[0])]
-    if differing:
-        raise ValueError(f"{what} differs between process 0 and processes {differing}: start all with the same command")
+    hashes = [hashlib.sha256(f"{name}={item!r}".encode()).digest() for name, item in value.items()]
+    whole = np.frombuffer(hashlib.sha256(b"".join(hashes)).digest() + len(hashes).to_bytes(8, "little"), np.uint8)
+    everyone = np.asarray(multihost_utils.process_allgather(whole))
+    differing = [i for i, row in enumerate(everyone) if not np.array_equal(row, everyone[0])]
+    if not differing:
+        return
+    names: list[str] = []
+    if np.array_equal(everyone[:, 32:], np.broadcast_to(everyone[0, 32:], (len(everyone), 8))):
+        each = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32)
+        rows = np.asarray(multihost_utils.process_allgather(each))
+        names = [name for i, name in enumerate(value) if len(np.unique(rows[:, i], axis=0)) > 1]
+    fields = f" ({', '.join(names)})" if names else ""
+    raise ValueError(
+        f"{what} differs between process 0 and processes {differing}{fields}: start all with the same command"
+    )
 
 
 def from_first(value: bool) -> bool:
     """The first process's value, everywhere. With several processes a small collective behind the steps in flight."""
     return bool(multihost_utils.broadcast_one_to_all(np.bool_(value))) if jax.process_count() > 1 else value
+
+
+def on_first(work: Callable[[], object]) -> None:
+    """Runs `work` in the first process; when it fails there, all raise.
+
+    Raises: the ValueError or OSError of `work`; in the other processes a ValueError that points to it.
+    """
+    error: Exception | None = None
+    if is_first():
+        try:
+            work()
+        except (ValueError, OSError) as failure:
+            error = failure
+    if not from_first(error is None):
+        raise error or ValueError("process 0 was refused, and says why")

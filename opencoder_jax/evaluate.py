@@ -6,6 +6,7 @@ Within training, or of a checkpoint: `python -m opencoder_jax.evaluate --checkpo
 
 from __future__ import annotations
 
+import collections
 import json
 import math
 import sys
@@ -21,12 +22,17 @@ from opencoder_data.shard_format import NOT_A_TARGET, ShardReader, to_batch
 
 from opencoder_jax import distributed, overrides
 from opencoder_jax import model as lm
+from opencoder_jax.bounds import check_ranges
 from opencoder_jax.checkpoint import load_state, read_record, resolve
 from opencoder_jax.config import RunConfig
 from opencoder_jax.distributed import local_rows, to_devices
 from opencoder_jax.input import BATCH_FIELDS, open_shards
 from opencoder_jax.sharding import make_mesh
 from opencoder_jax.step import batch_shapes, make_train_step
+from opencoder_jax.watch import Watch
+
+# Batches queued on the device before the host waits for the first of them.
+AHEAD = 8
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,9 @@ class Evaluator:
     Raises (constructor): ValueError for shards that do not fit the run or were packed with another tokenizer.
     """
 
-    def __init__(self, config: RunConfig, mesh: Mesh, *, tokenizer_hash: str = ""):
+    def __init__(self, config: RunConfig, mesh: Mesh, *, tokenizer_hash: str = "", watch: Watch | None = None):
+        """watch: told of every wait for a batch."""
+        self._watch = watch or Watch()
         vocab_size = config.model.vocab_size
         readers = [open_shards(source, config.data, vocab_size, tokenizer_hash) for source in config.data.eval_sources]
         self._readers = dict(zip(_names(readers), readers, strict=True))
@@ -69,8 +77,17 @@ class Evaluator:
 
     def _evaluate(self, name: str, reader: ShardReader, params: Any) -> HeldOut:
         size = self._batch["tokens"].shape[1]
-        sums = [self._losses(params, self._load(reader, first)) for first in range(0, len(reader), size)]
-        totals, counts = zip(*jax.device_get(sums), strict=True)
+        queued, totals, counts = collections.deque(), [], []
+        for first in range(0, len(reader), size):
+            with self._watch.waiting("the evaluation's shards"):
+                batch = self._load(reader, first)
+            queued.append(self._losses(params, batch))
+            # A few batches ahead of the device: it is never idle, and the host neither runs away nor waits for all at once.
+            while len(queued) > AHEAD or (queued and first + size >= len(reader)):
+                with self._watch.waiting("the evaluation on the device"):
+                    total, count = jax.device_get(queued.popleft())
+                totals.append(total)
+                counts.append(count)
         nats, tokens, m = math.fsum(totals), int(sum(map(int, counts))), reader.manifest
         everything = tokens == m.num_tokens - m.num_documents
         bits = nats / math.log(2) + m.num_documents * math.log2(m.vocab_size)
@@ -90,33 +107,36 @@ def _names(readers: list[ShardReader]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(r.folder) for r in readers]
 
 
-def main(arguments: list[str]) -> int:
-    """Evaluates a checkpoint; exit code 2 and one line for what the user must change."""
-    try:
-        named = [a for a in arguments if a.startswith("--checkpoint=")]
-        if len(named) != 1:
-            raise ValueError("give one --checkpoint=RUN (its newest) or --checkpoint=RUN/checkpoints/STEP")
-        checkpoint = resolve(named[0].partition("=")[2])
-        record = read_record(checkpoint)
-        config = overrides.from_dict(record["config"])
-        config = overrides.apply(config, overrides.split(a for a in arguments if a not in named))
-        if not config.data.eval_sources:
-            raise ValueError("nothing to evaluate on: --data.eval_sources=SHARDS,SHARDS")
-        distributed.initialize()
-        mesh = make_mesh(config.mesh)
-        with jax.set_mesh(mesh):
-            results = Evaluator(config, mesh, tokenizer_hash=record["data"]["tokenizer"])(
-                load_state(checkpoint, make_train_step(config, mesh).abstract_state)[0]["params"]
-            )
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def run(arguments: list[str]) -> int:
+    """Evaluates a checkpoint. Raises: ValueError for what the user must change."""
+    named = [a for a in arguments if a.startswith("--checkpoint=")]
+    if len(named) != 1:
+        raise ValueError("give one --checkpoint=RUN (its newest) or --checkpoint=RUN/checkpoints/STEP")
+    checkpoint = resolve(named[0].partition("=")[2])
+    record = read_record(checkpoint)
+    config = overrides.from_dict(record["config"])
+    changes = overrides.split(a for a in arguments if a not in named)
+    config = overrides.apply(config, changes)
+    check_ranges(config, changes)
+    if not config.data.eval_sources:
+        raise ValueError("nothing to evaluate on: --data.eval_sources=SHARDS,SHARDS")
+    distributed.initialize()
+    mesh = make_mesh(config.mesh)
+    with jax.set_mesh(mesh):
+        results = Evaluator(config, mesh, tokenizer_hash=record["data"].get("tokenizer", ""))(
+            load_state(checkpoint, make_train_step(config, mesh).abstract_state)[0]["params"]
+        )
     if distributed.is_first():
         width = max(len(r.name) for r in results)
         for r in results:
             print(f"{r.name:<{width}}  loss {r.loss:.4f}  {r.bits_per_byte:.4f} bits per byte  {r.tokens:,} tokens")
         print(json.dumps({"checkpoint": str(checkpoint), "sources": [asdict(r) for r in results]}))
     return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 2 and one line for what the user must change; --help prints what stands at the top of this file."""
+    return overrides.command(run, arguments, __doc__)
 
 
 if __name__ == "__main__":

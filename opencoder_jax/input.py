@@ -6,6 +6,7 @@ the data is the step itself, hosts only pick their rows, and a run resumes with 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 from opencoder_data.shard_format import ShardReader, to_batch
 
 from opencoder_jax.config import DataConfig, SourceConfig
-from opencoder_jax.mixture import Mixture, Stage, parse_changes
+from opencoder_jax.mixture import BatchSizes, Mixture, Stage, parse_changes
 
 # Of DataConfig, besides sources and weights: what decides which record is read when.
 _ORDER_FIELDS = ("global_batch_size", "seq_len", "shuffle")
@@ -40,6 +41,7 @@ class TrainingData:
     """
 
     def __init__(self, config: DataConfig, *, vocab_size: int, seed: int):
+        self.batches = BatchSizes.constant(config)
         if not config.sources:
             raise ValueError("data.sources is empty: give shard folders, --data.sources=PATH:WEIGHT,PATH:WEIGHT")
         self.config = config
@@ -51,8 +53,8 @@ class TrainingData:
             )
         self.tokenizer_hash = next(iter(hashes))
         weights = tuple(s.weight for s in config.sources)
-        stages = [Stage(0, weights), *parse_changes(config.mixture_changes, len(weights))]
-        self._mixture = Mixture(stages, config.global_batch_size)
+        self._stages = [Stage(0, weights), *parse_changes(config.mixture_changes, len(weights))]
+        self._mixture = Mixture(self._stages, self.batches)
         self._seed = seed
         datasets = []
         for i, reader in enumerate(self._readers):
@@ -61,12 +63,23 @@ class TrainingData:
                 # A new permutation of all records in every epoch.
                 records = records.shuffle(seed=_source_seed(seed, i))
             datasets.append(records.repeat())
+        self._datasets = datasets
         # Endless, by global record index: uint32 [T + 1] each.
         self.records = grain.MapDataset.select_from_datasets(datasets, self._mixture)
 
+    def continued(self, batches: BatchSizes) -> TrainingData:
+        """The same data for a run whose batches had other sizes before: each source goes on with the record after its last."""
+        if batches == self.batches:
+            return self
+        data = copy.copy(self)
+        data.batches = batches
+        data._mixture = Mixture(self._stages, batches)
+        data.records = grain.MapDataset.select_from_datasets(self._datasets, data._mixture)
+        return data
+
     def plan(self, num_steps: int) -> list[SourcePlan]:
         """Tokens and epochs that `num_steps` steps take from each source."""
-        total = num_steps * self.config.global_batch_size
+        total = self.batches.records(num_steps)
         counts = self._mixture.counts(total)
         return [
             SourcePlan(s.path, n / max(total, 1), n * self.config.seq_len, n / len(reader))
@@ -95,8 +108,13 @@ class TrainingData:
             "mixture": _digest(mixture),
         }
 
+    @property
+    def first_step(self) -> int:
+        """Step from which on batches have the size that they have now."""
+        return self.batches.changes[-1][0]
+
     def steps(self, *, grad_accum: int = 1, rows: tuple[int, int] | None = None) -> grain.MapDataset:
-        """MapDataset whose element `step` is a dict of arrays [grad_accum, stop - start, T] (see BATCH_FIELDS).
+        """MapDataset whose element `step - first_step` is a dict of arrays [grad_accum, stop - start, T] (see BATCH_FIELDS).
 
         Args:
           grad_accum: micro-batches per step; global_batch_size // grad_accum records each.
@@ -106,15 +124,17 @@ class TrainingData:
         start, stop = rows or (0, micro)
         count = stop - start
         assert micro % count == 0 and start % count == 0, (micro, rows)
+        records = self.records[self.batches.records(self.first_step) :] if self.first_step else self.records
         host = (
-            self.records.batch(grad_accum * micro, drop_remainder=True, batch_fn=list)
+            records.batch(grad_accum * micro, drop_remainder=True, batch_fn=list)
             if count == micro
-            else self._rows(start, count, micro, grad_accum)
+            else self._rows(records, start, count, micro, grad_accum)
         )
         return host.map(lambda records: _assemble(records, grad_accum, count))
 
-    def _rows(self, start: int, count: int, micro: int, grad_accum: int) -> grain.MapDataset:
-        mine = self.records.batch(count, drop_remainder=True, batch_fn=list)[start // count :: micro // count]
+    @staticmethod
+    def _rows(records: grain.MapDataset, start: int, count: int, micro: int, grad_accum: int) -> grain.MapDataset:
+        mine = records.batch(count, drop_remainder=True, batch_fn=list)[start // count :: micro // count]
         flatten = lambda groups: [record for group in groups for record in group]  # noqa: E731
         return mine.batch(grad_accum, drop_remainder=True, batch_fn=flatten)
 

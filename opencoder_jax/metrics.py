@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import datetime
 import json
 import math
 import os
+import re
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
 from opencoder_jax.config import ModelConfig, RunConfig
+from opencoder_jax.mixture import BatchSizes
 
-# Dense bf16 peak FLOP/s of one device (without sparsity), by a part of JAX's device_kind; the first that fits counts.
+# Dense bf16 peak FLOP/s of one device (without sparsity), by a word of JAX's device_kind; the first that fits counts.
 # NVIDIA: data sheets of A100, H100 (SXM 989, NVL 835, PCIe 756), H200, DGX B200, GB200. TPU: cloud.google.com/tpu/docs.
 PEAK_FLOPS = {
     "H100 PCIe": 756e12,
@@ -25,6 +30,7 @@ PEAK_FLOPS = {
     "H100": 989e12,
     "H800": 989e12,
     "H200": 989e12,
+    "GH200": 989e12,
     "GB200": 2500e12,
     "B200": 2250e12,
     "A100": 312e12,
@@ -37,9 +43,18 @@ PEAK_FLOPS = {
 }
 
 
+# Parts of a card: MIG slices ("... MIG 1g.10gb") and virtual GPUs ("GRID A100-20C", "NVIDIA H100-2-20C").
+_SLICE = re.compile(r"\bMIG\b|\bGRID\b|\bvGPU\b|-\d+[ABCQ]\b", re.IGNORECASE)
+# Seconds after which events are on disk at the latest, for a TensorBoard that watches the run.
+FLUSH_SECONDS = 30
+
+
 def peak_flops(device_kind: str) -> float | None:
-    """bf16 FLOP/s of a device, None when not in the table (MFU is then not given)."""
-    return next((flops for name, flops in PEAK_FLOPS.items() if name in device_kind), None)
+    """bf16 FLOP/s of a device; None when not in the table or only a slice of a card (MFU is then not given)."""
+    if _SLICE.search(device_kind):
+        return None
+    found = (flops for name, flops in PEAK_FLOPS.items() if re.search(rf"(?<![A-Za-z0-9]){name}(?!\d)", device_kind))
+    return next(found, None)
 
 
 def flops_per_token(cfg: ModelConfig, seq_len: int, *, causal: bool) -> float:
@@ -69,8 +84,10 @@ def mfu(
 class Progress:
     """Rates and remaining time from the moments at which steps were seen to be done."""
 
-    def __init__(self, config: RunConfig, device: Any, num_devices: int, start: int):
+    def __init__(self, config: RunConfig, device: Any, num_devices: int, start: int, batches: BatchSizes | None = None):
+        """batches: of all steps of the run, where they changed; default those of `config`."""
         self._config, self._device, self._num_devices = config, device, num_devices
+        self._batches = batches or BatchSizes.constant(config.data)
         # One window of log_every steps: what a user waits for, saving and evaluating included.
         self._seen: collections.deque[tuple[int, float]] = collections.deque(maxlen=config.log_every + 1)
         self._seen.append((start, time.monotonic()))
@@ -100,9 +117,9 @@ class Progress:
             "mfu_causal": shares["causal"],
             "mfu_full": shares["full"],
             **memory(self._device),
-            # The data's position is the step: records read so far, and tokens.
-            "data_records": step * c.data.global_batch_size,
-            "data_tokens": step * per_step,
+            # The data's position: records read so far, and tokens.
+            "data_records": self._batches.records(step),
+            "data_tokens": self._batches.tokens(step),
             "eta_seconds": (c.num_steps - step) * seconds,
         }
 
@@ -131,49 +148,101 @@ class MetricsWriter:
     """metrics.jsonl, eval.jsonl and TensorBoard events in a run folder; every step stands there once.
 
     Rows of steps after `start_step` were written by a run that was killed before it saved: dropped, they come again.
+    Everything is written in the caller's thread. Raises (all methods): OSError, with the file's name.
     """
 
     def __init__(self, run_dir: Path, start_step: int):
-        self._files = {}
+        self._files: dict[str, TextIO] = {}
         for name in ("metrics", "eval"):
             path = run_dir / f"{name}.jsonl"
-            if path.exists():
-                kept = [line for line in path.read_text().splitlines() if _step(line) <= start_step]
-                part = path.with_suffix(".part")
-                part.write_text("".join(line + "\n" for line in kept))
-                os.replace(part, path)
-            self._files[name] = path.open("a")
-        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=start_step + 1)
+            with _naming(path):
+                if path.exists():
+                    _keep_rows(path, start_step)
+                self._files[name] = path.open("a", encoding="utf-8")
+        self._board = Events(run_dir / "tensorboard", start_step + 1)
 
     def write(self, step: int, values: Mapping[str, float | int | None]) -> None:
         """A row of metrics.jsonl, and its numbers as TensorBoard scalars."""
         self._append("metrics", {"step": step, "time": round(time.time(), 3), **values})
-        self._scalars(step, values)
+        self._board.scalars(step, values)
 
     def write_eval(self, step: int, source: str, values: Mapping[str, float | int | None]) -> None:
         """A row of eval.jsonl."""
         self._append("eval", {"step": step, "source": source, **values})
-        self._scalars(step, {f"eval/{source}/{name}": value for name, value in values.items()})
+        self._board.scalars(step, {f"eval/{source}/{name}": value for name, value in values.items()})
 
     def close(self) -> None:
-        for file in self._files.values():
-            file.close()
-        self._board.close()
+        """Closes every file; the first error is raised when all are closed."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._board.close)
+            for file in self._files.values():
+                stack.enter_context(_naming(Path(file.name)))
+                stack.callback(file.close)
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
         # JSON has no NaN.
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        self._files[name].write(json.dumps(clean) + "\n")
-        self._files[name].flush()
+        file = self._files[name]
+        with _naming(Path(file.name)):
+            file.write(json.dumps(clean) + "\n")
+            file.flush()
 
-    def _scalars(self, step: int, values: Mapping[str, float | int | None]) -> None:
-        for name, value in values.items():
-            if value is not None:
-                self._board.add_scalar(name, value, step)
+
+class Events:
+    """A TensorBoard event file, written in the caller's thread: tensorboardX's own writer queues events for a thread that
+    a full disk kills, and then blocks for ever when its queue is full.
+
+    Raises (all methods): OSError, with the folder's name.
+    """
+
+    def __init__(self, folder: Path, purge_step: int):
+        """purge_step: events of this step and later ones in earlier files no longer count."""
+        self._folder, self._flushed = folder, time.monotonic()
+        with _naming(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            # The process in the name: a run may start twice within a second.
+            self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}")
+            self._write(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def scalars(self, step: int, values: Mapping[str, float | int | None]) -> None:
+        with _naming(self._folder):
+            for name, value in values.items():
+                if value is not None:
+                    self._write(Event(step=step, summary=summary.scalar(name, value)))
+            if time.monotonic() - self._flushed > FLUSH_SECONDS:
+                self._flushed = time.monotonic()
+                self._writer.flush()
+
+    def close(self) -> None:
+        with _naming(self._folder):
+            self._writer.close()
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._writer.write_event(event)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """An OSError in this block names the file: one of a write does not."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def _keep_rows(path: Path, last_step: int) -> None:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    part = path.with_suffix(".part")
+    try:
+        part.write_text("".join(line + "\n" for line in lines if _step(line) <= last_step), encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _step(line: str) -> float:
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError):  # a line cut by a kill
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):  # a line cut by a kill
         return math.inf

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import grain.transforms
 import numpy as np
+
+from opencoder_jax.config import DataConfig
 
 # Records after which the pattern of sources repeats; shares are rounded to multiples of its inverse.
 PATTERN_LENGTH = 65_536
@@ -21,6 +23,38 @@ class Stage:
     weights: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class BatchSizes:
+    """Records that a run has read before a step, whose global batch may have changed at a resume.
+
+    changes: (from this step on, records of a step, tokens of a record), the first from step 0.
+    """
+
+    changes: tuple[tuple[int, int, int], ...]
+
+    @classmethod
+    def constant(cls, data: DataConfig) -> BatchSizes:
+        return cls(((0, data.global_batch_size, data.seq_len),))
+
+    def changed(self, step: int, data: DataConfig) -> BatchSizes:
+        """From `step` on the sizes of `data`."""
+        kept = tuple(change for change in self.changes if change[0] < step)
+        sizes = (data.global_batch_size, data.seq_len)
+        return BatchSizes(kept if kept and kept[-1][1:] == sizes else (*kept, (step if kept else 0, *sizes)))
+
+    def records(self, step: int) -> int:
+        return sum(steps * batch for steps, batch, _ in self._before(step))
+
+    def tokens(self, step: int) -> int:
+        return sum(steps * batch * seq_len for steps, batch, seq_len in self._before(step))
+
+    def _before(self, step: int) -> Iterator[tuple[int, int, int]]:
+        """(number of steps, records of each, tokens of a record) of the steps before `step`."""
+        ends = [first for first, _, _ in self.changes[1:]] + [step]
+        for (first, batch, seq_len), end in zip(self.changes, ends, strict=True):
+            yield max(0, min(end, step) - first), batch, seq_len
+
+
 class Mixture(grain.transforms.DatasetSelectionMap):
     """Grain's selection map: global record index -> (source, index in the endless stream of that source).
 
@@ -30,7 +64,8 @@ class Mixture(grain.transforms.DatasetSelectionMap):
     Raises: ValueError for weights that are negative, all zero or too small to be drawn, and stages out of order.
     """
 
-    def __init__(self, stages: Sequence[Stage], global_batch_size: int):
+    def __init__(self, stages: Sequence[Stage], global_batch_size: int | BatchSizes):
+        """global_batch_size: records of a step, the same for all or by step."""
         assert stages[0].start_step == 0
         self.stages = tuple(stages)
         self._first: list[int] = []
@@ -42,7 +77,11 @@ class Mixture(grain.transforms.DatasetSelectionMap):
                 raise ValueError(
                     f"data.mixture_changes: step {stage.start_step} does not come after {stages[i - 1].start_step}"
                 )
-            first = stage.start_step * global_batch_size
+            first = (
+                global_batch_size.records(stage.start_step)
+                if isinstance(global_batch_size, BatchSizes)
+                else stage.start_step * global_batch_size
+            )
             if i:
                 taken = _add(taken, self._patterns[-1].counts(first - self._first[-1]))
             self._first.append(first)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from opencoder_jax.bounds import Range
 from opencoder_jax.config import RunConfig, SourceConfig, check
 
 EXIT_REFUSED = 2
@@ -154,25 +155,67 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{f.name}", value
 
 
+def describe_fields() -> str:
+    """One line for every field of a configuration, with type, range and default, for --help."""
+    rows = []
+
+    def walk(kind: Any, prefix: str) -> None:
+        hints = typing.get_type_hints(kind, include_extras=True)
+        for f in dataclasses.fields(kind):
+            hint, bounds = hints[f.name], ""
+            if typing.get_origin(hint) is typing.Annotated:
+                bounds = f", {next(m for m in hint.__metadata__ if isinstance(m, Range))}"
+                hint = hint.__origin__
+            if dataclasses.is_dataclass(hint):
+                walk(hint, f"{prefix}{f.name}.")
+                continue
+            name = "PATH:WEIGHT,PATH:WEIGHT" if hint == tuple[SourceConfig, ...] else hint.__name__
+            default = "" if f.default in (dataclasses.MISSING, "", ()) else f" (default {f.default})"
+            rows.append(f"  --{prefix}{f.name}={name}{bounds}{default}")
+
+    walk(RunConfig, "")
+    return (
+        f"--config is one of {', '.join(config_names())}, or a Python file. Its fields, any of which can be overridden (the "
+        "default holds where the configuration says nothing):\n" + "\n".join(rows)
+    )
+
+
 def to_json(config: RunConfig) -> str:
     return json.dumps(dataclasses.asdict(config), indent=1) + "\n"
 
 
 def from_json(text: str) -> RunConfig:
-    """The inverse of `to_json`; fields that a newer version added take their defaults."""
+    """The inverse of `to_json`. Raises: ValueError as `from_dict` does."""
     return from_dict(json.loads(text))
 
 
 def from_dict(fields: dict[str, Any]) -> RunConfig:
-    return _build(RunConfig, fields)
+    """A saved configuration; fields that a newer version of this program added take their defaults.
+
+    Raises: ValueError in one line for a field that this version does not know, which a newer one saved, and for what is
+    not a configuration.
+    """
+    return _build(RunConfig, fields, "")
 
 
-def _build(kind: Any, value: Any) -> Any:
+def _build(kind: Any, value: Any, name: str) -> Any:
+    if kind == tuple[SourceConfig, ...]:
+        if not isinstance(value, list):
+            raise ValueError(f"{name}: not a saved configuration")
+        return tuple(_build(SourceConfig, item, f"{name}[{i}]") for i, item in enumerate(value))
     if not dataclasses.is_dataclass(kind):
-        is_sources = kind == tuple[SourceConfig, ...]
-        return tuple(SourceConfig(**item) for item in value) if is_sources else value
-    hints = typing.get_type_hints(kind)
-    return typing.cast(Any, kind)(**{k: _build(hints[k], v) for k, v in value.items() if k in hints})
+        return value
+    if not isinstance(value, dict):
+        raise ValueError(f"{name or 'the whole'}: not a saved configuration")
+    hints, dot = typing.get_type_hints(kind), "." if name else ""
+    if unknown := [f"{name}{dot}{field}" for field in value if field not in hints]:
+        raise ValueError(
+            f"unknown field {', '.join(unknown)}: saved by a newer version of opencoder_jax; use that version"
+        )
+    needed = [f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING]
+    if missing := [f"{name}{dot}{field}" for field in needed if field not in value]:
+        raise ValueError(f"{', '.join(missing)} missing: not a saved configuration")
+    return typing.cast(Any, kind)(**{k: _build(hints[k], v, f"{name}{dot}{k}") for k, v in value.items()})
 
 
 def _set(config: Any, path: list[str], name: str, text: str) -> Any:

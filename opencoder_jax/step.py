@@ -77,16 +77,18 @@ def make_train_step(config: RunConfig, mesh: Mesh) -> TrainStep:
 
         return by_data_group(params, batch)
 
+    def updated(grads, state: State, lr):
+        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+        return jax.tree.map(lambda p, u: p - (lr * u).astype(p.dtype), state["params"], updates), opt_state
+
     def train_step(state: State, batch: dict[str, jax.Array]) -> tuple[State, dict[str, jax.Array]]:
         (loss, aux), grads = gradients(state["params"], batch)
         tokens = jnp.maximum(aux["tokens"], 1)
         grads = jax.tree.map(lambda g: g.astype(_wide(g.dtype)) / tokens, grads)
         grad_norm = optax.tree.norm(grads)
-        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
         lr = schedule(state["step"])
-        params = jax.tree.map(lambda p, u: p - (lr * u).astype(p.dtype), state["params"], updates)
-
-        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & all_finite(updated(grads, state, lr))
+        params, opt_state = updated(*jax.lax.optimization_barrier((grads, state)), lr)
         keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)  # noqa: E731
         skipped = jnp.where(finite, 0, 1)
         new_state = {
@@ -118,6 +120,11 @@ def make_train_step(config: RunConfig, mesh: Mesh) -> TrainStep:
         out_shardings=(shardings, replicated),
     )
     return TrainStep(mesh, jitted, jax.jit(init, out_shardings=shardings), abstract_state, abstract_batch)
+
+
+def all_finite(tree) -> jax.Array:
+    """Whether every number of every array is finite."""
+    return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]).all()
 
 
 def _wide(dtype) -> jnp.dtype:

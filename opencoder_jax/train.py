@@ -2,66 +2,96 @@
 
 Reads from top to bottom: configuration, mesh, data, state, loop. An existing run in `run_dir` is resumed, bit for bit
 as if it had never stopped; `init_from` starts a new run from another's parameters and optimizer state (annealing).
-Exit codes: 0 done, 2 refused (one line says why), 3 stopped by SIGTERM after saving, 4 too many non-finite updates.
+SIGTERM and Ctrl-C save after the step in progress; a second Ctrl-C ends at once.
+Exit codes: 0 done, 2 refused (one line says why), 3 stopped by SIGTERM or Ctrl-C after saving, 4 too many non-finite
+updates, 5 something that the run waits for (a loader, a writer, a device) did not answer, 130 second Ctrl-C.
 """
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from opencoder_jax import watch
+
+    watch.before_imports()
+
+import contextlib
+import json
 import logging
 import os
-import signal
+import socket
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
+from opencoder_kernels import dispatch
 
-from opencoder_jax import distributed, overrides, profiling
+from opencoder_jax import console, distributed, overrides, profiling
 from opencoder_jax import input as data_input
 from opencoder_jax import model as lm
-from opencoder_jax.checkpoint import Checkpoints, load_state, resolve, run_record, silence_abandoned_writes
+from opencoder_jax.checkpoint import (
+    PACKAGES,
+    Checkpoints,
+    Hangs,
+    batches_so_far,
+    run_record,
+    silence_abandoned_writes,
+    space_warning,
+)
 from opencoder_jax.config import RunConfig, check, replace
 from opencoder_jax.evaluate import Evaluator
+from opencoder_jax.lock import RunLock
 from opencoder_jax.metrics import MetricsWriter, Progress
+from opencoder_jax.resume import check_same_run, warm_start
 from opencoder_jax.sharding import make_mesh
 from opencoder_jax.step import State, TrainStep, make_train_step
+from opencoder_jax.watch import BEFORE_THE_LOOP, EXIT_NONFINITE, EXIT_REFUSED, EXIT_SIGTERM, EXIT_SILENT, Stopped, Watch
 from opencoder_jax.xla_flags import compile_lowered, set_memory_fraction
-
-EXIT_REFUSED, EXIT_SIGTERM, EXIT_NONFINITE = 2, 3, 4
 
 
 def main(arguments: list[str]) -> int:
+    if {"--help", "-h"} & set(arguments):
+        print(f"{__doc__}\n{overrides.describe_fields()}")
+        return 0
     # Orbax logs a failed save with its whole stack; the trainer says it in one line.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     silence_abandoned_writes()
+    console.escape_what_cannot_be_encoded()
     try:
-        config = overrides.parse(arguments)
-        set_memory_fraction()
-        distributed.initialize()
-        return train(config)
+        with Watch() as watch:
+            config = overrides.parse(arguments)
+            console.room_for_files()
+            set_memory_fraction()
+            distributed.initialize()
+            watch.several_processes = jax.process_count() > 1
+            return train(config, watch)
+    except Stopped:
+        return console.error(BEFORE_THE_LOOP, EXIT_SIGTERM)
     except Diverged as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_NONFINITE
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_REFUSED
-    except OSError as error:
-        print(f"error: {error.filename or 'files of the run'}: {error.strerror or error}", file=sys.stderr)
-        return EXIT_REFUSED
+        return console.error(f"error: {error}", EXIT_NONFINITE)
+    except Hangs as error:
+        return console.error(f"error: {error}", EXIT_SILENT)
+    except (ValueError, OSError) as error:
+        return console.error(f"error: {console.one_line(error)}", EXIT_REFUSED)
 
 
-def train(config: RunConfig) -> int:
+def train(config: RunConfig, watch: Watch | None = None) -> int:
     """Runs `config` to its last step; returns the exit code.
 
-    Raises: ValueError for what the user must change, Diverged after `max_nonfinite` non-finite updates in a row.
+    Raises: ValueError or OSError for what the user must change, Diverged after `max_nonfinite` non-finite updates in a row
+    or when all were, Hangs when a save takes too long.
     """
-    stop = StopSignal()
+    watch = watch or Watch()
+    watch.silence_seconds = 60 * config.max_silence_minutes
 
     # --- configuration ------------------------------------------------------------------------------------------------
     config = replace(config, run_dir=config.run_dir or f"runs/{config.name}")
     check(config)
-    distributed.same_everywhere(config, "the configuration")
+    distributed.assert_equal_across_hosts(dict(overrides.leaves(config)), "the configuration")
     for name, value in overrides.leaves(config) if distributed.is_first() else ():
         print(f"config: {name}={value}")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -69,70 +99,132 @@ def train(config: RunConfig) -> int:
 
     mesh = make_mesh(config.mesh)
     with jax.set_mesh(mesh):
-        return run(config, mesh, stop)
+        return run(config, mesh, watch)
 
 
-def run(config: RunConfig, mesh: jax.sharding.Mesh, stop: StopSignal) -> int:
+@dataclass
+class Run:
+    """What the stages of `run` share. say: prints, in the first process alone."""
+
+    config: RunConfig
+    ts: TrainStep
+    data: data_input.TrainingData
+    evaluator: Evaluator
+    checkpoints: Checkpoints
+    lock: RunLock
+    watch: Watch
+    say: Callable[[str], object]
+    kernels: dict[str, str] = field(default_factory=dict)  # operation -> backend
+    options: dict[str, Any] = field(default_factory=dict)  # of the compiler
+
+    @property
+    def dir(self) -> Path:
+        return Path(self.config.run_dir)
+
+    def writing(self) -> contextlib.AbstractContextManager[None]:
+        return self.watch.waiting("the checkpoint's writer", 60 * self.config.checkpoint.max_save_minutes)
+
+
+def run(config: RunConfig, mesh: jax.sharding.Mesh, watch: Watch) -> int:
     """`train` with the configuration checked and the mesh set."""
-    run_dir, first = Path(config.run_dir), distributed.is_first()
-    say = print if first else lambda *_, **__: None
+    say = print if distributed.is_first() else lambda *_: None
 
     # --- step ---------------------------------------------------------------------------------------------------------
     ts = make_train_step(config, mesh)
-    device = mesh.local_devices[0]
     sizes = ", ".join(f"{name} {size}" for name, size in mesh.shape.items())
-    say(f"mesh: {sizes}; {mesh.size} x {device.device_kind}, {jax.process_count()} process(es)")
-    say(f"model: {lm.num_params(config.model):,} parameters, back end of the kernels: {config.model.implementation}")
+    say(f"mesh: {sizes}; {mesh.size} x {mesh.local_devices[0].device_kind}, {jax.process_count()} process(es)")
+    say(f"model: {lm.num_params(config.model):,} parameters")
 
     # --- data ---------------------------------------------------------------------------------------------------------
     data = data_input.TrainingData(config.data, vocab_size=config.model.vocab_size, seed=config.seed)
-    for plan in data.plan(config.num_steps):
-        say(f"data: {plan.path}: {plan.share:.1%} of the mixture, {plan.tokens:,} tokens, {plan.epochs:.2f} epochs")
-    data.check_enough(config.num_steps)
-    distributed.same_everywhere(data.fingerprint, "the data")
-    evaluator = Evaluator(config, mesh, tokenizer_hash=data.tokenizer_hash)
+    say_plan(data, config, say)
+    distributed.assert_equal_across_hosts(data.fingerprint, "the data")
+    evaluator = Evaluator(config, mesh, tokenizer_hash=data.tokenizer_hash, watch=watch)
 
-    # --- state: resumed, taken over, or fresh -------------------------------------------------------------------------
-    if first:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    checkpoints = Checkpoints(run_dir, config.checkpoint)
-    state, record, complaints = checkpoints.restore(ts.abstract_state)
+    # --- state, step and loop, the run folder being ours --------------------------------------------------------------
+    lock = RunLock(Path(config.run_dir))
+    distributed.on_first(lambda: lock.acquire(say))
+    try:
+        checkpoints = Checkpoints(config.run_dir, config.checkpoint)
+        r = Run(config, ts, data, evaluator, checkpoints, lock, watch, say)
+        state, start = initial_state(r)
+        step_fn = compile_step(r, start)
+        with Log(r, start) as log, watch.waiting("the training loop"):
+            watch.looping()
+            state, done = loop(r, step_fn, state, start, log)
+        with r.writing():
+            checkpoints.close()
+        if done < config.num_steps:
+            say(f"stopped by {watch.reason} at step {done:,}, saved; the same command resumes {r.dir}")
+            return EXIT_SIGTERM
+        if int(jax.device_get(state["skipped"])) >= done:
+            raise Diverged(f"all of the {done} updates were non-finite and skipped: nothing was learned; {ADVICE}")
+    finally:
+        lock.release()
+    say(f"done: {r.dir}")
+    return 0
+
+
+def initial_state(r: Run) -> tuple[State, int]:
+    """State and the step to go on with: resumed, warm-started or fresh. Raises: ValueError for what does not fit the run."""
+    config = r.config
+    state, record, complaints = r.checkpoints.restore(r.ts.abstract_state)
     for complaint in complaints:
-        say(f"warning: {complaint}; " + ("using the checkpoint before" if record else "starting from the beginning"))
-    if state is not None:
-        check_same_run(config, data.fingerprint, record, say)
-        say(f"resumed {run_dir} at step {record['step']:,}")
-    elif config.init_from:
-        state = take_over(config, ts, say)
-    else:
-        state = ts.init(jax.random.key(config.seed))
+        r.say(f"warning: {complaint}; " + ("using the checkpoint before" if record else "starting from the beginning"))
     start = int(record.get("step", 0))
-    if first:
-        (run_dir / "config.json").write_text(overrides.to_json(config))
+    if state is not None:
+        check_same_run(config, r.data.fingerprint, record, r.say)
+        r.say(f"resumed {r.dir} at step {start:,}")
+        batches = batches_so_far(record).changed(start, config.data)
+        if batches != r.data.batches:
+            r.data = r.data.continued(batches)
+            say_plan(r.data, config, r.say)
+    elif config.init_from:
+        state = warm_start(config, r.ts, r.data.tokenizer_hash, r.say)
+    else:
+        state = r.ts.init(jax.random.key(config.seed))
+    if distributed.is_first():
+        (r.dir / "config.json").write_text(overrides.to_json(config), encoding="utf-8")
+        state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(r.ts.abstract_state))
+        if warning := space_warning(r.checkpoints.folder, config, start, state_bytes):
+            r.say(f"warning: {warning}")
+    return state, start
 
-    # --- compile: once, before the first step -------------------------------------------------------------------------
-    began = time.monotonic()
-    lowered = ts.step.lower(ts.abstract_state, ts.abstract_batch)
-    step_fn, options = compile_lowered(lowered, device.platform, config.xla_flags)
-    say(f"compiler options: {', '.join(f'{k}={v}' for k, v in options.items()) or 'none'}")
-    say(f"compiled in {time.monotonic() - began:.1f} s")
-    for line in profiling.memory_table(step_fn, ts.abstract_state, device):
-        say(line)
-    if config.dump_hlo and first:
-        say("hlo: " + ", ".join(map(str, profiling.dump_hlo(lowered, step_fn, run_dir))))
 
-    # --- loop ---------------------------------------------------------------------------------------------------------
-    rows = distributed.local_rows(ts.abstract_batch)
-    batches = data_input.iterate(data.steps(grad_accum=config.grad_accum, rows=rows), start, config.num_steps)
-    log = Log(config, run_dir, device, start, first)
-    tracer = profiling.Tracer(config, run_dir, start)
-    saved_at, pending, stopping = time.monotonic(), None, False
+def compile_step(r: Run, start: int) -> Any:
+    """The compiled step: once, before the first one. Says and records what it was compiled to."""
+    began, device = time.monotonic(), r.ts.mesh.local_devices[0]
+    lowered = r.ts.step.lower(r.ts.abstract_state, r.ts.abstract_batch)
+    r.kernels = dispatch.chosen()
+    step_fn, r.options = compile_lowered(lowered, device.platform, r.config.xla_flags)
+    r.say(f"kernels: {', '.join(f'{operation} {backend}' for operation, backend in r.kernels.items())}")
+    r.say(f"compiler options: {', '.join(f'{k}={v}' for k, v in r.options.items()) or 'none'}")
+    r.say(f"compiled in {time.monotonic() - began:.1f} s")
+    for line in profiling.memory_table(step_fn, r.ts.abstract_state, device):
+        r.say(line)
+    if distributed.is_first():
+        if r.config.dump_hlo:
+            r.say("hlo: " + ", ".join(map(str, profiling.dump_hlo(lowered, step_fn, r.dir))))
+        write_start(r, start)
+    return step_fn
+
+
+def loop(r: Run, step_fn: Any, state: State, start: int, log: Log) -> tuple[State, int]:
+    """Trains from step `start` to the last or to a signal; returns the state and the steps done."""
+    config, watch, first_step, done = r.config, r.watch, r.data.first_step, start
+    rows = distributed.local_rows(r.ts.abstract_batch)
+    steps = r.data.steps(grad_accum=config.grad_accum, rows=rows)
+    batches = data_input.iterate(steps, start - first_step, config.num_steps - first_step)
+    tracer = profiling.Tracer(config, r.dir, start)
+    saved_at, pending = time.monotonic(), None
     try:
         for step in range(start, config.num_steps):
             tracer.before(step)
             # The host only queues work: nothing may move between it and the device unasked.
             with jax.profiler.StepTraceAnnotation("train", step_num=step), jax.transfer_guard("disallow"):
-                batch = distributed.to_devices(next(batches), ts.abstract_batch, rows)
+                with watch.waiting("the data loader"):
+                    host = next(batches)
+                batch = distributed.to_devices(host, r.ts.abstract_batch, rows)
                 state, metrics = step_fn(state, batch)
             tracer.after(step, metrics)
             # Metrics are read one step late: while the host waits for step - 1, the device has step to do.
@@ -140,7 +232,7 @@ def run(config: RunConfig, mesh: jax.sharding.Mesh, stop: StopSignal) -> int:
                 log.step(*pending)
             pending, done = (step + 1, metrics), step + 1
 
-            stopping = distributed.preempted(done, stop.received)
+            stopping = distributed.preempted(done, watch.received)
             last = done == config.num_steps
             evaluate = config.data.eval_sources and (last or (config.eval_every and done % config.eval_every == 0))
             permanent = config.checkpoint.keep_every and done % config.checkpoint.keep_every == 0
@@ -149,74 +241,80 @@ def run(config: RunConfig, mesh: jax.sharding.Mesh, stop: StopSignal) -> int:
                 log.step(*pending)
                 pending = None
             if evaluate:
-                log.held_out(done, evaluator(state["params"]))
+                log.held_out(done, r.evaluator(state["params"]))
             if save:
-                checkpoints.save(done, state, run_record(config, done, data.fingerprint, options))
+                record = run_record(
+                    config, done, r.data.fingerprint, r.options, batches=r.data.batches, kernels=r.kernels
+                )
+                with r.writing():
+                    r.checkpoints.save(done, state, record)
                 saved_at = time.monotonic()
-            checkpoints.check()
+            r.checkpoints.check()
+            r.lock.check()
             if stopping:
                 break
-        checkpoints.wait()
+    except Exception:
+        with contextlib.suppress(Exception), r.writing():  # a save in progress is worth its time
+            r.checkpoints.wait()
+        raise
     finally:
         tracer.close()
-        log.close()
-    checkpoints.close()
-    if stopping:
-        say(f"stopped by SIGTERM at step {done:,}, saved; the same command resumes {run_dir}")
-        return EXIT_SIGTERM
-    say(f"done: {run_dir}")
-    return 0
+    with r.writing():
+        r.checkpoints.wait()
+    return state, done
 
 
 class Diverged(Exception):
     """Too many non-finite updates in a row."""
 
 
-class StopSignal:
-    """SIGTERM sets `received`: the loop saves after the step at hand.
-
-    With several processes the signal belongs to JAX's preemption service, which all of them ask (`distributed.preempted`).
-    """
-
-    def __init__(self):
-        self.received = False
-        if jax.process_count() == 1:
-            signal.signal(signal.SIGTERM, self._set)
-
-    def _set(self, *_):
-        self.received = True
+ADVICE = "lower schedule.peak or look at the data of these steps"
 
 
 class Log:
     """Console, metrics.jsonl, eval.jsonl and TensorBoard of the first process; the non-finite count of every process."""
 
-    def __init__(self, config: RunConfig, run_dir: Path, device: Any, start: int, first: bool):
-        self._config, self._start = config, start
-        self._progress = Progress(config, device, jax.device_count(), start)
-        self._writer = MetricsWriter(run_dir, start) if first else None
+    def __init__(self, r: Run, start: int):
+        self._config, self._start, self._watch = r.config, start, r.watch
+        device = r.ts.mesh.local_devices[0]
+        self._progress = Progress(r.config, device, jax.device_count(), start, r.data.batches)
+        self._writer = MetricsWriter(r.dir, start) if distributed.is_first() else None
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # After an error the same disk fails once more.
+        with contextlib.suppress(*([OSError] if kind else [])), self._watch.waiting("the files of the metrics"):
+            if self._writer:
+                self._writer.close()
 
     def step(self, done: int, metrics: dict[str, jax.Array]) -> None:
         """Waits for the step that made `metrics`, the done-th. Raises: Diverged."""
-        row = self._progress.row(done, {name: value.item() for name, value in jax.device_get(metrics).items()})
+        with self._watch.waiting("the device"):
+            values = {name: value.item() for name, value in jax.device_get(metrics).items()}
+        row = self._progress.row(done, values)
         if self._writer:
-            self._writer.write(done, row)
+            with self._watch.waiting("the files of the metrics"):
+                self._writer.write(done, row)
             if done % self._config.log_every == 0 or done in (self._start + 1, self._config.num_steps):
-                print(self._progress.line(done, row), flush=True)
+                self._print(self._progress.line(done, row))
         if row["nonfinite"] >= self._config.max_nonfinite:  # type: ignore[operator]
             raise Diverged(
-                f"{row['nonfinite']} non-finite updates in a row up to step {done}; lower schedule.peak or look at the data "
-                f"of these steps, then resume from the last checkpoint in {self._config.run_dir}"
+                f"{row['nonfinite']} non-finite updates in a row up to step {done}; {ADVICE}, then resume from the last "
+                f"checkpoint in {self._config.run_dir}"
             )
 
     def held_out(self, done: int, results: list) -> None:
         for r in results if self._writer else []:
             values = {"loss": r.loss, "bits_per_byte": r.bits_per_byte, "tokens": r.tokens, "text_bytes": r.text_bytes}
-            self._writer.write_eval(done, r.name, values)  # type: ignore[union-attr]
-            print(f"eval {done:>7,}  {r.name}: loss {r.loss:.4f}, {r.bits_per_byte:.4f} bits per byte", flush=True)
+            with self._watch.waiting("the files of the metrics"):
+                self._writer.write_eval(done, r.name, values)  # type: ignore[union-attr]
+            self._print(f"eval {done:>7,}  {r.name}: loss {r.loss:.4f}, {r.bits_per_byte:.4f} bits per byte")
 
-    def close(self) -> None:
-        if self._writer:
-            self._writer.close()
+    def _print(self, line: str) -> None:
+        with self._watch.waiting("standard output"):
+            print(line, flush=True)
 
 
 def due(config: RunConfig, done: int, saved_at: float) -> bool:
@@ -226,32 +324,31 @@ def due(config: RunConfig, done: int, saved_at: float) -> bool:
     return distributed.from_first(time.monotonic() - saved_at >= 60 * config.checkpoint.save_minutes)
 
 
-def take_over(config: RunConfig, ts: TrainStep, say) -> State:
-    """Parameters and optimizer state of another run's last checkpoint, counters from 0: annealing and tuning start so.
-
-    Raises: ValueError when there is none, or it is of another architecture.
-    """
-    checkpoint = resolve(config.init_from)
-    state, record = load_state(checkpoint, ts.abstract_state)
-    say(
-        f"parameters and optimizer state taken over from {checkpoint} (step {record['step']:,} of {record['config']['name']})"
-    )
-    counters = {name: state[name] for name in ("step", "nonfinite", "skipped")}
-    return state | jax.tree.map(jax.numpy.zeros_like, counters)
+def say_plan(data: data_input.TrainingData, config: RunConfig, say: Callable[[str], object]) -> None:
+    """What the run takes from each source. Raises: ValueError when one has too little."""
+    for plan in data.plan(config.num_steps):
+        say(f"data: {plan.path}: {plan.share:.1%} of the mixture, {plan.tokens:,} tokens, {plan.epochs:.2f} epochs")
+    data.check_enough(config.num_steps)
 
 
-def check_same_run(config: RunConfig, fingerprint: dict[str, str], record: dict[str, Any], say) -> None:
-    """Says which fields changed since the checkpoint. Raises: ValueError when data or seed did, unless allowed."""
-    for line in overrides.changes(overrides.from_dict(record["config"]), config):
-        say(f"warning: changed since the checkpoint: {line}")
-    changed = [name for name, value in fingerprint.items() if record["data"].get(name) != value]
-    changed += ["seed"] if record["random"]["seed"] != config.seed else []
-    if changed and not config.checkpoint.allow_data_change:
-        raise ValueError(
-            f"{config.run_dir}: {', '.join(changed)} changed since this run was saved: the steps to come would see other "
-            "data. Restore it, use a new run_dir (with init_from), or pass --checkpoint.allow_data_change"
-        )
+def write_start(r: Run, start: int) -> None:
+    """A row of starts.jsonl: on what the run goes on from here, and what was chosen for it."""
+    row = {
+        "step": start,
+        "time": round(time.time(), 3),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "device_kind": r.ts.mesh.local_devices[0].device_kind,
+        "devices": r.ts.mesh.size,
+        "processes": jax.process_count(),
+        "mesh": dict(r.ts.mesh.shape),
+        "kernels": r.kernels,
+        "compiler_options": r.options,
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+    with (r.dir / "starts.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    watch.end(main(sys.argv[1:]))

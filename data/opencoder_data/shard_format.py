@@ -12,6 +12,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -221,7 +222,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
     """Raises ValueError, naming the file, when there is no manifest or it is of another version or shape."""
     path = Path(folder) / MANIFEST
     try:
-        fields = json.loads(path.read_text())
+        fields = json.loads(path.read_text(encoding="utf-8"))
         if fields.get("format_version") != FORMAT_VERSION:
             raise ValueError(
                 f"{path}: format version {fields.get('format_version')}, this program reads {FORMAT_VERSION}"
@@ -245,10 +246,12 @@ def verify(folder: str | os.PathLike[str], manifest: Manifest, *, mode: str = "f
     """Compares the files with the manifest.
 
     Args:
-      mode: "size" compares lengths. "full" also compares checksums, in parallel; files found good before, whose size,
-        modification time and inode have not changed since, are not read again. "always" reads every file.
+      mode: "size" compares lengths. "full" also compares checksums and token ids with the vocabulary, in parallel; files
+        found good before, whose size, modification time and inode have not changed since, are not read again. "always"
+        reads every file.
 
-    Raises: ValueError naming the first file that is missing, cut short or changed, or for an unknown mode.
+    Raises: ValueError naming the first file that is missing, cut short or changed or holds a token id beyond the
+    manifest's vocabulary, or for an unknown mode.
     """
     if mode not in VERIFY_MODES:
         raise ValueError(f"verify={mode!r}: choose one of {', '.join(VERIFY_MODES)}")
@@ -264,14 +267,19 @@ def verify(folder: str | os.PathLike[str], manifest: Manifest, *, mode: str = "f
             )
     if mode == "size":
         return
-    known = _KnownGood(folder)
+    known = _KnownGood(folder, manifest.vocab_size)
     unread = [shard for shard in manifest.shards if mode == "always" or shard not in known]
     with ThreadPoolExecutor() as pool:
-        for shard, found in zip(unread, pool.map(lambda s: _checksum(folder / s.file), unread), strict=True):
+        for shard, (found, largest) in zip(unread, pool.map(lambda s: _checksum(folder / s.file), unread), strict=True):
             if found != shard.xxh3:
                 raise ValueError(
                     f"{folder / shard.file}: checksum {found}, the manifest says {shard.xxh3}: damaged. "
                     "Copy or pack it again"
+                )
+            if largest >= manifest.vocab_size:
+                raise ValueError(
+                    f"{folder / shard.file}: holds token id {largest}, the manifest's vocabulary ends at "
+                    f"{manifest.vocab_size - 1}: made with another tokenizer. Pack the corpus again"
                 )
             known.add(shard)
     if unread:
@@ -279,21 +287,22 @@ def verify(folder: str | os.PathLike[str], manifest: Manifest, *, mode: str = "f
 
 
 class _KnownGood:
-    """Shards of one folder whose checksum was right, by size, modification time and inode; kept in the user's cache."""
+    """Shards of one folder whose checksum was right and whose ids were in the vocabulary, by size, modification time and
+    inode; kept in the user's cache."""
 
-    def __init__(self, folder: Path):
-        self._folder = folder.resolve()
+    def __init__(self, folder: Path, vocab_size: int):
+        self._folder, self._vocab_size = folder.resolve(), vocab_size
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         name = hashlib.sha256(str(self._folder).encode()).hexdigest()[:16]
         self._path = cache / "opencoder" / "verified-shards" / f"{name}.json"
         self._entries: dict[str, list] = {}
         with contextlib.suppress(OSError, ValueError):
-            entries = json.loads(self._path.read_text())
+            entries = json.loads(self._path.read_text(encoding="utf-8"))
             self._entries = entries if isinstance(entries, dict) else {}
 
     def _stamp(self, shard: Shard) -> list:
         stat = (self._folder / shard.file).stat()
-        return [shard.xxh3, stat.st_size, stat.st_mtime_ns, stat.st_ino]
+        return [shard.xxh3, stat.st_size, stat.st_mtime_ns, stat.st_ino, self._vocab_size]
 
     def __contains__(self, shard: Shard) -> bool:
         return self._entries.get(shard.file) == self._stamp(shard)
@@ -307,16 +316,29 @@ class _KnownGood:
             write_atomically(self._path, json.dumps(self._entries).encode())
 
 
-def _checksum(path: Path) -> str:
-    digest = xxhash.xxh3_64()
+def _checksum(path: Path) -> tuple[str, int]:
+    """(xxh3-64 in hex, largest token id) of a file of records."""
+    digest, largest = xxhash.xxh3_64(), 0
     try:
         with path.open("rb", buffering=0) as file:
             block = bytearray(_READ_BYTES)
-            while size := file.readinto(block):
+            ids = np.empty(_READ_BYTES // 4, np.uint32)
+            while size := _fill(file, block):
                 digest.update(memoryview(block)[:size])
+                count = size // 4
+                np.bitwise_and(np.frombuffer(block, "<u4", count), TOKEN_ID, out=ids[:count])
+                largest = max(largest, int(ids[:count].max(initial=0)))
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
-    return digest.hexdigest()
+    return digest.hexdigest(), largest
+
+
+def _fill(file: io.FileIO, block: bytearray) -> int:
+    """Reads until the block is full or the file ends: a short read in between would cut a token in two."""
+    size = 0
+    while size < len(block) and (count := file.readinto(memoryview(block)[size:])):
+        size += count
+    return size
 
 
 def write_atomically(path: Path, data: bytes) -> None:

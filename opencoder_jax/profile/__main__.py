@@ -50,7 +50,7 @@ def run(arguments: list[str]) -> int:
 
     set_memory_fraction()
     distributed.initialize()
-    distributed.same_everywhere(config, "the configuration")
+    distributed.assert_equal_across_hosts(dict(overrides.leaves(config)), "the configuration")
     measured = partial(measure, config, warmup=1, steps=steps.start - 1, traced=len(steps))
     if not distributed.is_first():
         measured()
