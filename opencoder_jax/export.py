@@ -31,7 +31,7 @@ from opencoder_data.tokenizer.special_tokens import ENDOFTEXT, IM_END
 
 from opencoder_jax import hf, sharding
 from opencoder_jax import model as lm
-from opencoder_jax.checkpoint import read_record, resolve, run_record, write_checksums
+from opencoder_jax.checkpoint import plain, read_record, resolve, run_record, write_checksums
 from opencoder_jax.config import DataConfig, MeshConfig, RunConfig, ScheduleConfig
 from opencoder_jax.model_card import model_card
 from opencoder_jax.overrides import from_dict, to_json
@@ -138,7 +138,7 @@ def import_hf(source: str | Path, to: str | Path, *, memory_gb: float = 4.0) -> 
 
         state = jax.tree_util.tree_map_with_path(leaf, abstract)
         record = run_record(config, 0, {}) | {"imported_from": fields.get("_name_or_path") or source.name}
-        _save(folder / "checkpoints" / "0", state, record, memory_gb)
+        _save(folder / "checkpoints" / "0", plain(state), record, memory_gb)
         del state
         shutil.rmtree(scratch)
         (folder / "config.json").write_text(to_json(config))

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from opencoder_data.tokenizer import Tokenizer
 from opencoder_data.tokenizer.special_tokens import ENDOFTEXT, IM_END
 
@@ -62,7 +63,7 @@ class Completion:
 
 def generate_tokens(
     cfg: ModelConfig,
-    params: lm.Params,
+    params: nnx.State,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     *,
@@ -117,7 +118,7 @@ def generate_tokens(
 
 def generate_text(
     cfg: ModelConfig,
-    params: lm.Params,
+    params: nnx.State,
     tokenizer: Tokenizer,
     prompts: Sequence[str],
     sampling: Sampling,
@@ -194,13 +195,14 @@ def _block(cfg, greedy, nucleus, params, state, pad, segments, draw):
     return tokens.T, state
 
 
-def _compute_params(params: lm.Params, cfg: ModelConfig) -> lm.Params:
+def _compute_params(params: nnx.State, cfg: ModelConfig) -> nnx.State:
     """Matrices in the compute dtype, once and not per step; norm scales as they are."""
 
-    def cast(path, x):
-        return jnp.asarray(x) if path[-1].key.endswith("norm") else jnp.asarray(x, cfg.compute_dtype)
+    def cast(weight: nnx.Variable) -> nnx.Variable:
+        dtype = None if "norm" in weight.axes else cfg.compute_dtype
+        return weight.replace(jnp.asarray(weight.get_value(), dtype))
 
-    return jax.tree_util.tree_map_with_path(cast, params)
+    return jax.tree.map(cast, params, is_leaf=lambda x: isinstance(x, nnx.Variable))
 
 
 def _round_up(n: int) -> int:

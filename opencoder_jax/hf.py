@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from flax import nnx
 
 from opencoder_jax.config import ModelConfig
-from opencoder_jax.model import check, declarations
+from opencoder_jax.model import Weight, abstract, check
 
 LAYER = "{}"
 
@@ -24,7 +25,7 @@ class Tensor:
     """One tensor of a Hugging Face checkpoint and the slice of a parameter that it is."""
 
     name: str
-    path: tuple[str, ...]  # in the parameter dict
+    path: tuple[str, ...]  # in the state of weights
     layer: int | None  # index into the parameter's leading dim; None: the whole parameter
     ours: tuple[int, ...]  # shape of that slice
     in_dims: int  # leading dims of the slice that are inputs; 0: same layout on both sides
@@ -48,8 +49,9 @@ class Tensor:
 def table(cfg: ModelConfig) -> list[Tensor]:
     """All tensors, parameter by parameter."""
     rows = []
-    for path, weight in declarations(cfg).items():
-        shape = tuple(weight.shape)
+    for path, weight in nnx.to_flat_state(abstract(cfg)[1]):
+        assert isinstance(weight, Weight)
+        path, shape = tuple(map(str, path)), tuple(weight.shape)
         if LAYER in weight.hf:
             rows += [Tensor(weight.hf.format(i), path, i, shape[1:], weight.in_dims) for i in range(shape[0])]
         else:
@@ -151,23 +153,24 @@ def model_config(fields: dict[str, Any], source: str) -> ModelConfig:
     return cfg
 
 
-def to_hf(cfg: ModelConfig, params: dict[str, Any]) -> dict[str, np.ndarray]:
+def to_hf(cfg: ModelConfig, weights: nnx.State) -> dict[str, np.ndarray]:
     """All tensors under their Hugging Face names: for models that fit into memory; `export` streams."""
-    return {row.name: row.to_hf(_piece(params, row)) for row in table(cfg)}
+    ours = {tuple(map(str, path)): np.asarray(weight[...]) for path, weight in nnx.to_flat_state(weights)}
+    return {
+        row.name: row.to_hf(ours[row.path] if row.layer is None else ours[row.path][row.layer]) for row in table(cfg)
+    }
 
 
-def from_hf(cfg: ModelConfig, tensors: dict[str, np.ndarray], source: str = "tensors") -> dict[str, Any]:
+def from_hf(cfg: ModelConfig, tensors: dict[str, np.ndarray], source: str = "tensors") -> nnx.State:
     """The inverse of `to_hf`. Raises: ValueError as `check_names`."""
     check_names(cfg, {name: array.shape for name, array in tensors.items()}, source)
-    params: dict[str, Any] = {}
-    for path, rows in grouped(table(cfg)).items():
-        *parents, leaf = path
-        node = params
-        for key in parents:
-            node = node.setdefault(key, {})
-        pieces = [row.from_hf(tensors[row.name]) for row in rows]
-        node[leaf] = pieces[0] if rows[0].layer is None else np.stack(pieces)
-    return params
+    rows = grouped(table(cfg))
+    weights = {}
+    for path, weight in nnx.to_flat_state(abstract(cfg)[1]):
+        mine = rows[tuple(map(str, path))]
+        pieces = [row.from_hf(tensors[row.name]) for row in mine]
+        weights[path] = weight.replace(pieces[0] if mine[0].layer is None else np.stack(pieces))
+    return nnx.from_flat_state(weights)
 
 
 def grouped(rows: Iterable[Tensor]) -> dict[tuple[str, ...], list[Tensor]]:
@@ -176,10 +179,3 @@ def grouped(rows: Iterable[Tensor]) -> dict[tuple[str, ...], list[Tensor]]:
     for row in rows:
         groups.setdefault(row.path, []).append(row)
     return groups
-
-
-def _piece(params: dict[str, Any], row: Tensor) -> np.ndarray:
-    node: Any = params
-    for key in row.path:
-        node = node[key]
-    return np.asarray(node if row.layer is None else node[row.layer])

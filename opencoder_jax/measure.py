@@ -11,10 +11,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from opencoder_data.shard_format import BATCH_FIELDS
 
 from opencoder_jax import distributed
 from opencoder_jax.config import RunConfig
-from opencoder_jax.input import BATCH_FIELDS
 from opencoder_jax.metrics import mfu
 from opencoder_jax.sharding import make_mesh
 from opencoder_jax.step import make_train_step

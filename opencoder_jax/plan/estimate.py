@@ -18,7 +18,7 @@ from opencoder_jax.plan.compile import activation_bytes, saved_per_token
 from opencoder_jax.plan.kernels import ATTENTION_BACKWARD_EFFICIENCY, ATTENTION_FORWARD_EFFICIENCY, MATMUL_EFFICIENCY
 from opencoder_jax.plan.roofline import MEMORY_EFFICIENCY
 from opencoder_jax.plan.topology import Topology
-from opencoder_jax.sharding import data_groups_meet_once
+from opencoder_jax.sharding import defers_data_all_reduce
 
 # Of the collectives of the layers, this share finds nothing to hide behind: what compiled programs leave, 0.3 to 0.8.
 LAYER_EXPOSED = 0.4
@@ -130,7 +130,7 @@ def _network(
     """(seconds of collectives, seconds of them that nothing hides)."""
     m, tensor, n = config.model, mesh["tensor"], config.grad_accum
     layer, ends = num_weights(config)
-    once = data_groups_meet_once(mesh, n)
+    once = defers_data_all_reduce(mesh, n)
 
     def seconds(kind: str, size: float, *axes: str) -> float:
         group = math.prod(mesh[a] for a in axes)

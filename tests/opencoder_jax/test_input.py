@@ -9,10 +9,10 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from opencoder_data.shard_format import ShardWriter
+from opencoder_data.shard_format import BATCH_FIELDS, ShardWriter
 
 from opencoder_jax.config import DataConfig, SourceConfig
-from opencoder_jax.input import BATCH_FIELDS, TrainingData, iterate, open_shards
+from opencoder_jax.input import TrainingData, iterate, open_shards
 from opencoder_jax.mixture import PATTERN_LENGTH, Mixture, Stage, parse_changes
 
 T, VOCAB, SIZES = 8, 4_096, (40, 23)

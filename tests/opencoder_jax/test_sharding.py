@@ -6,10 +6,11 @@ from pathlib import Path
 
 import jax
 import pytest
-from jax.sharding import PartitionSpec as P
+from flax import nnx
+from jax.sharding import AbstractMesh
 
 from opencoder_jax import model as lm
-from opencoder_jax import overrides
+from opencoder_jax import overrides, sharding
 from opencoder_jax.config import MeshConfig
 from opencoder_jax.sharding import check_fits, mesh_shape
 from tests.opencoder_jax.training import micro_config
@@ -32,11 +33,11 @@ def test_partition_specs_are_golden():
     lines = []
     for name in ("1p5b", "8b"):
         cfg = overrides.load(name).model
-        shapes = jax.tree_util.tree_leaves_with_path(lm.abstract_params(cfg))
-        specs = jax.tree.leaves(lm.param_specs(cfg), is_leaf=lambda x: isinstance(x, P))
-        for (path, shape), spec in zip(shapes, specs, strict=True):
-            where = ".".join(k.key for k in path)
-            lines.append(f"{name} {where} {list(shape.shape)} {[a if a else '-' for a in spec]}\n")
+        weights = lm.abstract(cfg)[1]
+        layouts = jax.tree.leaves(sharding.shardings(AbstractMesh((1, 1, 1, 1), sharding.MESH_AXES), weights))
+        for (path, weight), layout in zip(nnx.to_flat_state(weights), layouts, strict=True):
+            where = ".".join(map(str, path))
+            lines.append(f"{name} {where} {list(weight.shape)} {[a if a else '-' for a in layout.spec]}\n")
     assert "".join(lines) == GOLDEN.read_text()
 
 

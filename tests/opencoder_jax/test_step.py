@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from opencoder_jax import model as lm
 from opencoder_jax.input import TrainingData
@@ -88,10 +89,10 @@ def test_first_step_is_adamw_by_hand(shards):
 
 
 def test_only_matrices_decay():
-    shapes = lm.abstract_params(micro_config().model)
-    flat = {jax.tree_util.keystr(p): v for p, v in jax.tree_util.tree_leaves_with_path(decayed(shapes))}
+    shapes = lm.abstract(micro_config().model)[1]
+    flat = {".".join(map(str, path)): value for path, value in nnx.to_flat_state(decayed(shapes))}
     assert {name for name, value in flat.items() if not value} == {
-        "['final_norm']", "['layers']['attention_norm']", "['layers']['ffn_norm']",
+        "final_norm", "layers.attention_norm", "layers.ffn_norm",
     }  # fmt: skip
     assert len(flat) == 12
 
