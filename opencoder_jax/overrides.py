@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from opencoder_jax.bounds import Range
 from opencoder_jax.config import RunConfig, SourceConfig, check
 
 EXIT_REFUSED = 2
@@ -153,31 +152,6 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{prefix}{f.name}.")
         else:
             yield f"{prefix}{f.name}", value
-
-
-def describe_fields() -> str:
-    """One line for every field of a configuration, with type, range and default, for --help."""
-    rows = []
-
-    def walk(kind: Any, prefix: str) -> None:
-        hints = typing.get_type_hints(kind, include_extras=True)
-        for f in dataclasses.fields(kind):
-            hint, bounds = hints[f.name], ""
-            if typing.get_origin(hint) is typing.Annotated:
-                bounds = f", {next(m for m in hint.__metadata__ if isinstance(m, Range))}"
-                hint = hint.__origin__
-            if dataclasses.is_dataclass(hint):
-                walk(hint, f"{prefix}{f.name}.")
-                continue
-            name = "PATH:WEIGHT,PATH:WEIGHT" if hint == tuple[SourceConfig, ...] else hint.__name__
-            default = "" if f.default in (dataclasses.MISSING, "", ()) else f" (default {f.default})"
-            rows.append(f"  --{prefix}{f.name}={name}{bounds}{default}")
-
-    walk(RunConfig, "")
-    return (
-        f"--config is one of {', '.join(config_names())}, or a Python file. Its fields, any of which can be overridden (the "
-        "default holds where the configuration says nothing):\n" + "\n".join(rows)
-    )
 
 
 def to_json(config: RunConfig) -> str:

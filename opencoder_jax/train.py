@@ -43,6 +43,7 @@ from opencoder_jax.checkpoint import (
     space_warning,
 )
 from opencoder_jax.config import RunConfig, check, replace
+from opencoder_jax.describe import describe_fields
 from opencoder_jax.evaluate import Evaluator
 from opencoder_jax.lock import RunLock
 from opencoder_jax.metrics import MetricsWriter, Progress
@@ -55,7 +56,7 @@ from opencoder_jax.xla_flags import compile_lowered, set_memory_fraction
 
 def main(arguments: list[str]) -> int:
     if {"--help", "-h"} & set(arguments):
-        print(f"{__doc__}\n{overrides.describe_fields()}")
+        print(f"{__doc__}\n{describe_fields()}")
         return 0
     # Orbax logs a failed save with its whole stack; the trainer says it in one line.
     logging.getLogger("absl").setLevel(logging.CRITICAL)

@@ -95,6 +95,8 @@ class ShardWriter:
     ):
         if vocab_size > int(TOKEN_ID):
             raise ValueError(f"vocab_size={vocab_size} does not fit the 30 bits of a token id")
+        if not 0 <= pad_id < vocab_size:
+            raise ValueError(f"pad_id={pad_id} is outside the vocabulary of {vocab_size}")
         self.folder = Path(folder)
         if (self.folder / MANIFEST).exists():
             raise ValueError(f"{self.folder}: holds a finished shard set already; choose another folder or remove it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
@@ -9,6 +10,7 @@ import pickle
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given, settings
 from opencoder_data import shard_format
 from opencoder_data.shard_format import (
@@ -195,6 +197,85 @@ def test_files_found_good_are_not_read_again_unless_changed(tmp_path, monkeypatc
     with pytest.raises(ValueError, match="damaged"):
         verify(folder, manifest)
     assert read == ["shard-00002.bin"]
+
+
+def put_id(folder, record, place, value):
+    """Writes a token into a finished folder and makes checksum and manifest fit, as a packer with another tokenizer does."""
+    manifest = read_manifest(folder)
+    shards = []
+    for shard in manifest.shards:
+        tokens = np.fromfile(folder / shard.file, "<u4").reshape(shard.num_records, -1)
+        if 0 <= record < len(tokens):
+            tokens[record, place] = value
+            tokens.tofile(folder / shard.file)
+        record -= len(tokens)
+        shards.append(dataclasses.replace(shard, xxh3=xxhash.xxh3_64(tokens.tobytes()).hexdigest()))
+    dataclasses.replace(manifest, shards=tuple(shards)).write(folder)
+
+
+@pytest.mark.parametrize("value", [VOCAB, VOCAB | int(DOCUMENT_START), VOCAB | int(NOT_A_TARGET), int(TOKEN_ID)])
+@pytest.mark.parametrize(("record", "place"), [(0, 0), (13, 7)])
+def test_an_id_beyond_the_vocabulary_is_refused_by_full_verification(tmp_path, value, record, place):
+    folder = tmp_path / "s"
+    write(folder, [np.arange(100)], records_per_shard=4)
+    put_id(folder, record, place, value)
+    for mode in ("full", "always"):
+        with pytest.raises(
+            ValueError,
+            match=rf"shard-0000{record // 4}.bin: holds token id {value & int(TOKEN_ID)}, the .* ends at 999",
+        ):
+            ShardReader(folder, check=mode)
+    ShardReader(folder, check="size")
+
+
+def test_the_last_id_of_the_vocabulary_is_none_beyond_it(tmp_path):
+    for value in (VOCAB - 1, (VOCAB - 1) | int(DOCUMENT_START) | int(NOT_A_TARGET)):
+        folder = tmp_path / str(value)
+        write(folder, [np.arange(100)])
+        put_id(folder, 3, 3, value)
+        ShardReader(folder)
+
+
+def test_ids_are_found_across_blocks_and_short_reads(tmp_path, monkeypatch):
+    """Reads that end inside a token, as some file systems give them."""
+    folder = tmp_path / "s"
+    write(folder, [np.arange(900)])
+    put_id(folder, 50, 2, VOCAB)
+    monkeypatch.setattr(shard_format, "_READ_BYTES", 64)
+    right = shard_format._fill
+
+    class Short:
+        def __init__(self, file):
+            self.file = file
+
+        def readinto(self, block):
+            return self.file.readinto(block[:3])
+
+    monkeypatch.setattr(shard_format, "_fill", lambda file, block: right(Short(file), block))
+    with pytest.raises(ValueError, match="holds token id 1000"):
+        ShardReader(folder)
+
+
+def test_files_found_good_before_ids_were_checked_are_read_again(tmp_path, cache):
+    """What an earlier version noted says nothing of ids; nor does a check against another vocabulary."""
+    folder = tmp_path / "s"
+    write(folder, [np.arange(100)])
+    ShardReader(folder)
+    put_id(folder, 3, 3, VOCAB)
+    manifest = read_manifest(folder)
+    (note,) = (tmp_path / "cache" / "opencoder" / "verified-shards").iterdir()
+    stat = (folder / "shard-00000.bin").stat()
+    old = [manifest.shards[0].xxh3, stat.st_size, stat.st_mtime_ns, stat.st_ino]
+    for stamp in (old, [*old, VOCAB + 1]):
+        note.write_text(json.dumps({"shard-00000.bin": stamp}))
+        with pytest.raises(ValueError, match="holds token id"):
+            ShardReader(folder)
+
+
+def test_padding_outside_the_vocabulary_is_refused_when_written(tmp_path):
+    for pad_id in (-1, VOCAB):
+        with pytest.raises(ValueError, match=f"pad_id={pad_id} is outside"):
+            ShardWriter(tmp_path / "s", seq_len=7, vocab_size=VOCAB, tokenizer_hash="abc", pad_id=pad_id)
 
 
 def test_an_unwritable_cache_does_no_harm(tmp_path, monkeypatch):

@@ -48,10 +48,12 @@ def test_two_processes_train_as_one_and_stop_together(tmp_path):
 
 
 def test_different_commands_are_refused(tmp_path):
-    processes = two(Trainer(tmp_path), "run", second={"seed": 1})
+    """With sixty sources, whose names come before the field that differs."""
+    sources = ",".join(f"/{'far' * 20}/{i}:{i + 1}" for i in range(60))
+    processes = two(Trainer(tmp_path), "run", second={"seed": 1}, data__sources=sources)
     printed = wait(processes)
     assert [p.returncode for p in processes] == [2, 2], printed
-    assert "the configuration differs between process 0 and processes [1]" in printed[0].splitlines()[-1]
+    assert "the configuration differs between process 0 and processes [1] (seed)" in printed[0].splitlines()[-1]
 
 
 class Layout:

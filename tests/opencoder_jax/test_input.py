@@ -13,7 +13,7 @@ from opencoder_data.shard_format import BATCH_FIELDS, ShardWriter
 
 from opencoder_jax.config import DataConfig, SourceConfig
 from opencoder_jax.input import TrainingData, iterate, open_shards
-from opencoder_jax.mixture import PATTERN_LENGTH, Mixture, Stage, parse_changes
+from opencoder_jax.mixture import PATTERN_LENGTH, BatchSizes, Mixture, Stage, parse_changes
 
 T, VOCAB, SIZES = 8, 4_096, (40, 23)
 
@@ -220,3 +220,52 @@ def test_shards_that_do_not_fit_are_refused_by_name(folders, tmp_path):
 def test_one_record_is_enough(tmp_path):
     steps = data([str(write(tmp_path / "s", 1, base=5))]).steps()
     assert first_tokens(steps[3]) == [5] * 8
+
+
+def records_of(steps, start, stop):
+    return [token for step in range(start, stop) for token in first_tokens(steps[step])]
+
+
+@pytest.mark.parametrize("changes", ["", "15:0.2,0.8", "3:0.5,0.5;30:0.1,0.9"])
+def test_a_changed_batch_size_continues_every_source_where_it_was(folders, changes):
+    """Steps of 8 up to step 10, of 16 up to 20, of 4 from there: the records of the stream in order, none twice; where
+    the mixture changes at a step, it does so at that step's record."""
+    before, doubled, halved = (
+        data(folders, (0.7, 0.3), global_batch_size=b, mixture_changes=changes) for b in (8, 16, 4)
+    )
+    batches = before.batches.changed(10, doubled.config)
+    doubled = doubled.continued(batches)
+    halved = halved.continued(batches.changed(20, halved.config))
+    assert (before.first_step, doubled.first_step, halved.first_step) == (0, 10, 20)
+    got = records_of(before.steps(), 0, 10) + records_of(doubled.steps(), 0, 10) + records_of(halved.steps(), 0, 40)
+    sizes = BatchSizes(((0, 8, T), (10, 16, T), (20, 4, T)))
+    assert halved.batches == sizes
+    assert len(got) == sizes.records(60) == 80 + 160 + 160
+    # One record at a time, the stages' steps given as records.
+    parts = [part.partition(":") for part in changes.split(";") if part]
+    by_record = ";".join(f"{sizes.records(int(step))}:{weights}" for step, _, weights in parts)
+    single = data(folders, (0.7, 0.3), global_batch_size=1, mixture_changes=by_record)
+    assert got == records_of(single.steps(), 0, len(got))
+    assert [p.tokens for p in halved.plan(60)] == [p.tokens for p in single.plan(len(got))]
+
+
+def test_hosts_read_their_rows_after_a_change_too(folders):
+    whole = data(folders, global_batch_size=16).continued(BatchSizes(((0, 4, T), (7, 16, T))))
+    parts = [whole.steps(grad_accum=2, rows=(h * 4, h * 4 + 4)) for h in (0, 1)]
+    for step in (0, 3):
+        joined = np.concatenate([part[step]["tokens"] for part in parts], axis=1)
+        assert joined.tobytes() == whole.steps(grad_accum=2)[step]["tokens"].tobytes()
+
+
+def test_batch_sizes():
+    eight, sixteen = DataConfig(global_batch_size=8, seq_len=4), DataConfig(global_batch_size=16, seq_len=4)
+    sizes = BatchSizes.constant(eight)
+    assert sizes.changed(5, eight) == sizes
+    assert sizes.changed(0, sixteen) == BatchSizes.constant(sixteen)
+    twice = sizes.changed(5, sixteen)
+    assert twice.changes == ((0, 8, 4), (5, 16, 4))
+    # Saved at step 5 and resumed from there again, with the old size: as if nothing had been.
+    assert twice.changed(5, eight) == sizes
+    assert twice.changed(6, eight).changes == ((0, 8, 4), (5, 16, 4), (6, 8, 4))
+    assert [twice.records(step) for step in (0, 4, 5, 6)] == [0, 32, 40, 56]
+    assert twice.tokens(6) == 4 * 56

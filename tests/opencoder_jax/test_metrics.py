@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+import threading
 
 import jax
 import pytest
+from tensorboardX.event_file_writer import EventsWriter
 
 from opencoder_jax import overrides
 from opencoder_jax.metrics import MetricsWriter, Progress, flops_per_token, mfu, peak_flops
+from opencoder_jax.mixture import BatchSizes
 from opencoder_jax.model import num_params
 from tests.opencoder_jax.training import micro_config
 
@@ -50,7 +55,18 @@ def test_mfu_of_the_published_runs():
         ("TPU v5p", 459e12),
         ("TPU v6 lite", 918e12),
         ("TPU7x", 2307e12),
+        ("NVIDIA GH200 480GB", 989e12),
         ("cpu", None),
+        # Slices and virtual parts of a card, and cards whose name only begins like one in the table.
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
+        ("NVIDIA H100 80GB HBM3 MIG 7g.80gb", None),
+        ("NVIDIA A100-SXM4-40GB MIG 3g.20gb", None),
+        ("NVIDIA H200 MIG 2g.35gb", None),
+        ("NVIDIA B200 MIG 1g.23gb", None),
+        ("GRID A100-20C", None),
+        ("NVIDIA A100-4-20C", None),
+        ("NVIDIA H100-80C", None),
+        ("NVIDIA RTX A1000 Laptop GPU", None),
     ],
 )
 def test_peaks(kind, expected):
@@ -78,6 +94,71 @@ def test_writer_drops_what_will_come_again(tmp_path):
     assert rows[-1]["loss"] == 0.5
     evals = [json.loads(line) for line in (tmp_path / "eval.jsonl").read_text().splitlines()]
     assert evals == [{"step": s, "source": "python", "loss": None} for s in (2, 4)]
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("method", ["write_event", "flush"])
+def test_a_disk_that_is_full_is_an_error_of_the_writer_that_met_it(tmp_path, monkeypatch, method):
+    """In the caller's thread, with the file's name, whether the write or the later flush fails."""
+    writer = MetricsWriter(tmp_path, 0)
+    writer.write(1, {"loss": 1.0})
+    monkeypatch.setattr(EventsWriter, method, full)
+    monkeypatch.setattr("opencoder_jax.metrics.FLUSH_SECONDS", -1)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        writer.write(2, {"loss": 1.0})
+    assert error.value.filename == str(tmp_path / "tensorboard")
+    monkeypatch.undo()
+    writer.close()
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_every_file_is_closed_though_one_cannot_be(tmp_path, monkeypatch):
+    writer = MetricsWriter(tmp_path, 0)
+    writer.write(1, {"loss": 1.0})
+    monkeypatch.setattr(EventsWriter, "flush", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        writer.close()
+    assert all(file.closed for file in writer._files.values())
+
+
+def test_no_thread_writes(tmp_path):
+    """A thread that writes can die, and then blocks the one that waits for it."""
+    before = threading.active_count()
+    writer = MetricsWriter(tmp_path, 0)
+    for step in range(100):
+        writer.write(step, {"loss": 1.0})
+    assert threading.active_count() == before
+    writer.close()
+
+
+def test_two_starts_within_a_second_have_two_event_files(tmp_path, monkeypatch):
+    monkeypatch.setattr("tensorboardX.event_file_writer.time.time", lambda: 1e9)
+    for process in (1, 2):
+        monkeypatch.setattr("opencoder_jax.metrics.os.getpid", lambda process=process: process)
+        MetricsWriter(tmp_path, 0).close()
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "rest", [b'{"step": 3, "lo', b"\0\0\0\0", b"\xff\xfe{", b"[3]", b'{"step": null}', b'"x"', b"{}"]
+)
+def test_rows_that_a_crash_left_broken_go(tmp_path, rest):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"step": 2}\n' + rest)
+    MetricsWriter(tmp_path, 5).close()
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_position_counts_batches_of_their_own_sizes():
+    config = micro_config()
+    batches = BatchSizes(((0, 4, 16), (10, 8, 32)))
+    progress = Progress(config, jax.devices()[0], 1, start=10, batches=batches)
+    metrics = {"loss": 2.0, "learning_rate": 1e-3, "grad_norm": 1.0, "skipped": 0}
+    row = progress.row(13, metrics)
+    assert (row["data_records"], row["data_tokens"]) == (10 * 4 + 3 * 8, 10 * 4 * 16 + 3 * 8 * 32)
 
 
 def test_rates_and_remaining_time(monkeypatch):

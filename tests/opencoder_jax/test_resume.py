@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import resource
@@ -150,6 +151,35 @@ def test_every_damaged_file_is_found(trainer, words, tmp_path):
     assert "checksums.json: No such file" in str(damage(newest))
 
 
+FORMS = {
+    "a list": lambda sums: list(sums),
+    "null": lambda sums: None,
+    "a number": lambda sums: 3,
+    "nothing listed": lambda sums: {},
+    "digests alone": lambda sums: {name: digest for name, (_, digest) in sums.items()},
+    "another order": lambda sums: {name: [digest, size] for name, (size, digest) in sums.items()},
+    "a size of words": lambda sums: {name: [str(size), digest] for name, (size, digest) in sums.items()},
+    "a third entry": lambda sums: {name: [size, digest, 0] for name, (size, digest) in sums.items()},
+    "no record": lambda sums: {name: value for name, value in sums.items() if not name.startswith("run/")},
+    "one file less": lambda sums: dict(list(sums.items())[1:]),
+    "files elsewhere": lambda sums: sums | {"../../x": [0, ""]},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_checksums_of_another_form_are_damage(trainer, tmp_path, form):
+    newest = max((int(p.name), p) for p in (trainer.folder / "whole" / "checkpoints").iterdir() if p.name.isdigit())[1]
+    shutil.copytree(newest, tmp_path / newest.name)
+    path = tmp_path / newest.name / "checksums.json"
+    path.write_text(json.dumps(FORMS[form](json.loads(path.read_text()))))
+    reason = damage(tmp_path / newest.name)
+    assert reason is not None
+    assert "checksums.json" in reason
+    assert "\n" not in reason
+    with pytest.raises(ValueError, match="no sound checkpoint is left"):
+        newest_sound(tmp_path)
+
+
 def test_no_sound_checkpoint_is_refused(trainer, tmp_path):
     shutil.copytree(trainer.folder / "whole" / "checkpoints", tmp_path / "checkpoints")
     for checkpoint in (tmp_path / "checkpoints").iterdir():
@@ -231,7 +261,10 @@ def test_disk_full_names_the_remedy(tmp_path):
     def no_space():
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(ValueError, match=r"disk full while saving .* make room or lower checkpoint.max_rolling"):
+    with pytest.raises(
+        ValueError,
+        match=r"disk full while saving .* make room or lower checkpoint.max_rolling.* or raise checkpoint.keep_every",
+    ):
         checkpoints._guard(no_space)
 
 

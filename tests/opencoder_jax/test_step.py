@@ -16,7 +16,7 @@ from opencoder_jax import model as lm
 from opencoder_jax.input import TrainingData
 from opencoder_jax.optimizer import decayed, learning_rate
 from opencoder_jax.sharding import make_mesh
-from opencoder_jax.step import make_train_step
+from opencoder_jax.step import all_finite, make_train_step
 from tests.opencoder_jax.training import VOCAB, micro_config, write_shards
 
 
@@ -197,3 +197,24 @@ def test_optimizer_state_holds_no_schedule(shards):
     _, train, _ = one_device(shards)
     state = train.abstract_state["opt_state"]
     assert [type(s) for s in state] == [optax.EmptyState, optax.ScaleByAdamState, optax.MaskedState]
+
+
+def test_an_update_that_makes_weights_infinite_is_skipped_whole(shards):
+    """Loss and gradients are finite, the new weights or moments are not: nothing of the update is kept."""
+    _, train, batch = one_device(
+        shards, **{"schedule.peak": 3e38, "schedule.warmup_steps": 0, "optimizer.weight_decay": 1e3}
+    )
+    state, metrics = run(shards, train, batch, steps=2)
+    assert np.isfinite([metrics["loss"], metrics["grad_norm"]]).all()
+    assert (metrics["nonfinite"], metrics["skipped"], state["step"]) == (2, 2, 2)
+    before = initial(shards)
+    jax.tree.map(np.testing.assert_array_equal, state["params"], before["params"])
+    jax.tree.map(np.testing.assert_array_equal, state["opt_state"], before["opt_state"])
+
+
+def test_all_finite_sees_one_number():
+    good = {"a": jnp.zeros((3, 4)), "b": (jnp.ones(2, jnp.int32), jnp.zeros((), jnp.bfloat16))}
+    assert all_finite(good)
+    for value in (jnp.nan, jnp.inf, -jnp.inf):
+        assert not all_finite(good | {"a": good["a"].at[2, 3].set(value)})
+        assert not all_finite(good | {"b": (good["b"][0], jnp.asarray(value, jnp.bfloat16))})

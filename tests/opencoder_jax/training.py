@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -121,12 +122,15 @@ class Trainer:
         *,
         variables: dict[str, str] | None = None,
         before: Callable[[], None] | None = None,
+        patch: str = "",
+        stdout: Any = subprocess.PIPE,
         **changes: Any,
     ) -> subprocess.Popen[str]:
-        """before: called in the child before it becomes Python. changes: overrides with __ for the dot."""
-        config = self.folder / "micro.py"
+        """before: called in the child before it becomes Python. patch: code of the configuration's file, which is run within
+        the trainer: what it replaces there is a fault. changes: overrides with __ for the dot."""
+        config = self.folder / (f"micro_{hashlib.sha256(patch.encode()).hexdigest()[:8]}.py" if patch else "micro.py")
         config.write_text(
-            "from tests.opencoder_jax.training import micro_config\n"
+            f"{patch}\nfrom tests.opencoder_jax.training import micro_config\n"
             f"def config():\n    return micro_config({str(self.folder / 'shards')!r})\n"
         )
         if not (self.folder / "shards").exists():
@@ -139,8 +143,8 @@ class Trainer:
             env=environment(cache | self.variables | (variables or {})),
             cwd=self.folder,
             preexec_fn=before,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stdout=stdout,
+            stderr=subprocess.STDOUT if stdout is subprocess.PIPE else subprocess.PIPE,
             text=True,
         )
 
