@@ -13,10 +13,17 @@ Exit codes: 0, or 2 with one line that says what to change.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from opencoder_data import command
+
+    command.interruptible_imports()
+
 import os
 import sys
 from functools import partial
 from pathlib import Path
+
+from opencoder_data import command
 
 from opencoder_jax import overrides
 from opencoder_jax.config import profile_steps, replace
@@ -80,4 +87,4 @@ def tables(trace_dir: Path, hlo_file: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(overrides.command(run, sys.argv[1:], __doc__))
+    command.end(overrides.command(run, sys.argv[1:], __doc__))

@@ -84,7 +84,7 @@ def test_export_holds_every_tensor_once(released):
 def test_export_writes_what_transformers_reads(released, tokenizer):
     fields = json.loads((released / "config.json").read_text())
     im_end, endoftext = tokenizer.special_ids["<|im_end|>"], tokenizer.endoftext_id
-    assert fields == hf.hf_config(CFG, dtype="float32", bos_token_id=1, eos_token_id=im_end)
+    assert fields == hf.hf_config(CFG, dtype="float32", bos_token_id=endoftext, eos_token_id=im_end)
     generation = json.loads((released / "generation_config.json").read_text())
     assert generation["eos_token_id"] == [im_end, endoftext]
     for name in ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "README.md"):

@@ -9,7 +9,6 @@ and are put back in the finished model.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,8 +16,10 @@ from typing import Any
 
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
-from tqdm import tqdm
 
+from opencoder_data.command import progress as progress_bar
+from opencoder_data.command import temporary_folder
+from opencoder_data.shard_format import write_atomically
 from opencoder_data.tokenizer.presplit import split_words
 from opencoder_data.tokenizer.special_tokens import num_pieces_for
 
@@ -65,13 +66,13 @@ def train(
     words = count_words(texts, max_bytes=max_bytes, progress=progress)
     if not words:
         raise ValueError("tokenizer training: the input holds no text")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "words.tsv"
+    with temporary_folder() as folder:
+        path = folder / "words.tsv"
         # Ties between merges fall to what SentencePiece read first: sort, so that the model depends on the counts only.
         with path.open("w", encoding="utf-8", newline="\n") as file:
             for word, count in sorted(words.items(), key=lambda item: (-item[1], item[0])):
                 file.write(f"{word.translate(_TO_STAND_IN)}\t{count}\n")
-        prefix = Path(folder) / "model"
+        prefix = folder / "model"
         try:
             sentencepiece.SentencePieceTrainer.train(
                 input=str(path),
@@ -117,9 +118,7 @@ def train(
     if path.suffix != ".model":
         path = path / "tokenizer.model"
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(proto.SerializeToString(deterministic=True))
-    temporary.replace(path)
+    write_atomically(path, proto.SerializeToString(deterministic=True))
     return path
 
 
@@ -127,7 +126,7 @@ def count_words(texts: Iterable[str], *, max_bytes: int = 0, progress: bool = Fa
     """Words of all texts with their counts, those left out that SentencePiece's trainer cannot take."""
     words: Counter[str] = Counter()
     seen = 0
-    with tqdm(unit="B", unit_scale=True, desc="counting words", disable=not progress, mininterval=1) as bar:
+    with progress_bar(unit="B", unit_scale=True, desc="counting words", disable=not progress) as bar:
         for text in texts:
             size = len(text.encode("utf-8", "surrogatepass"))
             words.update(split_words(text))
