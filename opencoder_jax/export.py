@@ -10,11 +10,6 @@ name and renamed at the end: a folder with the given name is complete. The rever
 
 from __future__ import annotations
 
-if __name__ == "__main__":
-    from opencoder_data import command
-
-    command.interruptible_imports()
-
 import argparse
 import contextlib
 import fcntl

@@ -7,11 +7,6 @@ host looks for stops; what is drawn does not depend on the block's length.
 
 from __future__ import annotations
 
-if __name__ == "__main__":
-    from opencoder_data import command
-
-    command.interruptible_imports()
-
 import json
 import math
 import sys

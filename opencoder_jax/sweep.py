@@ -17,11 +17,6 @@ Exit codes: 0 all meshes ran, 1 some failed (the report says which and why), 2 r
 
 from __future__ import annotations
 
-if __name__ == "__main__":
-    from opencoder_data import command
-
-    command.interruptible_imports()
-
 import dataclasses
 import hashlib
 import json

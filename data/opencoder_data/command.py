@@ -1,8 +1,8 @@
 """What every command of the project does alike: errors in one line, Ctrl-C, open files, and children that end with it.
 
-A command is a module whose last lines are `command.end(main(sys.argv[1:]))` and whose first lines are
-`if __name__ == "__main__": command.interruptible_imports()`; its `main` returns `command.run(...)`. Exit codes: 0 done,
-2 refused (one line says why and what to change), 130 stopped by Ctrl-C; a command may have others of its own.
+A command is a module whose last line is `command.end(main(...))` and whose `main` returns `command.run(...)`; the packages
+call `interruptible_imports` when it is started by `python -m`. Exit codes: 0 done, 2 refused (one line says why and what
+to change), 130 stopped by Ctrl-C; a command may have others of its own.
 
 Only the standard library is imported, and little of it: this module is loaded before everything else.
 """
@@ -47,8 +47,9 @@ def run(work: Callable[[], int], *, stopped: str = STOPPED) -> int:
     program, pass.
     """
     _tolerant_output()
+    interrupts = _Interrupts(stopped)
     try:
-        with _Interrupts(stopped) as interrupts:
+        with interrupts:
             _room_for_files()
             code = work()
             if sys.stdout is not None:
@@ -58,6 +59,9 @@ def run(work: Callable[[], int], *, stopped: str = STOPPED) -> int:
         interrupts.say(stopped)
         return EXIT_INTERRUPTED
     except Exception as error:
+        if interrupts.noticed:  # by a library that made another exception of it
+            interrupts.say(stopped)
+            return EXIT_INTERRUPTED
         line = _one_line(error)
         if line is None:
             raise
@@ -135,7 +139,7 @@ def child_process(arguments: Sequence[str], **options: Any) -> Iterator[subproce
     a trainer saves, and SIGKILL after `CLEAN_UP_SECONDS` or a second Ctrl-C. options: of Popen.
     """
     watched, held = os.pipe()
-    command = [sys.executable, "-m", "opencoder_data.command", str(watched), *arguments]
+    command = [sys.executable, "-c", _CHILD, str(watched), *arguments]
     try:
         process = subprocess.Popen(command, pass_fds=(watched,), start_new_session=True, **options)
     except BaseException:
@@ -307,6 +311,11 @@ class _Interrupts:
             signal.signal(signal.SIGINT, self._before)
         os.close(self._write)  # ends the thread, which closes the other end
 
+    @property
+    def noticed(self) -> bool:
+        """Whether Ctrl-C was pressed."""
+        return self._noticed.is_set()
+
     def say(self, line: str) -> None:
         """The line, once."""
         with self._lock:
@@ -341,17 +350,16 @@ class _Interrupts:
         os.close(self._read)
 
 
-def _child_main(arguments: list[str]) -> None:
-    """`python -m opencoder_data.command DESCRIPTOR MODULE ARGUMENTS`: the module as `python -m` runs it, ending with the
-    holder of the pipe."""
+_CHILD = "from opencoder_data.command import child_main; child_main()"
+
+
+def child_main() -> None:
+    """With arguments DESCRIPTOR MODULE ...: the module as `python -m` runs it, ending with the holder of the pipe."""
     import runpy
 
-    watched, module, *rest = arguments
+    interruptible_imports()
+    watched, module, *rest = sys.argv[1:]
     os.set_inheritable(int(watched), False)
     _end_with(int(watched))
     sys.argv = [module, *rest]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    _child_main(sys.argv[1:])

@@ -7,11 +7,6 @@ where it was when started again; the result depends on input, tokenizer and opti
 
 from __future__ import annotations
 
-if __name__ == "__main__":
-    from opencoder_data import command
-
-    command.interruptible_imports()
-
 import contextlib
 import dataclasses
 import hashlib

@@ -11,11 +11,6 @@ why), 3 it does not fit (the last line says what to change).
 
 from __future__ import annotations
 
-if __name__ == "__main__":
-    from opencoder_data import command
-
-    command.interruptible_imports()
-
 import json
 import sys
 from pathlib import Path

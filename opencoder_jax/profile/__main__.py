@@ -13,11 +13,6 @@ Exit codes: 0, or 2 with one line that says what to change.
 
 from __future__ import annotations
 
-if __name__ == "__main__":
-    from opencoder_data import command
-
-    command.interruptible_imports()
-
 import os
 import sys
 from functools import partial

@@ -10,11 +10,6 @@ and with ``--tokenizer=MODEL`` packs them into OUT/shards and prints the ``--dat
 group's share of the training text (of the tokens, once packed): each file is then seen equally often.
 """
 
-if __name__ == "__main__":
-    from opencoder_data import command
-
-    command.interruptible_imports()
-
 import argparse
 import dataclasses
 import re

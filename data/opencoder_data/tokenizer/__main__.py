@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-if __name__ == "__main__":
-    from opencoder_data import command
-
-    command.interruptible_imports()
-
 import argparse
 from collections.abc import Sequence
 

@@ -1,10 +1,5 @@
 """Command line: ``python -m opencoder_data.refinecode.report --run DIR [--compare DIR] [--tokenizer MODEL]``."""
 
-if __name__ == "__main__":
-    from opencoder_data import command
-
-    command.interruptible_imports()
-
 import json
 from collections.abc import Sequence
 
