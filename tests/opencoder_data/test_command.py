@@ -112,7 +112,8 @@ WAITING = {
     "python": "time.sleep(60)",
     # A compiler, say: the main thread never looks at signals.
     "deaf": "import threading; threading.Thread(target=lambda: (time.sleep(0.3), print('ready', flush=True))).start()\n"
-    "    import ctypes; libc = ctypes.CDLL(None)\n    while True: libc.sleep(60)",
+    "    import ctypes; lock = ctypes.CDLL(None).pthread_mutex_lock; held = ctypes.create_string_buffer(128)\n"
+    "    lock(held); lock(held)",
     # A library that makes something else of it.
     "swallowed": "\n    try: time.sleep(60)\n    except BaseException: raise TypeError('list has no layout')",
     "destructor": "\n    class X:\n        def __del__(self): time.sleep(60)\n    X()\n    time.sleep(60)",
