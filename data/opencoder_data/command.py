@@ -236,6 +236,9 @@ def _one_line(error: Exception) -> str | None:
             return f"too many open files; {MORE_FILES}"
     if isinstance(error, MemoryError):
         return "out of memory; close other programs or give smaller sizes"
+    if isinstance(error, UnicodeEncodeError) and any("\udc80" <= c <= "\udcff" for c in error.object):
+        text = error.object.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        return f"{text!r} is not UTF-8, or the locale is not: set PYTHONUTF8=1, or give another name"
     if isinstance(error, OSError) and error.strerror:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename is not None else error.strerror
     elif isinstance(error, (ValueError, OSError)):

@@ -69,6 +69,10 @@ def fail(error: BaseException, capsys) -> tuple[int, str]:
         (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device\n"),
         (FileNotFoundError(errno.ENOENT, "No such file", b"/a/\xff"), "error: /a/\\udcff: No such file\n"),
         (ChildProcessError("a worker died"), "error: a worker died\n"),
+        (
+            UnicodeEncodeError("utf-8", "a\udcc3\udca9", 1, 2, "surrogates not allowed"),
+            "error: 'aé' is not UTF-8, or the locale is not: set PYTHONUTF8=1, or give another name\n",
+        ),
         (MemoryError(), "error: out of memory; close other programs or give smaller sizes\n"),
         (OSError(errno.EMFILE, "Too many open files", "/x"), f"error: too many open files; {command.MORE_FILES}\n"),
         (RuntimeError("loop: Too many open files"), f"error: too many open files; {command.MORE_FILES}\n"),

@@ -8,6 +8,7 @@ and are put back in the finished model.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -63,19 +64,21 @@ def train(
     Raises: ValueError for a vocabulary size that is not a multiple of 128, or too large for the corpus.
     """
     num_pieces = num_pieces_for(vocab_size)
+    path = Path(output) if Path(output).suffix == ".model" else Path(output) / "tokenizer.model"
+    _check_writable(path)
     words = count_words(texts, max_bytes=max_bytes, progress=progress)
     if not words:
         raise ValueError("tokenizer training: the input holds no text")
     with temporary_folder() as folder:
-        path = folder / "words.tsv"
+        table = folder / "words.tsv"
         # Ties between merges fall to what SentencePiece read first: sort, so that the model depends on the counts only.
-        with path.open("w", encoding="utf-8", newline="\n") as file:
+        with table.open("w", encoding="utf-8", newline="\n") as file:
             for word, count in sorted(words.items(), key=lambda item: (-item[1], item[0])):
                 file.write(f"{word.translate(_TO_STAND_IN)}\t{count}\n")
         prefix = folder / "model"
         try:
             sentencepiece.SentencePieceTrainer.train(
-                input=str(path),
+                input=str(table),
                 input_format="tsv",
                 model_prefix=str(prefix),
                 model_type="bpe",
@@ -114,12 +117,18 @@ def train(
     proto.trainer_spec.ClearField("input")
     proto.trainer_spec.ClearField("model_prefix")
     proto.trainer_spec.ClearField("num_threads")
-    path = Path(output)
-    if path.suffix != ".model":
-        path = path / "tokenizer.model"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, proto.SerializeToString(deterministic=True))
     return path
+
+
+def _check_writable(path: Path) -> None:
+    """Before hours of counting and training. Raises: PermissionError, NotADirectoryError."""
+    folder = next(p for p in path.absolute().parents if p.exists())
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def count_words(texts: Iterable[str], *, max_bytes: int = 0, progress: bool = False) -> Counter[str]:
