@@ -32,6 +32,7 @@ class CommentSyntax(NamedTuple):
     `preamble` matches one thing that may stand before or between the comments that open a file (include guards, an XML
     declaration, `<?php`). `continued`: a backslash before the line's end goes on with the comment. `doubt`, found in a
     line comment, says that its end is not certain. `blank_lines_count`: they are part of the text (TeX).
+    `begins_with_preamble`: what stands before it is text (PHP).
     """
 
     line: re.Pattern[str] | None = None
@@ -40,11 +41,11 @@ class CommentSyntax(NamedTuple):
     continued: bool = False
     doubt: re.Pattern[str] | None = None
     blank_lines_count: bool = False
+    begins_with_preamble: bool = False
 
 
-# What ends a line in some languages and not in others, inside a line; a backslash that may go on with the comment.
+# What ends a line in some languages and not in others, inside a line.
 _ODD = r"[\r\v\f\x1c-\x1e\x85\u2028\u2029](?=[^\r\n])(?!\s*$)"
-_BACKSLASH = r"\\[ \t]*$"
 
 
 def _line(*marks: str, column_one: str = "") -> re.Pattern[str]:
@@ -70,15 +71,16 @@ def _syntax(
     continued: bool = False,
     doubt: str = "",
     blank_lines_count: bool = False,
+    begins_with_preamble: bool = False,
 ) -> CommentSyntax:
-    doubts = [_ODD, *([] if continued else [_BACKSLASH]), *([doubt] if doubt else [])]
     return CommentSyntax(
         line,
         blocks,
         re.compile(preamble, re.IGNORECASE) if preamble else None,
         continued,
-        re.compile("|".join(doubts)),
+        re.compile(f"{_ODD}|{doubt}" if doubt else _ODD),
         blank_lines_count,
+        begins_with_preamble,
     )
 
 
@@ -149,7 +151,7 @@ _GROUPS: tuple[tuple[CommentSyntax, str], ...] = (
     (_syntax(None, _SLASH_STAR, preamble=r"@charset \"[^\"\r\n]*\";"), "css"),
     (_syntax(_line("//"), _SLASH_STAR, preamble=r"@charset \"[^\"\r\n]*\";"), "postcss"),
     # `#[` opens an attribute; a line comment ends before `?>`.
-    (_syntax(_line("//", r"\#(?!\[)"), _SLASH_STAR, preamble=_PHP_PREAMBLE, doubt=r"\?>"), "php hack"),
+    (_syntax(_line("//", r"\#(?!\[)"), _SLASH_STAR, preamble=_PHP_PREAMBLE, doubt=r"\?>", begins_with_preamble=True), "php hack"),
     (_syntax(_line("//", "#"), _SLASH_STAR), "hcl terraform terraform_template jsonnet vcl"),
     (
         _syntax(

@@ -52,6 +52,7 @@ def leading_comments(text: str, syntax: CommentSyntax) -> Iterator[Comment]:
     """Comments before the first code, in order, until one is met whose end is in doubt."""
     newline = "\n" if "\n" in text or "\r" not in text else "\r"
     position = _first(text, newline)
+    begun = not syntax.begins_with_preamble
     while position < len(text):
         blank = _BLANK.match(text, position)
         assert blank is not None
@@ -62,10 +63,15 @@ def leading_comments(text: str, syntax: CommentSyntax) -> Iterator[Comment]:
         preamble = syntax.preamble.match(text, line_start) or syntax.preamble.match(text, start) if syntax.preamble else None
         if preamble is not None and preamble.end() > start:
             position = preamble.end()
+            begun = True
             continue
+        if not begun:
+            return
         block = next(((b, m) for b in syntax.blocks if (m := b.opening.match(text, start))), None)
         if block is not None:
             comment = _block_comment(text, line_start, start, *block, newline)
+            if comment is not None and _boxed(comment):
+                comment = _boxes(text, comment, block[0], newline)
         else:
             comment = _run(text, line_start, syntax, newline)
         if comment is None:
@@ -115,6 +121,24 @@ def _block_comment(
     return Comment(first, stop if own_line else end, rows, block, knotted)
 
 
+def _boxed(comment: Comment) -> bool:
+    """Whether a block comment is one line, with its line end, and nothing else is on it."""
+    return len(comment.rows) == 1 and not comment.knotted and comment.end == comment.rows[0].end
+
+
+def _boxes(text: str, comment: Comment, block: Block, newline: str) -> Comment:
+    """With the block comments of one line each that follow line upon line: together they are a run."""
+    rows = comment.rows
+    while (start := rows[-1].end) < len(text) and len(rows) < 1000:
+        inner = _behind_indent(text, start)
+        opening = block.opening.match(text, inner)
+        following = _block_comment(text, start, inner, block, opening, newline) if opening else None
+        if following is None or not _boxed(following):
+            break
+        rows += following.rows
+    return comment if len(rows) == 1 else Comment(comment.start, rows[-1].end, rows, None, False)
+
+
 def _closing(text: str, block: Block, opening: re.Match[str]) -> tuple[int, int, bool] | None:
     """(where the inside ends, where the comment ends, whether it holds another opening); None when in doubt."""
     begin = opening.end()
@@ -162,12 +186,18 @@ def _run(text: str, line_start: int, syntax: CommentSyntax, newline: str) -> Com
         content = text[cursor:end].rstrip("\r\n")
         if syntax.doubt and syntax.doubt.search(content):
             break
-        while syntax.continued and content.rstrip(" \t").endswith("\\") and end < len(text):
+        while content.rstrip(" \t").endswith("\\") and end < len(text):
+            if not syntax.continued and syntax.line.match(text, end) is None:
+                return _comment(rows)  # another language, or another reader of a polyglot, would go on with the comment
             begin, end = end, _line_end(text, end, newline)
             content = text[begin:end].rstrip("\r\n")
         rows.append(_row(text, cursor, end, mark.end(), end))
         cursor = end
-    return Comment(rows[0].start, cursor, rows, None, False) if rows else None
+    return _comment(rows)
+
+
+def _comment(rows: list[Row]) -> Comment | None:
+    return Comment(rows[0].start, rows[-1].end, rows, None, False) if rows else None
 
 
 def _behind_indent(text: str, position: int) -> int:

@@ -37,7 +37,7 @@ _STRONG = re.compile(
         (?:[\s,(v-]+(?:version\s+)?[\d.]+(?:[-\s]clause)?\)?,?|\s+(?:style|type|new|simplified|like)|\s+software|-style|-like)?[\s,'"]*licen[sc]e\b
     | \bpermission\s+(?:is\s+)?(?:hereby\s+|also\s+)?(?:granted|to\s+use,\s+copy) | \bpermission\s+notice\s+(?:shall\s+be|appear)
     | \bredistributions?\s+(?:and\s+use\s+in|of\s+source\s+code|in\s+binary\s+form)\b
-    | \bprovided\s+(?:``|"|''|“)?as[\s-]is\b | ["'`“]as[\s-]is["'”]
+    | \bprovided\s+(?:``|"|''|“)?as[\s-]is\b | ["'`“]as[\s-]is["'”] | \bavailable\s+as[\s-]is\b | \bmakes?\s+no\s+(?:\w+\s+(?:or\s+)?){0,3}(?:warrant|representation)
     | \bwithout\s+(?:even\s+the\s+implied\s+|any\s+|express\s+or\s+implied\s+)?warrant(?:y|ies)\b | \babsolutely\s+no\s+warranty\b
     | \bwarranties\s+or\s+conditions\s+of\s+any\s+kind\b | \bmerchantab(?:ility|le)\b
     | \bin\s+no\s+event\s+(?:shall|will)\b
@@ -46,13 +46,12 @@ _STRONG = re.compile(
     | \bunless\s+required\s+by\s+applicable\s+law\b
     | \bneither\s+the\s+names?\s+of\b
     | \b(?:is|are)\s+(?:licensed\s+)?(?:free|open[\s-]source)\s+software\b
-    | \bsee\s+(?:the\s+)?(?:accompanying\s+|enclosed\s+|included\s+|top-level\s+|file\s+|files\s+)*["'`<(]*[./\w-]*(?:licen[sc]e|copying|copyright|notice)(?:[./]\w+)?["'`>)]*
+    | \bsee\s+(?:the\s+)?(?:accompanying\s+|enclosed\s+|included\s+|top-level\s+|file\s+|files\s+)*["'`<(]*[./\w-]*(?:licen[sc]e|copying|copyright(?:\s+(?:and\s+licen[sc]e\s+)?notice)?|notice)(?:[./]\w+)?["'`>)]*
         (?:\s+files?)?(?:\s+(?:for|in|that|which|at|distributed|included|or)\b|\s*[.,;)]|\s*$)
     | \bsee\s+["'`<(]?(?:licen[sc]e|copying|copyright|notice)(?:[.]\w+)?["'`>)]?\s+(?:for|in)\b
     | \bto\s+whom\s+the\s+software\s+is\s+furnished\b
     | \bgoverned\s+by\s+(?:an?|the)\b.{0,60}?\blicen[sc]e\b
-    | ^\W*@?licen[sc]e\s*[:=]?\s*\W{0,3}(?:apache|mit|bsd|isc|mpl|gpl|lgpl|agpl|gnu|epl|cddl|cc0|cc-by|zlib|boost|bsl|unlicense|wtfpl|artistic|public\s+domain|
-        https?://\S*(?:licen|gnu\.org|apache\.org|opensource|mozilla)|see\b|proprietary|commercial|psf|perl|same\s+as|none\b|the\s|new\s+bsd|simplified|\(?l?gpl)
+    | ^\W*licen[sc]es?(?:[\s-]+(?:text|url|identifier|type|ref))?\s*:\s | ^\W*licen[sc]e\s*=?\s*\W{0,3}(?:apache|mit|bsd|isc|[al]?gpl|mpl|gnu)\b
     | ^\W*@(?:licen[sc]e|copyright|preserve|lic)\b
     | \b(?:begin|end|start)\s+(?:of\s+)?(?:gpl\s+|lgpl\s+|apache\s+)?(?:licen[sc]e|copyright)\s+(?:block|header|notice|text)\b
     | \b(?:in|into|to)\s+the\s+public\s+domain\b | ^\W*public\s+domain\b | \bis\s+public\s+domain\b
@@ -75,6 +74,8 @@ _WEAK = re.compile(
     | \bgnu\.org/licen | \bopensource\.org | \bapache\.org/licen | \bmozilla\.org/mpl | \bcreativecommons\.org
     | \bcontributors?\s*(?:\(s\))?\s*: | \binitial\s+developer\b | \boriginal\s+code\b | \bcontents\s+of\s+this\s+file\b | \bversion:?\s+mpl\b
     | \brights?\s+(?:and|reserved|to)\b | \ball\s+copies\b | \bendorse\s+or\s+promote\b | \btrademarks?\b
+    | \b(?:remove|retain|keep|preserve)\s+this\s+(?:notice|header|copyright)
+    | \bsee\s+(?-i:[^.]{0,40}?\b(?:AUTHORS|CONTRIBUTORS|CREDITS|COPYING|LICEN[SC]E\S*|NOTICE|COPYRIGHT|MAINTAINERS)\b)
     | \bas[\s-]is\b | \bhold\s+harmless\b | \bindemnif | \bsubject\s+to\s+(?:the\s+|these\s+)?(?:following|terms|conditions)
     | \b(?:following|these)\s+(?:conditions|terms|restrictions)\b | \bterms\s+(?:and|of)\b | \backnowledg
     | \bopen[\s-]source\b | \bproprietary\b | \bconfidential\b | \bintellectual\s+property\b | \bexport\s+control
@@ -96,7 +97,7 @@ _MACHINE = re.compile(
     | ^\#\s*(?:line\s+\d|\d+\s+") | ^\#\s*(?:language|syntax|escape|check|lint|version|description|chkconfig|processname|config|pidfile)\s*[:=]
     | ^[!cC*d][A-Za-z]{0,5}\*?\$ | ^[!cC*]\s?f2py\b | ^[!cC*](?:DIR|DEC|GCC|IBM|PGI|NEC|OCL|CDIR)\b
     | ^//\s*(?:go:|\+build|export\s|line\s|\#) | ^//[A-Z]+(?:_\w+)?\s+\S+[:/@.]\S*$ | ^///usr/ | ^//\$ | ^///?\s*< | ^/{2,3}\s*(?:script\b|$(?<=///))
-    | ^--!\w | ^--\s*\+ | ^--\s*(?:migrate|goose|dbmate|liquibase|changeset|preconditions|rollback|name):? | ^-{2,3}\s*@ | ^--\s*luacheck
+    | ^--!\w | ^--\s*\+ | ^--\s*(?:migrate|goose|dbmate|liquibase|changeset|preconditions|rollback|name):? | ^-{2,3}\s*@(?!licen|copyr|author)\w | ^--\s*luacheck
     | ^%%?! | ^%&\w | ^%\s*(?:!\s*TEX|arara:|!BIB) | ^%\s*\#
     | ^'\\"\s*[a-z]+\s*$
     | ^\W*@(?!licen[sc]e|copyright|preserve|lic\b|author|version\s+.*licen)\w[\w-]*
@@ -131,13 +132,19 @@ _WHOLE = re.compile(
     re.I,
 )
 
+# Begins a sentence, whatever stands before it.
 _STARTER = re.compile(
-    r"""^\W*(?: copyright\b | \(c\)\s | © | spdx- | licen[sc]ed?\b | all\s+rights | authors?\b | written\b | created\b | maintain
-      | permission\s+(?:is|to)\b | redistribution | this\s+(?:file|program|software|code|library|module|script|package|is|class|source|work|project)\b
-      | the\s+(?:contents|software|source|code)\b | see\b | use\s+of | unless\s+required | you\s+(?:may|should|can)\b | distributed\s+under | released\s+under
-      | it\s+is | parts?\s+of | portions\b | based\s+on | neither\b | in\s+no\s+event | usage\b | note\b | file\b | name\b | description\b | version\b | date\b
-      )
-    | ^[-*•+]\s | ^\(?(?:\d{1,2}|[a-zA-Z]|[ivx]{1,4})[.)]\s | ^[@\\$+!%&:={\[] | ^[\w.+-]+\s*[:=](?!//) | ^\S*[-_.:=/]\S*(?:\s|$)(?<!,\s)""",
+    r"""^\W*(?: copyright\b(?!\s+(?:notice|holder|owner|and|law|in)) | \(c\)\s*\d | © | spdx- | licen[sc]e\s*: | all\s+rights\s+reserved | authors?\s*: | written\s+by\b
+      | maintain\w+\s*: )
+    | ^[-*•+]\s | ^\(?(?:\d{1,2}|[a-zA-Z]|[ivx]{1,4})[.)]\s | ^[@\\$+!%&:={\[] | ^[\w.+-]+\s*[:=](?!//)\s*\w
+    | ^(?!and/or\b|he/she\b|\w+[-/]\w+\s+\w+\s+\w+\s+\w)[^\s,]*\w[-_.:=/]\w[^\s,]*(?:\s|$)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+# Begins one unless the row before it breaks off.
+_OPENER = re.compile(
+    r"""^\W*(?: copyright\b | licen[sc]ed\b | permission\s+(?:is|to)\b | redistribution | (?:this|the)\s | see\b | use\s+of
+      | unless\s+required | you\s+(?:may|should|can)\b | distributed\b | released\b | it\s+is | parts?\s+of | portions\b | based\s+on | neither\b
+      | in\s+no\s+event | usage\b | note\b | file\b | created\b | description\b | version\b | date\b )""",
     re.IGNORECASE | re.VERBOSE,
 )  # fmt: skip
 _COPYRIGHT = re.compile(r"^\W*(?:portions\s+)?(?:copyright|\(c\)|©|spdx-|all\s+rights\s+reserved)", re.I)
@@ -204,13 +211,16 @@ def notice_parts(text: str, rows: list[Row], machine: list[bool]) -> list[Part]:
                 paragraphs.append(_sentences(text, rows, begin, i))
             begin = i + 1
     out: list[Part] = []
-    legal = [_strong(text, sentences) for sentences in paragraphs]
-    if not any(legal):
+    strong = [_strong(text, sentences) for sentences in paragraphs]
+    if not any(strong):
         return out
-    first, last = legal.index(True), len(legal) - 1 - legal[::-1].index(True)
+    first, last = strong.index(True), len(strong) - 1 - strong[::-1].index(True)
     for i, sentences in enumerate(paragraphs):
+        # Behind a notice, a paragraph that speaks of rights twice goes on with it.
+        if i == last + 1 and len(_WEAK.findall(" ".join(_words(text, s) for s in sentences))) > 1:
+            last = i
         if first <= i <= last:
-            for sentence in _legal_sentences(text, sentences, legal[i]):
+            for sentence in _legal_sentences(text, sentences, strong[i]):
                 out += sentence
     return out
 
@@ -227,7 +237,7 @@ def _legal_sentences(text: str, sentences: list[list[Part]], strong: bool) -> li
     words = [_words(text, s) for s in sentences]
     legal = [_STRONG.search(w) is not None or _WEAK.search(w) is not None for w in words]
     if not strong:  # between two paragraphs with notices
-        return [s for s, yes in zip(sentences, legal, strict=True) if yes]
+        return [s for s, w, yes in zip(sentences, words, legal, strict=True) if yes or w in ("or", "and", "either")]
     for i, w in enumerate(words):
         if legal[i] or not i or not legal[i - 1]:
             continue
@@ -268,7 +278,10 @@ def _pieces(text: str, index: int, row: Row) -> list[Part]:
 def _continues(text: str, before: Row, row: Row, sentence: list[Part]) -> bool:
     """Whether a row goes on with the sentence that the row before it ends with."""
     previous, words = text[before.left : before.right], text[row.left : row.right]
-    if _STARTER.match(words) and not (words[:1].islower() and _GOES_ON.search(previous) and " " in words):
+    broken_off = _GOES_ON.search(previous) is not None
+    if _STARTER.match(words) and not (words[:1].islower() and broken_off and " " in words):
+        return False
+    if _OPENER.match(words) and not words[:1].islower() and not broken_off:
         return False
     if before.mark != row.mark and before.wall == before.end and {before.mark[:3], row.mark[:3]} & {"///", "//!", "#'", "#:", "#!"}:
         return False
@@ -279,4 +292,4 @@ def _continues(text: str, before: Row, row: Row, sentence: list[Part]) -> bool:
         return previous.endswith((",", "&", "-")) or previous.endswith((" and", " by")) or _HOLDER.match(words) is not None
     if " " not in words and not words.endswith((".", ",", ";")) and row.wall > row.right:
         return words[-1:].isalnum() is False or text[row.right : row.wall].strip()[:1] in (".", ",", ";")
-    return len(previous) + len(words.split(maxsplit=1)[0]) >= 45 or _GOES_ON.search(previous) is not None
+    return len(previous) + len(words.split(maxsplit=1)[0]) >= 45 or broken_off

@@ -89,7 +89,7 @@ def lies_in_comments(text: str, cuts: list[tuple[int, int]], end: int, language:
 def _in_comment(root: Node, left: int, right: int) -> bool:
     node = root.descendant_for_byte_range(left, right - 1)
     while node is not None and node.id != root.id:
-        if "comment" in node.type.lower() or node.type in ("pod", "haddock", "shebang"):
+        if "comment" in node.type.lower() or node.type in ("pod", "haddock", "shebang", "marginalia"):
             return True
         node = node.parent
     return False
