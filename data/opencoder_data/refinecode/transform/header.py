@@ -11,7 +11,8 @@ from itertools import groupby, pairwise
 
 from opencoder_data.refinecode.transform.comment_syntax import CommentSyntax, comment_syntax
 from opencoder_data.refinecode.transform.leading_comments import HEAD, Comment, Row, leading_comments
-from opencoder_data.refinecode.transform.notice_text import MARKER, Part, machine_rows, notice_parts, read_as_a_whole
+from opencoder_data.refinecode.transform.notice_patterns import MARKER
+from opencoder_data.refinecode.transform.notice_text import Part, machine_rows, notice_parts, read_as_a_whole
 from opencoder_data.refinecode.transform.parse_check import lies_in_comments
 
 Span = tuple[int, int]
@@ -84,7 +85,10 @@ def _cuts(text: str, comment: Comment, blank_lines_count: bool) -> list[Span]:
         cuts: list[Span] = []
         for begin, end in _runs(machine):
             if _nothing_left(text, rows[begin:end], gone[begin:end]):
-                cuts.append(_whole(text, rows[begin].start, rows[end - 1].end, blank_lines_count or end < len(rows)))
+                # A line such as `// +build` needs the empty line behind it.
+                before = text[rows[0].start : rows[begin].start]
+                stay = blank_lines_count or end < len(rows) or (begin > 0 and "coding" not in before)
+                cuts.append(_whole(text, rows[begin].start, rows[end - 1].end, stay))
             else:
                 cuts += _partly(text, comment, range(begin, end), by_row, gone)
         return cuts

@@ -23,7 +23,7 @@ class Row(NamedTuple):
     """A line of a comment: `start`, `end` with its line end; its words are at `left`, `right` (equal when it has none).
 
     `mark` is what stands before the words apart from blanks; `room` where the text that may be removed begins and `wall`
-    where it ends: behind the opening delimiter and before the closing one.
+    where it ends: behind the opening delimiter and before the closing one. `worded`: the mark has a letter (REM, dnl).
     """
 
     start: int
@@ -33,6 +33,7 @@ class Row(NamedTuple):
     mark: str
     room: int
     wall: int
+    worded: bool = False
 
 
 class Comment(NamedTuple):
@@ -217,5 +218,6 @@ def _row(text: str, start: int, end: int, room: int, wall: int) -> Row:
     right = left + len(text[left:content_end].rstrip(_ORNAMENT))
     if not _WORD.search(text, left, right):
         right = left
+    worded = room > start and _WORD.search(text, start, room) is not None
     mark = _MARKS.match(text, _behind_indent(text, start), content_end)
-    return Row(start, end, left, right, mark[0] if mark else "", room, content_end)
+    return Row(start, end, left, right, mark[0] if mark else "", room, content_end, worded)
