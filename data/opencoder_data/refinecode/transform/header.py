@@ -20,7 +20,9 @@ Span = tuple[int, int]
 _BLANK_LINES = re.compile(r"(?:[ \t]*(?:\r*\n|\r(?!\n)))*")
 # What counts only on a file's first lines would begin to count when the lines before it go.
 _POSITIONAL = {
-    "python": re.compile(r"(?:[^\n\r]*[\n\r]+)?[ \t\f]*#[^\n\r]*?coding[:=](?![ \t]*(?:utf_?-?8|latin|iso|(?:us-)?ascii|cp\d|windows|koi8|gb|big5|euc|s|mac))"),
+    "python": re.compile(
+        r"(?:[^\n\r]*[\n\r]+)?[ \t\f]*#[^\n\r]*?coding[:=](?![ \t]*(?:utf_?-?8|latin|iso|(?:us-)?ascii|cp\d|windows|koi8|gb|big5|euc|s|mac))"
+    ),
     "dockerfile": re.compile(r"(?:#[ \t]*\w+[ \t]*=[^\n\r]*[\n\r]+)*#[ \t]*(syntax|escape|check)[ \t]*=", re.I),
     "markdown": re.compile(r"(---|\+\+\+)[ \t]*[\r\n]"),
 }
@@ -33,6 +35,7 @@ def remove_header(text: str, language: str | None) -> str:
     syntax = comment_syntax(language)
     if syntax is None:
         return text
+    original = text
     # What goes may bring two comments together; further looks make the function idempotent.
     for _ in range(_PASSES):
         cuts, end = notice_spans(text, syntax)
@@ -43,7 +46,7 @@ def remove_header(text: str, language: str | None) -> str:
         if positional is not None and positional.match(shorter) and not positional.match(text):
             return text
         text = shorter
-    return text
+    return original
 
 
 def notice_spans(text: str, syntax: CommentSyntax) -> tuple[list[Span], int]:
@@ -136,9 +139,7 @@ def _nothing_left(text: str, rows: list[Row], gone: list[bool]) -> bool:
     return sum(map(str.isalnum, left)) <= 0.3 * sum(not c.isspace() for c in left)
 
 
-def _partly(
-    text: str, comment: Comment, indices: range, by_row: dict[int, list[Part]], gone: list[bool]
-) -> list[Span]:
+def _partly(text: str, comment: Comment, indices: range, by_row: dict[int, list[Part]], gone: list[bool]) -> list[Span]:
     """Cuts that leave the comment's delimiters and its other words, and one empty row for two around what went."""
     rows = comment.rows
     cuts: list[Span] = []
@@ -158,7 +159,11 @@ def _partly(
             if "\n" not in text[row.left : row.right]:
                 cuts += _pieces(text, row, by_row[i])
             previous_empty = after_cut = False
-        elif row.left == row.right and not text[row.room : row.wall].strip(" \t\r\n\f*#/;%!-|\"'") and not (opens or closes):
+        elif (
+            row.left == row.right
+            and not text[row.room : row.wall].strip(" \t\r\n\f*#/;%!-|\"'")
+            and not (opens or closes)
+        ):
             if after_cut and previous_empty and len(text[row.start : row.wall].strip()) <= 3:
                 cuts.append((row.start, row.end))
             previous_empty = True

@@ -61,7 +61,9 @@ def leading_comments(text: str, syntax: CommentSyntax) -> Iterator[Comment]:
         if start >= min(len(text), HEAD):
             return
         line_start = max(text.rfind(newline, position, start) + 1, position)
-        preamble = syntax.preamble.match(text, line_start) or syntax.preamble.match(text, start) if syntax.preamble else None
+        preamble = (
+            syntax.preamble.match(text, line_start) or syntax.preamble.match(text, start) if syntax.preamble else None
+        )
         if preamble is not None and preamble.end() > start:
             position = preamble.end()
             begun = True
@@ -157,10 +159,11 @@ def _closing(text: str, block: Block, opening: re.Match[str]) -> tuple[int, int,
     inside = block.inner.search(text, begin, close) if block.inner else None
     if inside is None:
         return (close, close + len(closing), False) if _strings_agree(text, begin, close, closing) else None
-    if block.nests is None or not isinstance(block.closing, str):
+    if block.nests is None:
         return None
+    another = block.opening.pattern if isinstance(block.closing, str) else re.escape(opening[1])
     depth = 1
-    for token in re.compile(f"({block.opening.pattern})|{re.escape(closing)}").finditer(text, begin, limit):
+    for token in re.compile(f"({another})|{re.escape(closing)}").finditer(text, begin, limit):
         depth += 1 if token[1] else -1
         if depth == 0:
             agree = _strings_agree(text, begin, token.start(), closing)

@@ -18,7 +18,8 @@ def _compile(pattern: str, ignore_case: bool = True) -> re2._Regexp:
 
 # Cheap: a comment without one of these holds no notice.
 MARKER = re.compile(
-    r"copyright|licen[sc]e|\(c\)|©|rights reserved|warrant|spdx|free software|redistribut|permission|public domain", re.I
+    r"copyright|licen[sc]e|\(c\)|©|rights reserved|warrant|spdx|free software|redistribut|permission|public domain",
+    re.I,
 )
 
 _LICENCES = r"""(?:apache|mit|bsd|isc|gnu\s+(?:lesser\s+|library\s+|affero\s+)?(?:general\s+)?public|[al]?gpl|mpl|epl|
@@ -117,7 +118,7 @@ MACHINE = _compile(
     rf"""
       -\*-.*-\*- | \b(?:vi|vim|ex):[\s\w] | \bcoding[:=]\s*[\w.-] | \bLocal\s+Variables: | ^\W*End:\s*$
     | ^\#(?:SBATCH|PBS|BSUB|COBALT|FLUX|PJM|OAR|MSUB|QSUB|DW|BB|LSF)\b | ^\#[$@%&\\] | ^\#:\S | ^\#\s@\s*\w+\s*(?:=|$) | ^\#[A-Z]{{2,12}}\s+-
-    | ^\#(?:compdef|autoload|requires|region|endregion|lang|reader|use|perl|n$) | ^\#\s*requires?\b\s*-
+    | ^\#(?:compdef|autoload|[Rr]equires|REQUIRES|region|endregion|lang|reader|use|perl|n$) | ^\#\s*[Rr]equires?\s+-
     | ^\#\s*(?:line\s+\d|\d+\s+")
     | ^[!cC*d][A-Za-z]*\*?\$ | ^[!cC*]\s?f2py\b | ^[!cC*](?:DIR|DEC|GCC|IBM|PGI|NEC|OCL|CDIR)\b
     | ^//\s*(?:go:|\+build|export\s|line\s|\#) | ^//(?:DEPS|JAVA|SOURCES|FILES|JAVA_OPTIONS|REPOS|KOTLIN|GAV|MAIN|JAVAC_OPTIONS|NATIVE_OPTIONS|CDS|PREVIEW|

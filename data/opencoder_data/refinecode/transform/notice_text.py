@@ -42,7 +42,7 @@ _HOLDER = re.compile(
     re.I,
 )
 _GOES_ON = re.compile(
-    r"(?:[,(-]|\b(?:and|or|the|of|by|to|an?|in|under|with|for|is|are|as|that|this|any|see|from|at|be|which|on|not|may|"
+    r"(?:[,(-]|\b(?:and|or|the|of|by|to|(?-i:an?)|in|under|with|for|is|are|as|that|this|any|see|from|at|be|which|on|not|may|"
     r"if|your|its|without|no|including|either|version|such|other|all|shall|gnu|public|general|lesser|software|free|following))$",
     re.I,
 )
@@ -65,18 +65,21 @@ class Part(NamedTuple):
 def machine_rows(text: str, rows: list[Row]) -> list[bool]:
     """Which rows a program reads."""
     lines = [text[row.start : row.wall].strip(" \t\r\n\f") for row in rows]
-    out = [_is_machine(line) or (row.worded and _is_machine(text[row.left : row.right])) for line, row in zip(lines, rows, strict=True)]
+    out = [
+        MACHINE.search(line) is not None
+        or TAG.match(text, row.room, row.wall) is not None
+        or (row.worded and MACHINE.search(text[row.left : row.right]) is not None)
+        for line, row in zip(lines, rows, strict=True)
+    ]
     if RANGE_MARKER.search(text, rows[0].start, rows[-1].end):
         for opening, closing in RANGES:
             begin = 0
-            while (first := _next(lines, opening, begin)) is not None and (last := _next(lines, closing, first + 1)) is not None:
+            while (first := _next(lines, opening, begin)) is not None and (
+                last := _next(lines, closing, first + 1)
+            ) is not None:
                 out[first : last + 1] = [True] * (last + 1 - first)
                 begin = last + 1
     return out
-
-
-def _is_machine(line: str) -> bool:
-    return MACHINE.search(line) is not None or TAG.match(line) is not None
 
 
 def _next(lines: list[str], pattern: re.Pattern[str], begin: int) -> int | None:
@@ -131,7 +134,7 @@ def _legal_sentences(sentences: list[list[Part]], words: list[str], strong: list
             continue
         # Fragments that end a notice: a name's second half, an address.
         same_row = sentences[i][0].row == sentences[i - 1][-1].row
-        if (same_row and len(w.split()) <= 3) or (_COPYRIGHT.match(words[i - 1]) and _HOLDER.match(w)):
+        if (same_row and len(w.split()) <= 2) or (_COPYRIGHT.match(words[i - 1]) and _HOLDER.match(w)):
             legal[i] = True
     return [s for s, yes in zip(sentences, legal, strict=True) if yes]
 
@@ -170,13 +173,19 @@ def _continues(text: str, before: Row, row: Row, sentence: list[Part]) -> bool:
         return False
     if _OPENER.match(words) and not words[:1].islower() and not broken_off:
         return False
-    if before.mark != row.mark and before.wall == before.end and {before.mark[:3], row.mark[:3]} & {"///", "//!", "#'", "#:", "#!"}:
+    if (
+        before.mark != row.mark
+        and before.wall == before.end
+        and {before.mark[:3], row.mark[:3]} & {"///", "//!", "#'", "#:", "#!"}
+    ):
         return False
     if _SENTENCE_END.search(previous) and not _ABBREVIATION.search(previous):
         return False
     tail = text[sentence[-1].left : sentence[-1].right]
     if _COPYRIGHT.match(_words(text, sentence)) and len(sentence) == 1 and _COPYRIGHT.match(tail):
-        return previous.endswith((",", "&", "-")) or previous.endswith((" and", " by")) or _HOLDER.match(words) is not None
+        return (
+            previous.endswith((",", "&", "-")) or previous.endswith((" and", " by")) or _HOLDER.match(words) is not None
+        )
     if " " not in words and not words.endswith((".", ",", ";")) and row.wall > row.right:
         return words[-1:].isalnum() is False or text[row.right : row.wall].strip()[:1] in (".", ",", ";")
     return len(previous) + len(words.split(maxsplit=1)[0]) >= 45 or broken_off
