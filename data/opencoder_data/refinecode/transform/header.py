@@ -10,7 +10,7 @@ import re
 from itertools import groupby, pairwise
 
 from opencoder_data.refinecode.transform.comment_syntax import CommentSyntax, comment_syntax
-from opencoder_data.refinecode.transform.leading_comments import HEAD, Comment, Row, leading_comments
+from opencoder_data.refinecode.transform.leading_comments import HEAD, Comment, Row, leading_comments, rows_of
 from opencoder_data.refinecode.transform.notice_patterns import MARKER
 from opencoder_data.refinecode.transform.notice_text import Part, machine_rows, notice_parts, read_as_a_whole
 from opencoder_data.refinecode.transform.parse_check import lies_in_comments
@@ -57,8 +57,8 @@ def notice_spans(text: str, syntax: CommentSyntax) -> tuple[list[Span], int]:
     cuts: list[Span] = []
     end = 0
     for comment in leading_comments(text, syntax):
-        if MARKER.search(text, comment.start, comment.end):
-            found = _cuts(text, comment, syntax.blank_lines_count)
+        if MARKER.search(text[comment.start : comment.end]):
+            found = _cuts(text, comment, rows_of(text, comment), syntax.blank_lines_count)
             if found:
                 cuts += found
                 end = max(comment.end, found[-1][1])
@@ -74,8 +74,7 @@ def without(text: str, cuts: list[Span]) -> str:
     return "".join(kept) + text[position:]
 
 
-def _cuts(text: str, comment: Comment, blank_lines_count: bool) -> list[Span]:
-    rows = comment.rows
+def _cuts(text: str, comment: Comment, rows: list[Row], blank_lines_count: bool) -> list[Span]:
     if comment.block is not None and read_as_a_whole(text[rows[0].room : rows[-1].wall][:HEAD]):
         return []
     machine = machine_rows(text, rows)
@@ -93,11 +92,11 @@ def _cuts(text: str, comment: Comment, blank_lines_count: bool) -> list[Span]:
                 stay = blank_lines_count or end < len(rows) or (begin > 0 and "coding" not in before)
                 cuts.append(_whole(text, rows[begin].start, rows[end - 1].end, stay))
             else:
-                cuts += _partly(text, comment, range(begin, end), by_row, gone)
+                cuts += _partly(text, rows, False, range(begin, end), by_row, gone)
         return cuts
     if not any(machine) and _nothing_left(text, rows, gone):
         return [_whole(text, comment.start, comment.end, blank_lines_count)]
-    return [] if comment.knotted else _partly(text, comment, range(len(rows)), by_row, gone)
+    return [] if comment.knotted else _partly(text, rows, True, range(len(rows)), by_row, gone)
 
 
 def _runs(machine: list[bool]) -> list[tuple[int, int]]:
@@ -139,16 +138,17 @@ def _nothing_left(text: str, rows: list[Row], gone: list[bool]) -> bool:
     return sum(map(str.isalnum, left)) <= 0.3 * sum(not c.isspace() for c in left)
 
 
-def _partly(text: str, comment: Comment, indices: range, by_row: dict[int, list[Part]], gone: list[bool]) -> list[Span]:
+def _partly(
+    text: str, rows: list[Row], block: bool, indices: range, by_row: dict[int, list[Part]], gone: list[bool]
+) -> list[Span]:
     """Cuts that leave the comment's delimiters and its other words, and one empty row for two around what went."""
-    rows = comment.rows
     cuts: list[Span] = []
     previous_empty = True  # the last row that stays has no words
     after_cut = False
     for i in indices:
         row = rows[i]
-        opens = comment.block is not None and i == 0
-        closes = comment.block is not None and i == len(rows) - 1
+        opens = block and i == 0
+        closes = block and i == len(rows) - 1
         if gone[i]:
             if opens or closes:
                 cuts.append(_inside(text, row, opens, closes))

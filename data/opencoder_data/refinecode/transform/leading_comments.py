@@ -36,6 +36,15 @@ class Row(NamedTuple):
     worded: bool = False
 
 
+class Line(NamedTuple):
+    """A line of a comment before its words are looked for: see `Row`."""
+
+    start: int
+    end: int
+    room: int
+    wall: int
+
+
 class Comment(NamedTuple):
     """`start` to `end` is what goes when nothing is left: whole lines, or less of them where other text is on them.
 
@@ -44,7 +53,7 @@ class Comment(NamedTuple):
 
     start: int
     end: int
-    rows: list[Row]
+    lines: list[Line]
     block: Block | None
     knotted: bool
 
@@ -111,35 +120,34 @@ def _block_comment(
     stop = _line_end(text, end, newline)
     if text[end:stop].strip(" \t\r\n\f\v"):
         return None  # code on the closing line
-    rows: list[Row] = []
+    lines: list[Line] = []
     cursor = start if text[line_start:start].strip(" \t\f\v") else line_start
     own_line = cursor == 0 or text[cursor - 1] in ("\n", newline) or (cursor == 1 and text[0] == "\ufeff")
     body = opening.end()
     while cursor < end:
         line_end = min(_line_end(text, cursor, newline), stop)
         room = max(cursor, body)
-        rows.append(_row(text, cursor, line_end, room, min(line_end, inner_end)))
+        lines.append(Line(cursor, line_end, room, min(line_end, inner_end)))
         cursor = line_end
-    first = rows[0].start
-    return Comment(first, stop if own_line else end, rows, block, knotted)
+    return Comment(lines[0].start, stop if own_line else end, lines, block, knotted)
 
 
 def _boxed(comment: Comment) -> bool:
     """Whether a block comment is one line, with its line end, and nothing else is on it."""
-    return len(comment.rows) == 1 and not comment.knotted and comment.end == comment.rows[0].end
+    return len(comment.lines) == 1 and not comment.knotted and comment.end == comment.lines[0].end
 
 
 def _boxes(text: str, comment: Comment, block: Block, newline: str) -> Comment:
     """With the block comments of one line each that follow line upon line: together they are a run."""
-    rows = comment.rows
-    while (start := rows[-1].end) < len(text) and len(rows) < 1000:
+    lines = comment.lines
+    while (start := lines[-1].end) < len(text) and start - comment.start < HEAD:
         inner = _behind_indent(text, start)
         opening = block.opening.match(text, inner)
         following = _block_comment(text, start, inner, block, opening, newline) if opening else None
         if following is None or not _boxed(following):
             break
-        rows += following.rows
-    return comment if len(rows) == 1 else Comment(comment.start, rows[-1].end, rows, None, False)
+        lines += following.lines
+    return comment if len(lines) == 1 else Comment(comment.start, lines[-1].end, lines, None, False)
 
 
 def _closing(text: str, block: Block, opening: re.Match[str]) -> tuple[int, int, bool] | None:
@@ -180,7 +188,7 @@ def _run(text: str, line_start: int, syntax: CommentSyntax, newline: str) -> Com
     """Consecutive lines that are comments; a line that goes on over its end takes the next one with it."""
     if syntax.line is None:
         return None
-    rows: list[Row] = []
+    lines: list[Line] = []
     cursor = line_start
     while cursor < len(text) and cursor - line_start < HEAD:
         mark = syntax.line.match(text, cursor)
@@ -192,22 +200,29 @@ def _run(text: str, line_start: int, syntax: CommentSyntax, newline: str) -> Com
             break
         while content.rstrip(" \t").endswith("\\") and end < len(text):
             if not syntax.continued and syntax.line.match(text, end) is None:
-                return _comment(rows)  # another language, or another reader of a polyglot, would go on with the comment
+                return _comment(
+                    lines
+                )  # another language, or another reader of a polyglot, would go on with the comment
             begin, end = end, _line_end(text, end, newline)
             content = text[begin:end].rstrip("\r\n")
-        rows.append(_row(text, cursor, end, mark.end(), end))
+        lines.append(Line(cursor, end, mark.end(), end))
         cursor = end
-    return _comment(rows)
+    return _comment(lines)
 
 
-def _comment(rows: list[Row]) -> Comment | None:
-    return Comment(rows[0].start, rows[-1].end, rows, None, False) if rows else None
+def _comment(lines: list[Line]) -> Comment | None:
+    return Comment(lines[0].start, lines[-1].end, lines, None, False) if lines else None
 
 
 def _behind_indent(text: str, position: int) -> int:
     while position < len(text) and text[position] in " \t":
         position += 1
     return position
+
+
+def rows_of(text: str, comment: Comment) -> list[Row]:
+    """The comment's rows."""
+    return [_row(text, *line) for line in comment.lines]
 
 
 def _row(text: str, start: int, end: int, room: int, wall: int) -> Row:

@@ -17,9 +17,8 @@ def _compile(pattern: str, ignore_case: bool = True) -> re2._Regexp:
 
 
 # Cheap: a comment without one of these holds no notice.
-MARKER = re.compile(
-    r"copyright|licen[sc]e|\(c\)|©|rights reserved|warrant|spdx|free software|redistribut|permission|public domain",
-    re.I,
+MARKER = _compile(
+    r"copyright|licen[sc]e|\(c\)|©|rights\sreserved|warrant|spdx|free\ssoftware|redistribut|permission|public\sdomain"
 )
 
 _LICENCES = r"""(?:apache|mit|bsd|isc|gnu\s+(?:lesser\s+|library\s+|affero\s+)?(?:general\s+)?public|[al]?gpl|mpl|epl|
