@@ -281,7 +281,7 @@ _GROUPS: tuple[tuple[CommentSyntax, str], ...] = (
             _line(
                 "!",
                 column_one=r"[Cc*Dd](?!(?:all|haracter|omplex|ommon|ontinue|ase|lose|ycle|lass|ontains|ritical|imension|"
-                r"ouble|ata|eallocate|o\b|efault)\b|[ \t]*=)",
+                r"ouble|ata|eallocate|o\b|efault)\b|[ \t]*=(?![=]))",
             )
         ),
         "fortran",

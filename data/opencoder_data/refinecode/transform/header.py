@@ -113,7 +113,8 @@ def _whole(text: str, start: int, end: int, blank_lines_stay: bool) -> Span:
     elif not blank_lines_stay:
         blank = _BLANK_LINES.match(text, end)
         assert blank is not None
-        end = blank.end()
+        if not text.startswith("=", blank.end()):  # POD begins a paragraph
+            end = blank.end()
     return start, end
 
 
@@ -168,7 +169,7 @@ def _partly(
                 cuts.append((row.start, row.end))
             previous_empty = True
         else:
-            previous_empty = after_cut = False
+            previous_empty, after_cut = opens and row.left == row.right, False
     return cuts
 
 
