@@ -17,8 +17,8 @@ from pathlib import Path
 
 TARGET = Path(__file__).resolve().parents[2] / "data" / "opencoder_data" / "refinecode" / "tables" / "characters.json"
 LANGUAGES = {
-    "ar", "bg", "ca", "cs", "da", "de", "el", "es", "et", "fi", "fr", "he", "hr", "hu", "is", "it", "ja", "ko", "lt", "lv", "nb", "nl",
-    "pl", "pt", "ro", "ru", "sk", "sl", "sv", "th", "tr", "uk", "zh", "zh_tw",
+    "ar", "bg", "ca", "cs", "da", "de", "el", "es", "et", "fi", "fr", "ga", "gl", "he", "hr", "hu", "is", "it", "ja", "ko", "lt", "lv", "nb", "nl",
+    "pl", "pt", "ro", "ru", "sk", "sl", "sq", "sv", "th", "tr", "uk", "zh", "zh_tw",
 }  # fmt: skip
 ALIASES = {
     "pt_br": "pt", "zh_cn": "zh", "zh_hans": "zh", "zh_hant": "zh_tw", "no": "nb", "nn": "nb", "ja_jp": "ja", "ko_kr": "ko", "de_de": "de",

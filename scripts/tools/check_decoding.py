@@ -1,19 +1,18 @@
 """How often legacy encodings are read right, on files made from real UTF-8 sources.
 
-    python scripts/tools/check_decoding.py --input CORPUS [--detector charset-normalizer]
+    python scripts/tools/check_decoding.py --files FILES.jsonl [--detector charset-normalizer]
 
 1. `--ascii N` small ASCII sources, one letter or sign of cp1252 put in each, in places where they occur: at the end of a
    word before a bracket, a quote, a dollar sign, a backslash; in comments and strings. Every letter read wrong counts.
 2. Real UTF-8 sources (no gettext catalogs) whose characters beyond ASCII are of one language, encoded in each encoding that can
-   hold them: right when the text comes back equal, refused when it does not come back at all, else wrong.
+   hold them; files with under 20 letters beyond ASCII apart. Right when the text comes back equal, refused when it does not come back at all, else wrong.
 
 `--detector charset-normalizer` measures the library's answer as it was used before (threshold 0.3, the window around the
 first byte that is no UTF-8).
 """
 
 import argparse
-import hashlib
-import itertools
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +26,8 @@ LETTERS = {
 _LETTERS = {"Latin": range(0xC0, 0x250), "Cyrillic": range(0x400, 0x500), "Greek": range(0x370, 0x400), "Han": range(0x4E00, 0xA000),
             "kana": range(0x3041, 0x3100), "Hangul": range(0xAC00, 0xD7A4)}  # fmt: skip
 _CENTRAL = set("ąćęłńśźżĄĆĘŁŃŚŹŻčďěňřšťůžČĎĚŇŘŠŤŮŽőűŐŰăşţđ")
-_WORDS = ["caf{}", "{}", "gr{}e", "{}ber", "na{}ve", "25{}C", "pr{}t{}", "a{}o", "x{}"]
+_WORDS = ["caf{}", "{}", "gr{}e", "{}ber", "na{}ve", "pr{}t{}", "a{}o", "x{}"]
+_SIGN_WORDS = ["25{}C", "{}", "{}5", "5{}", "a {} b", "m{}", "x{}y", "({})"]
 _PLACES = [
     "// {}\n",
     "# {}: done\n",
@@ -62,26 +62,24 @@ def before(data: bytes) -> str | None:
         return None
 
 
-def sources(root: Path) -> Iterator[tuple[str, str]]:
-    """(relative path, text) of small UTF-8 files, in the order of their hashes."""
-    paths = [
-        p
-        for p in root.rglob("*")
-        if p.is_file() and not p.is_symlink() and p.suffix not in (".po", ".pot", ".json", "")
-    ]
-    for path in sorted(paths, key=lambda p: hashlib.sha256(str(p.relative_to(root)).encode()).digest()):
-        if 200 < path.stat().st_size <= 40_000:
-            try:
-                yield str(path.relative_to(root)), path.read_bytes().decode("utf-8")
-            except UnicodeDecodeError:
-                continue
+def sources(files: Path) -> Iterator[tuple[str, str]]:
+    """(path, text) of the small files of a list made by scripts/filter_corpus.py; gettext catalogs, of which the tables are
+    made, and JSON are left out."""
+    for line in files.open(encoding="utf-8"):
+        row = json.loads(line)
+        if (
+            200 < row["size"] <= 40_000
+            and row["program_lang"] not in ("gettext catalog", "json")
+            and "\ufffd" not in row["text"]
+        ):
+            yield row["path"], row["text"]
 
 
 def language_of(text: str) -> str | None:
-    """Encodings' family of the text's letters beyond ASCII, when there is one and no other."""
+    """Family of the text's letters beyond ASCII, when there is one and no other."""
     beyond = [c for c in text if not c.isascii()]
     kinds = Counter(name for c in beyond for name, codes in _LETTERS.items() if ord(c) in codes)
-    if sum(kinds.values()) < 1 or "�" in text:
+    if sum(kinds.values()) < 1:
         return None
     if set(kinds) == {"Latin"}:
         return "central" if any(c in _CENTRAL for c in beyond) else "western"
@@ -90,57 +88,77 @@ def language_of(text: str) -> str | None:
     return {("Han",): "Chinese", ("Cyrillic",): "Russian", ("Hangul",): "Korean", ("Greek",): "Greek"}.get(tuple(kinds))
 
 
+# A file with fewer letters beyond ASCII than this is counted apart: a name or a formula, hardly a text.
+FEW = 20
 ENCODINGS = {
     "western": ["cp1252"], "central": ["cp1250", "iso8859-2"], "Russian": ["cp1251", "koi8-r"], "Greek": ["cp1253"],
     "Chinese": ["gb18030", "gbk", "big5"], "Japanese": ["cp932", "euc_jp"], "Korean": ["cp949"],
 }  # fmt: skip
 
 
+def _simplified(text: str) -> bool:
+    """Whether the Chinese characters are those of GB 2312."""
+    try:
+        "".join(c for c in text if ord(c) in _LETTERS["Han"]).encode("gb2312")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def one_letter(texts: list[str], read: Callable[[bytes], str | None]) -> None:
     """Part 1."""
-    letters = [(group, c) for group, signs in LETTERS.items() for c in signs]
+    letters = [c for signs in LETTERS.values() for c in signs]
     outcome: Counter[str] = Counter()
     bad: Counter[str] = Counter()
-    choices = itertools.cycle(itertools.product(_WORDS, _PLACES))
-    for (group, letter), text in zip(itertools.cycle(letters), texts, strict=False):
-        word, place = next(choices)
+    for i, text in enumerate(texts):
+        letter, place = letters[i % len(letters)], _PLACES[i // 3 % len(_PLACES)]
+        words = _WORDS if letter.isalpha() else _SIGN_WORDS
+        word = words[i // 7 % len(words)]
+        word = place.format((word.upper() if letter.isupper() else word).replace("{}", letter))
         lines = text.split("\n")
-        lines.insert(len(lines) // 2, place.format(word.replace("{}", letter)).rstrip("\n"))
+        lines.insert(len(lines) // 2, word.rstrip("\n"))
         made = "\n".join(lines)
-        got = read(made.encode("cp1252"))
-        state = "right" if got == made else "refused" if got is None else "wrong"
+        state = state_of(read(made.encode("cp1252")), made)
         outcome[state] += 1
         if state != "right":
-            bad[f"{state} {group} {place.format(word.replace('{}', letter))!r}"] += 1
+            bad[f"{state} {word!r}"] += 1
     print(f"one letter in {len(texts)} ASCII sources: {dict(outcome)}")
     for text, n in bad.most_common(20):
         print(f"  {n} {text}")
 
 
+def state_of(got: str | None, text: str) -> str:
+    return "right" if got == text else "refused" if got is None else "wrong"
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", type=Path, required=True)
+    parser.add_argument("--files", type=Path, required=True, help="made by scripts/filter_corpus.py")
     parser.add_argument("--ascii", type=int, default=1_000)
-    parser.add_argument("--files", type=int, default=200, help="files per language at most")
+    parser.add_argument("--most", type=int, default=200, help="files per language at most")
     parser.add_argument("--detector", choices=["ours", "charset-normalizer"], default="ours")
     args = parser.parse_args()
     read: Callable[[bytes], str | None] = (
         before if args.detector == "charset-normalizer" else lambda data: decode(data).text
     )
     plain: list[str] = []
-    by_language: dict[str, list[tuple[str, str]]] = {name: [] for name in ENCODINGS}
-    for path, text in sources(args.input):
+    by_language: dict[tuple[str, str], list[tuple[str, str]]] = {
+        (n, few): [] for n in ENCODINGS for few in ("", ", few")
+    }
+    for path, text in sources(args.files):
         if text.isascii():
             if len(plain) < args.ascii and len(text) < 8_000:
                 plain.append(text)
             continue
         language = language_of(text)
-        if language and len(by_language[language]) < args.files:
-            by_language[language].append((path, text))
+        if language:
+            few = ", few" if sum(c.isalpha() and not c.isascii() for c in text) < FEW else ""
+            if len(by_language[language, few]) < args.most:
+                by_language[language, few].append((path, text))
     one_letter(plain, read)
     print("| letters | encoding | files | right | refused | wrong |\n|---|---|---|---|---|---|")
-    for language, files in by_language.items():
+    for (language, few), files in by_language.items():
         for encoding in ENCODINGS[language]:
             outcome: Counter[str] = Counter()
             wrong: list[str] = []
@@ -149,15 +167,17 @@ def main() -> None:
                     data = text.encode(encoding)
                 except UnicodeEncodeError:
                     continue
+                if language == "Chinese" and (encoding == "big5") == _simplified(text):
+                    continue  # each script in its own encodings
                 if data == text.encode("utf-8"):
                     continue
                 got = read(data)
-                state = "right" if got == text else "refused" if got is None else "wrong"
+                state = state_of(got, text)
                 outcome[state] += 1
                 if state != "right":
                     wrong.append(f"{state} {path}")
             print(
-                f"| {language} | {encoding} | {outcome.total()} | {outcome['right']} | {outcome['refused']} | {outcome['wrong']} |"
+                f"| {language}{few} | {encoding} | {outcome.total()} | {outcome['right']} | {outcome['refused']} | {outcome['wrong']} |"
             )
             for line in wrong[:8]:
                 print(f"    {line}")

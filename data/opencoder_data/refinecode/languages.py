@@ -171,9 +171,7 @@ def detect(
     language, ambiguous = candidate(name, heuristics)
     if heuristics and (ambiguous or language is None):
         said = stated(content) if statements else None
-        if not ambiguous:
-            language = said
-        elif said is not None and said in tables().candidates.get(ambiguous, ()):
+        if not ambiguous or (said is not None and said in tables().candidates.get(ambiguous, ())):
             language = said
         else:
             language = decide(tables().rules[ambiguous], content[:_HEAD]) or language

@@ -1,12 +1,9 @@
 """Bytes to text: UTF-8, byte-order marks, legacy encodings by detection (`legacy`); binary content is refused."""
 
-import re
 from typing import NamedTuple
 
 from opencoder_data.refinecode.ingest import legacy
 
-_UTF8_CHARACTER = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
-_BEYOND = re.compile(rb"[\x80-\xff]+")
 _MARKS = (
     (b"\xff\xfe\x00\x00", "utf-32"),
     (b"\x00\x00\xfe\xff", "utf-32"),
@@ -54,22 +51,17 @@ def _legacy(data: bytes, first_bad: int) -> Decoded:
     control = sum(data.count(bytes([c])) for c in (*range(1, 9), *range(14, 27), *range(28, 32), 127))
     if control > max(4, len(data) // 200):
         return Decoded(None, "binary", "binary", f"{control} control bytes")
-    # Bytes beyond ASCII that are UTF-8 after all: if as many characters are as are not, or some are that chance does not
-    # explain, the file is damaged or mixed UTF-8. A replacement character would go unseen into what is trained on, and
+    # Bytes beyond ASCII that are UTF-8 after all: if as many characters are as are not, or, in an encoding of one byte, some
+    # that chance does not explain, the file is damaged or mixed UTF-8. A replacement character would go unseen into what is trained on, and
     # another encoding would change every character, so it is refused.
-    wide = _UTF8_CHARACTER.findall(data)
-    other = _BEYOND.findall(_UTF8_CHARACTER.sub(b" ", data))
-    if wide and len(wide) >= len(other):
-        return Decoded(
-            None, "utf-8", "undecodable", f"UTF-8, but not at byte {first_bad} and in {len(other)} places in all"
-        )
+    beyond = [c for c in data.decode("utf-8", "replace") if not c.isascii()]
+    bad = beyond.count("\ufffd")
+    meant = sum(c != "\ufffd" and (ord(c) >= 0x800 or legacy.usual(c)) for c in beyond)
+    if meant >= bad:
+        return Decoded(None, "utf-8", "undecodable", f"UTF-8, but not at byte {first_bad} and in {bad} places in all")
     encoding = legacy.detect(data)
-    if encoding is not None and not legacy.is_wide(encoding):
-        meant = sum(legacy.usual(c.decode()) for c in wide)
-        if meant > 0.05 * len(other):
-            return Decoded(
-                None, "mixed", "undecodable", f"UTF-8 and {encoding} in one file; not UTF-8 at byte {first_bad}"
-            )
+    if encoding is not None and not legacy.is_wide(encoding) and meant > 0.05 * bad:
+        return Decoded(None, "mixed", "undecodable", f"UTF-8 and {encoding} in one file; not UTF-8 at byte {first_bad}")
     if encoding is not None:
         try:
             return Decoded(data.decode(encoding), encoding)

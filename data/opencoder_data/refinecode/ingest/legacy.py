@@ -19,11 +19,12 @@ from typing import NamedTuple
 
 # Pieces around bytes beyond ASCII that are looked at, at most.
 _PIECES = 4_000
-# Dearer per character than this is no text of any language here.
+# Dearer per character than this is no text of any language here; a few characters may be rare ones.
 _TOO_DEAR = 15.0
+_DEAR_FOR_A_TEXT = 12.0
 _ASCII_BYTE = 6
 
-_WESTERN = ("de", "fr", "es", "pt", "it", "da", "nb", "sv", "fi", "nl", "ca", "is")
+_WESTERN = ("de", "fr", "es", "pt", "it", "da", "nb", "sv", "fi", "nl", "ca", "is", "sq", "gl", "ga")
 _CENTRAL = ("pl", "cs", "sk", "hu", "hr", "sl", "ro")
 
 
@@ -35,6 +36,11 @@ class Candidate(NamedTuple):
     fee: int
     wide: bool = False
 
+    @property
+    def latin(self) -> bool:
+        """Whether its letters beyond ASCII are Latin ones."""
+        return self.encoding in ("cp1252", "cp1250", "iso8859-2", "cp1254", "cp1257")
+
 
 CANDIDATES = (
     Candidate("cp1252", _WESTERN, 0),
@@ -44,10 +50,10 @@ CANDIDATES = (
     Candidate("koi8-r", ("ru",), 9),
     Candidate("koi8-u", ("uk",), 12),
     Candidate("cp1253", ("el",), 12),
-    Candidate("cp1254", ("tr",), 14),
+    Candidate("cp1254", ("tr",), 20),
     Candidate("cp1255", ("he",), 12),
     Candidate("cp1256", ("ar",), 12),
-    Candidate("cp1257", ("lt", "lv", "et"), 18),
+    Candidate("cp1257", ("lt", "lv", "et"), 22),
     Candidate("cp874", ("th",), 14),
     Candidate("gb18030", ("zh",), 10, True),
     Candidate("big5", ("zh_tw",), 11, True),
@@ -81,12 +87,13 @@ def detect(data: bytes) -> str | None:
     best: tuple[float, str] | None = None
     for candidate in CANDIDATES:
         decoded = _decoded(pieces, candidate.encoding)
-        if decoded is None or (candidate.wide and not _truly_wide(decoded, candidate)):
+        if decoded is None or not _in_script(decoded, candidate):
             continue
         beyond = sum(not c.isascii() for text, _ in decoded for c in text)
+        limit = candidate.fee + (_TOO_DEAR if beyond < 10 else _DEAR_FOR_A_TEXT) * beyond
         for language in candidate.languages:
             cost = candidate.fee + sum(_charge(text, language, candidate, eaten) for text, eaten in decoded)
-            if (cost - candidate.fee) <= _TOO_DEAR * beyond and (best is None or cost < best[0]):
+            if cost <= limit and (best is None or cost < best[0]):
                 best = (cost, candidate.encoding)
     return best[1] if best else None
 
@@ -124,6 +131,20 @@ def _decoded(pieces: list[bytes], encoding: str) -> list[tuple[str, int]] | None
     return out
 
 
+def _in_script(decoded: list[tuple[str, int]], candidate: Candidate) -> bool:
+    """Whether the text can be in the candidate's script: Latin always, others when most letters are usual ones in runs."""
+    if candidate.wide:
+        return _truly_wide(decoded, candidate)
+    if candidate.latin:
+        return True
+    listed = set().union(*(_costs()[language] for language in candidate.languages))
+    runs = [run for text, _ in decoded for run in re.findall(r"[^\W\d_]+", text) if not run.isascii()]
+    letters = [c for run in runs for c in run if not c.isascii()]
+    beyond = sum(not c.isascii() for text, _ in decoded for c in text)
+    usual = sum(c in listed for c in letters)
+    return len(letters) >= max(1, 0.6 * beyond, 2 * len(runs)) and usual >= 0.9 * len(letters)
+
+
 def _truly_wide(decoded: list[tuple[str, int]], candidate: Candidate) -> bool:
     """Whether the text is in the candidate's script, so that its characters may take ASCII bytes."""
     language = candidate.languages[0]
@@ -149,7 +170,7 @@ def _charge(text: str, language: str, candidate: Candidate, eaten: int) -> float
             if candidate.wide:
                 bits += _wide_bits(character, language, candidate.encoding) + _wide_place(before, after)
             else:
-                bits += _narrow_bits(character, language) + _narrow_place(before, character, after, language)
+                bits += _narrow_bits(character, language) + _narrow_place(before, character, after, candidate.latin)
         before = character
     return bits
 
@@ -207,13 +228,13 @@ def _narrow_bits(character: str, language: str) -> float:
     return 13 if character.isalpha() else 14
 
 
-def _narrow_place(before: str, character: str, after: str, language: str) -> float:
+def _narrow_place(before: str, character: str, after: str, latin: bool) -> float:
     left, right = before.isalpha(), after.isalpha()
     if not character.isalpha():
-        inside = left and right
-        return 8.0 if inside and (character in _QUOTES or character in _SIGNS - {"’", "·", "\xa0"}) else 0.0
+        if not (left and right) or character in "’·\xa0–—":
+            return 0.0
+        return 6.0 if character in _QUOTES else 4.0
     bits = 0.0 if left or right else 4.0
-    latin = language in _WESTERN or language in _CENTRAL or language in ("tr", "lt", "lv", "et")
     if latin:
         bits += 3.0 * (left and not before.isascii())
     else:
