@@ -80,6 +80,7 @@ _VALUES = re.compile(
 _CODE_INSIDE = re.compile(
     r"interpolation|substitution|expansion|embedded|template_expression|template_substitution|inline_code|escape_interpolation"
 )
+_MARK = re.compile(r"\s*(?:#|//|/?\*|--|;|%|!|'|\"|REM\b|dnl\b|\.\\\"|<!--|\(\*|\{-|[cC*]\b|.{6}\*)")
 _MAX_PARSED = 1_000_000
 CONTEXT = 160
 
@@ -113,6 +114,10 @@ def kind_of(node: Node, grammar: str) -> str:
         return "string"
     if (grammar in DATA and _VALUES.search(name)) or (grammar == "bash" and name == "word"):
         return "string"
+    if name == "entity" and grammar in ("html", "xml"):
+        return "string"
+    if grammar == "erlang" and name == "atom" and (node.text or b"").startswith(b"'"):
+        return "string"  # a quoted atom
     return ""
 
 
@@ -125,6 +130,8 @@ def tokens(root: Node, grammar: str) -> Iterator[tuple[str, bytes]]:
             kind = kind_of(node, grammar)
             if kind == "comment":
                 continue
+            if node.child_count and all(kind_of(child, grammar) == "comment" for child in node.children):
+                continue  # it held comments only and goes with them
             if kind == "string":
                 yield ("<string>", b"")
                 stack += [(child, True) for child in reversed(node.children)]
@@ -144,6 +151,15 @@ def tokens(root: Node, grammar: str) -> Iterator[tuple[str, bytes]]:
             text = (node.text or b"").strip()
             if text:
                 yield (node.type, text)
+
+
+def joined(entries: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    """The entries with strings side by side as one: text and entities of markup, parts of a literal."""
+    last = ("", b"")
+    for entry in entries:
+        if entry != last or entry[0] != "<string>":
+            yield entry
+        last = entry
 
 
 def safe_bytes(root: Node, grammar: str, size: int) -> bytearray:
@@ -215,7 +231,7 @@ def judge(before: str, after: str, grammar: str) -> tuple[str, str]:
             return "error after", _first_error(two.root_node, new)
         if grammar in PROSE:
             return "same", ""
-        for left, right in _paired(tokens(one.root_node, grammar), tokens(two.root_node, grammar)):
+        for left, right in _paired(joined(tokens(one.root_node, grammar)), joined(tokens(two.root_node, grammar))):
             if left != right:
                 return "tree differs", f"{left} | {right}"
         return "same", ""
@@ -225,9 +241,17 @@ def judge(before: str, after: str, grammar: str) -> tuple[str, str]:
         mask = safe_bytes(one.root_node, grammar, len(old))
         for start, end, _, _ in changes(before, after):
             a, b = len(before[:start].encode()), len(before[:end].encode())
-            if any(not mask[i] and not old[i : i + 1].isspace() for i in range(a, b)):
+            if any(not mask[i] and not old[i : i + 1].isspace() for i in range(a, b)) and not _marked(
+                before, start, end
+            ):
                 return "outside, errors before", repr(before[start:end])[:200]
     return "same, errors before", ""
+
+
+def _marked(text: str, start: int, end: int) -> bool:
+    """Whether each line of the span begins with what marks a comment in some language: for what a parser could not read."""
+    first = text.rfind("\n", 0, start) + 1
+    return all(_MARK.match(line) for line in text[first:end].splitlines() if line.strip())
 
 
 def _paired(one: Iterator[Any], two: Iterator[Any]) -> Iterator[tuple[Any, Any]]:

@@ -6,6 +6,7 @@ import re
 _LINES = 5
 _LAST_PAGE = 3_000
 _EMACS = re.compile(r"-\*-[ \t]*(.*?)[ \t]*-\*-")
+_EMACS_MODE = re.compile(r"(?:^|[ \t;])mode[ \t]*:[ \t]*([^:;\s]+)", re.IGNORECASE)
 _VIM = re.compile(r"(?:^|[ \t])(?:vi|[vV]im(?:[<=>]?\d+)?|(?<=[ \t])ex):[ \t]*(.*)$")
 _VIM_SET = re.compile(r"set?[ \t]+([^:]*):")
 _VIM_TYPE = re.compile(r"(?:filetype|ft|syntax|syn)[ \t]*=[ \t]*([\w.+#-]+)$")
@@ -54,6 +55,8 @@ def by_shebang(head: str, interpreters: dict[str, str]) -> str | None:
     if program == "env":
         rest = [w for w in words[1:] if not w.startswith("-") and "=" not in w]
         program = rest[0].rsplit("/", 1)[-1] if rest else ""
+    if program == "osascript" and "-l" in words:
+        return "javascript" if words[-1].lower() == "javascript" else interpreters.get(program)
     if program in ("sh", "bash", "ksh", "dash"):
         handed = re.search(
             r"^\s*(?:\S+\s+)?exec\s+(?:\S*/)?([\w.+-]+)\b.*[\s\"'{]\$\{?0[}\"'\s]",
@@ -92,11 +95,8 @@ def _emacs(line: str) -> str | None:
     body = match.group(1)
     if ":" not in body:
         return body.rstrip(";").strip() or None
-    for part in body.split(";"):
-        key, _, value = part.partition(":")
-        if key.strip().lower() == "mode":
-            return value.strip() or None
-    return None
+    mode = _EMACS_MODE.search(body)
+    return mode.group(1) if mode else None
 
 
 def _vim(line: str) -> str | None:
@@ -108,9 +108,8 @@ def _vim(line: str) -> str | None:
         inner = _VIM_SET.match(body)
         if inner is None:
             return None  # this form ends with a colon
-        options = inner.group(1).split()
-    else:
-        options = re.split(r"[:\s]+", body)
+        body = inner.group(1)
+    options = re.findall(r"(?:\\.|[^\s:\\])+", body)
     for option in options:
         kind = _VIM_TYPE.match(option)
         if kind:
