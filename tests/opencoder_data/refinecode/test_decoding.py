@@ -93,6 +93,16 @@ def test_a_character_never_takes_an_ascii_byte_unless_the_text_is_in_its_script(
         )
 
 
+def test_a_wide_encoding_needs_runs_of_usual_characters_of_which_few_alone_take_an_ascii_byte():
+    japanese = next(c for c in legacy.CANDIDATES if c.encoding == "cp932")
+    runs = [("表示する", 1), ("能力を", 1), ("文字", 0)]
+    assert legacy._truly_wide(runs, japanese)
+    assert legacy._truly_wide([*runs, ("xソy", 1)], japanese)
+    assert not legacy._truly_wide([*runs, ("xソy", 1), ("(ソ)", 1), ("aソ", 1)], japanese)
+    assert not legacy._truly_wide([("x文y", 0), ("a字b", 0), ("p本q", 0)], japanese)
+    assert not legacy._truly_wide([("纊褜鍈", 0), ("銈蓜", 0)], japanese)
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(
@@ -118,7 +128,7 @@ def test_utf8_with_a_bad_byte_is_refused(word):
                 at += 1
             decoded = decode(data[:at] + b" " + bad + b" " + data[at:])
             assert decoded.text is None and decoded.rule == "undecodable", (bad, at)
-            assert "UTF-8" in decoded.detail
+            assert decoded.detail.startswith("UTF-8, but not at byte")
 
 
 def test_utf8_and_cp1252_in_one_file_are_refused():

@@ -141,6 +141,7 @@ MODE_LINES = [
     ("# vim: set ts=4 sw=4\n", None),
     ("lex: ft=perl\n", None),
     ("x\n" * 20 + "# -*- C -*-\n" + "x\n" * 20, None),
+    ("x\n" * 7 + "# -*- C -*-\n" + "x\n" * 9, None),
     ("# vim: set ft=ruby\n", None),  # this form ends with a colon
 ]
 
