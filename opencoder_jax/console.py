@@ -45,6 +45,17 @@ def room_for_files() -> None:
         raise ValueError(f"only {soft} files may be open at once, a run needs at least {MIN_OPEN_FILES}; {MORE_FILES}")
 
 
+def check_path(field: str, path: str) -> None:
+    """Raises ValueError for a path that is no text in this locale: the libraries that store checkpoints take text alone."""
+    try:
+        os.path.abspath(path).encode()
+    except UnicodeEncodeError:
+        shown = path.encode(errors="backslashreplace").decode()
+        raise ValueError(
+            f"{field}={shown}: the name is not text in this locale; set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or rename it"
+        ) from None
+
+
 def escape_what_cannot_be_encoded() -> None:
     """Paths that the terminal's encoding does not have are escaped rather than an error."""
     for stream in (sys.stdout, sys.stderr):

@@ -92,6 +92,8 @@ def train(config: RunConfig, watch: Watch | None = None) -> int:
     # --- configuration ------------------------------------------------------------------------------------------------
     config = replace(config, run_dir=config.run_dir or f"runs/{config.name}")
     check(config)
+    for name in ("run_dir", "init_from"):
+        console.check_path(name, getattr(config, name))
     distributed.assert_equal_across_hosts(dict(overrides.leaves(config)), "the configuration")
     for name, value in overrides.leaves(config) if distributed.is_first() else ():
         print(f"config: {name}={value}")

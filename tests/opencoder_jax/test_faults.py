@@ -176,7 +176,7 @@ def test_ctrl_c_saves_as_sigterm_does(trainer):
 
 def test_one_run_folder_one_trainer(trainer, here):
     """The second is refused with the first's pid; SIGKILL frees the folder at once; the first is not disturbed."""
-    first = trainer.start("shared", num_steps=20_000)
+    first = trainer.start("shared", num_steps=8_000)
     try:
         while len(trainer.rows("shared")) < 2 and first.poll() is None:
             time.sleep(0.001)
@@ -278,7 +278,7 @@ def test_run_whose_every_update_was_skipped_is_not_done(trainer, here):
 
 def test_space_is_estimated_at_start(here, monkeypatch):
     usage = shutil.disk_usage("/")
-    assert not any(line.startswith("warning") for line in here("space", num_steps=2).splitlines())
+    assert not any(line.startswith("warning") for line in here("space", num_steps=6).splitlines())
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=3 << 20))
     printed = here("space", num_steps=14, checkpoint__keep_every=1)
     (said,) = (line for line in printed.splitlines() if line.startswith("warning") and "free" in line)
@@ -286,13 +286,19 @@ def test_space_is_estimated_at_start(here, monkeypatch):
 
 
 def test_kernels_that_were_chosen_are_said_and_recorded(trainer, here):
-    printed = here("kernels", num_steps=1)
+    printed = here("kernels", num_steps=5)
     assert "attention xla" in next(line for line in printed.splitlines() if line.startswith("kernels: "))
     (start,) = [json.loads(line) for line in (trainer.folder / "kernels" / "starts.jsonl").read_text().splitlines()]
     record = read_record(resolve(trainer.folder / "kernels"))
     assert start["kernels"] == record["kernels"]
     assert set(start["kernels"]) == {"attention", "swiglu", "rms_norm", "linear_cross_entropy"}
     assert set(start["kernels"].values()) == {"xla"}
+
+
+def test_a_run_folder_that_is_no_text_in_this_locale_is_refused(here, trainer):
+    line = last_line(here("caf\udce9", code=2))
+    assert "set LC_ALL=C.UTF-8 or PYTHONUTF8=1" in line
+    assert "done" in here("café", num_steps=5)
 
 
 @pytest.mark.parametrize("module", [train, evaluate])
@@ -316,7 +322,7 @@ def test_a_disk_that_fills_while_training(trainer, tmp_path):
     try:
         (trainer.folder / "small").symlink_to(disk)
         line = last_line(
-            trainer.run("small/run", code=2, num_steps=20_000, log_every=1000, checkpoint__keep_every=0, timeout=200)
+            trainer.run("small/run", code=2, num_steps=8_000, log_every=1000, checkpoint__keep_every=0, timeout=200)
         )
         assert "No space left on device" in line or "disk full" in line
     finally:
