@@ -204,7 +204,8 @@ _GROUPS: tuple[tuple[CommentSyntax, str], ...] = (
         "html xml svg vue svelte astro xslt xml_property_list maven_pom xhtml ant_build_system xaml "
         "xproc xpages web_ontology_language collada genshi eagle ",
     ),
-    (_syntax(None, _MARKUP), "markdown mdx"),
+    # Four columns of indentation make code of it.
+    (_syntax(None, _MARKUP._replace(opening=re.compile(r"(?<![ \t]{4})(?<!\t)<!--"))), "markdown mdx"),
     (
         _syntax(None, _TEMPLATE, _MARKUP, preamble=_XML_PREAMBLE + r"|<%@[^<>%]*%>"),
         "html+erb html+eex html+php html+ecr html+django html+razor java_server_pages asp.net ejs edge templ "

@@ -24,6 +24,8 @@ _POSITIONAL = {
         r"(?:[^\n\r]*[\n\r]+)?[ \t\f]*#[^\n\r]*?coding[:=](?![ \t]*(?:utf_?-?8|latin|iso|(?:us-)?ascii|cp\d|windows|koi8|gb|big5|euc|s|mac))"
     ),
     "dockerfile": re.compile(r"(?:#[ \t]*\w+[ \t]*=[^\n\r]*[\n\r]+)*#[ \t]*(syntax|escape|check)[ \t]*=", re.I),
+    "emacs lisp": re.compile(r";[^\n\r]*-\*-[^\n\r]*lexical-binding"),
+    "tex": re.compile(r"%&"),
     "markdown": re.compile(r"(---|\+\+\+)[ \t]*[\r\n]"),
 }
 _BORDER = " \t\r\n*#/;%!\"'~=+-|<>{}"

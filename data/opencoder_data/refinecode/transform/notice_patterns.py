@@ -74,6 +74,14 @@ COPYRIGHT_OF = re.compile(
     re.I,
 )
 
+# What a program does with notices is none.
+ABOUT = re.compile(
+    r"\W*(?:(?:this|the|an?)\s+[\w.-]+(?:\s+\w+)?\s+)?(?:will\s+)?(?:checks?|verif(?:y|ies)|adds?|inserts?|parses?|detects?|scans?|generates|updates|"
+    r"lists|removes?|strips?|prints|extracts?|validates?|tests|finds|enforces?|manages|prepends?|reads|shows|collects?|compares?)\b"
+    r"(?!.*(?:\b(?:licen[sc]ed|distributed|released)\s+under|rights\s+reserved|\(c\)|©|copyright\s+\d{4}))",
+    re.I,
+)
+
 # In a paragraph with a notice, sentences with one of these belong to it.
 WEAK = _compile(
     r"""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from opencoder_data.refinecode.transform.leading_comments import Row
 from opencoder_data.refinecode.transform.notice_patterns import (
+    ABOUT,
     COPYRIGHT_OF,
     MACHINE,
     RANGE_MARKER,
@@ -122,11 +123,13 @@ def _words(text: str, sentence: list[Part]) -> str:
 
 
 def _strong(words: str) -> bool:
-    return STRONG.search(words) is not None or COPYRIGHT_OF.match(words) is not None
+    return (STRONG.search(words) is not None or COPYRIGHT_OF.match(words) is not None) and ABOUT.match(words) is None
 
 
 def _legal_sentences(sentences: list[list[Part]], words: list[str], strong: list[bool]) -> list[list[Part]]:
-    legal = [yes or WEAK.search(w) is not None for yes, w in zip(strong, words, strict=True)]
+    legal = [
+        yes or (WEAK.search(w) is not None and ABOUT.match(w) is None) for yes, w in zip(strong, words, strict=True)
+    ]
     if not any(strong):  # between two paragraphs with notices
         return [s for s, w, yes in zip(sentences, words, legal, strict=True) if yes or w in ("or", "and", "either")]
     for i, w in enumerate(words):
