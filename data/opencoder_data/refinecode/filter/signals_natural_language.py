@@ -7,6 +7,7 @@ import numpy as np
 import re2
 
 from . import kernels
+from . import measures as m
 from .document_view import View
 from .registry import Value, ratio, signal
 from .stop_words import STOP_WORDS
@@ -55,7 +56,7 @@ def entropy_unigram(v: View) -> Value:
     """Entropy of the distribution of words, natural logarithm."""
     if not v.num_words:
         return None
-    share = v.word_ids[1] / v.num_words
+    share = v.words[2] / v.num_words
     return round(float(-(share * np.log(share)).sum()), 8) + 0.0
 
 
@@ -129,7 +130,7 @@ def frac_words_redpajama_stop(v: View) -> Value:
 @signal("qsc_doc_frac_chars_curly_bracket")
 def frac_chars_curly_bracket(v: View) -> Value:
     """Braces ÷ characters (published, not used)."""
-    return ratio(v.counts[4], len(v.content)) or 0.0
+    return ratio(v.characters[m.BRACES], len(v.content)) or 0.0
 
 
 @cache
@@ -142,18 +143,19 @@ def frac_chars_hyperlink_html_tag(v: View) -> Value:
     """Characters of links in parentheses and of <...> ÷ characters."""
     count = 0
     for pattern in _links():
-        for m in pattern.finditer(v.utf8):
-            count += m.end() - m.start() if v.ascii else len(v.utf8[m.start() : m.end()].decode("utf-8", "replace"))
+        for found in pattern.finditer(v.utf8):
+            a, b = found.span()
+            count += b - a if v.ascii else len(v.utf8[a:b].decode("utf-8", "replace"))
     return ratio(count, len(v.content))
 
 
 @signal("qsc_doc_frac_chars_alphabet")
 def frac_chars_alphabet(v: View) -> Value:
     """Alphabetic characters ÷ visible characters; English text only."""
-    visible = len(v.content) - v.counts[0]
+    visible = len(v.content) - v.characters[m.SPACES]
     if not visible:
         return 0.0
-    return ratio(v.counts[1], visible) if v.natural == "en" else None
+    return ratio(v.characters[m.LETTERS], visible) if v.natural == "en" else None
 
 
 @signal("qsc_doc_frac_chars_hex_words")

@@ -14,6 +14,7 @@ from tree_sitter import Node, Parser, Query, QueryCursor, Tree
 from tree_sitter_language_pack import get_language
 
 from .kernels import depth, operator_run
+from .measures import LONGEST_LINE
 
 # Larger files are dropped for their size (3 MB) whatever their structure.
 MAX_BYTES = 3_000_000
@@ -175,7 +176,12 @@ def again(language: str, query: str, tree: Tree) -> dict[str, list[Node]]:
     return _tools(language, query)[1].captures(tree.root_node)
 
 
-_FIRST_WINDOW = 4096
+_FIRST_WINDOW = 256
+# Captures of `QUERIES` whose nodes, or a part of them, `VARIABLES` finds too.
+_DECLARING = {
+    "c": ("bare",), "cpp": ("bare",), "csharp": ("bare",), "go": ("bare",), "java": ("variable_name",),
+    "javascript": ("variable_name",), "python": ("bare",),
+}  # fmt: skip
 
 
 def declares(language: str, tree: Tree, size: int) -> bool:
@@ -192,7 +198,7 @@ def declares(language: str, tree: Tree, size: int) -> bool:
 
 def too_large(view) -> bool:
     """Whether the text or its longest line is beyond what is parsed."""
-    return view.size_bytes > MAX_BYTES or int((view.spans[:, 1] - view.spans[:, 0]).max(initial=0)) > MAX_LINE
+    return view.size_bytes > MAX_BYTES or view.characters[LONGEST_LINE] > MAX_LINE
 
 
 def too_deep(view) -> bool:
@@ -212,7 +218,8 @@ def parse(view) -> Structure | None:
     counts["bare"] = len({node.start_point.row for node in captured.get("bare", ())})
     counts["return"] = sum(map(_is_simple, captured.get("returns", ())))
     names = {k: [n.text or b"" for n in v] for k, v in captured.items() if k.endswith(("_name", "modifiers", "cout"))}
-    return Structure(not tree.root_node.has_error, declares(view.language, tree, len(source)), counts, names)
+    declared = any(captured.get(c) for c in _DECLARING[view.language]) or declares(view.language, tree, len(source))
+    return Structure(not tree.root_node.has_error, declared, counts, names)
 
 
 def _is_simple(node: Node) -> bool:

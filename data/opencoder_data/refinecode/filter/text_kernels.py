@@ -46,6 +46,75 @@ def base64_runs(cp, join_lines):
 
 
 @njit(cache=True)
+def _hexadecimal(c):
+    return (c >= 48 and c <= 57) or (c >= 97 and c <= 102) or (c >= 65 and c <= 70)
+
+
+@njit(cache=True)
+def _word(c):
+    return (c >= 97 and c <= 122) or (c >= 65 and c <= 90) or (c >= 48 and c <= 57) or c == 95
+
+
+@njit(cache=True)
+def hex_byte_runs(cp):
+    """Whether eight hexadecimal bytes may follow each other (`41 42`, `0x41,0x42`, `x\\x41\\x42`): necessary for the first
+    pattern of `signals_code.cate_encoded_data`, and seldom met by what it does not match."""
+    n = cp.size
+    run = 0
+    end = 0  # of the word before
+    i = 0
+    while i < n:
+        c = cp[i]
+        if not _word(c):
+            i += 1
+            continue
+        start = i
+        while i < n and _word(cp[i]):
+            i += 1
+        m = i - start
+        if m > 4 or m < 2 or not (_hexadecimal(cp[i - 1]) and _hexadecimal(cp[i - 2])):
+            run = 0
+            continue
+        if m == 3:
+            joined = cp[start] == 120 and start - end == 1 and cp[end] == 92
+        else:
+            if m == 4 and not (cp[start] == 48 and cp[start + 1] == 120):
+                run = 0
+                continue
+            joined = start - end == 1 and cp[end] == 44
+            if not joined:
+                j = end
+                while j < start and (cp[j] == 32 or (cp[j] >= 9 and cp[j] <= 13 and cp[j] != 11)):
+                    j += 1
+                joined = j == start
+        run = run + 1 if joined else 1
+        if run >= 8:
+            return True
+        end = i
+    return False
+
+
+@njit(cache=True)
+def concatenates(cp):
+    """Whether a plus stands between two quotes, blanks apart."""
+    n = cp.size
+    for i in range(1, n - 1):
+        if cp[i] != 43:
+            continue
+        a = i - 1
+        while a > 0 and (cp[a] == 32 or cp[a] == 9 or cp[a] == 12 or cp[a] == 13):
+            a -= 1
+        if cp[a] != 34 and cp[a] != 39:
+            continue
+        b = i + 1
+        while b < n - 1 and (cp[b] == 32 or cp[b] == 9 or cp[b] == 12 or cp[b] == 13):
+            b += 1
+        if cp[b] == 34 or cp[b] == 39:
+            return True
+    return False
+
+
+@njit(cache=True)
 def hex_words(cp, table):
     """Characters of words of the form 0x followed by hexadecimal digits."""
     n = cp.size

@@ -36,8 +36,10 @@ class Rule:
 
     def hit(self, value: float) -> bool:
         """Whether `value` meets the condition (before the draw)."""
-        check = all if self.every else any
-        return check(_OPS[op](value, bound) for op, bound in self.terms)
+        for op, bound in self.terms:
+            if _OPS[op](value, bound) is not self.every:
+                return not self.every
+        return self.every
 
 
 def parse_rule(group: str, name: str, text: str, reason: str = "") -> Rule:
