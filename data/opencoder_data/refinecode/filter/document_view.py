@@ -8,7 +8,7 @@ from functools import cache, cached_property, lru_cache
 import numpy as np
 import regex
 
-from . import kernels, measures
+from . import document_kernels, kernels, measures
 from .syntax import compat_syntax, default_syntax
 
 _CONTROL = [*range(8), *range(0x0E, 0x1B), *range(0x1C, 0x20)]
@@ -31,14 +31,14 @@ def class_table() -> np.ndarray:
             table[code] = kernels.SPACE
         elif c.isalpha():
             table[code] |= kernels.ALPHA | kernels.RE_WORD
-            if c.isupper():
-                table[code] |= kernels.CAPITAL
-            elif c.islower() or c.istitle():
-                table[code] |= kernels.SMALL
         elif c.isalnum():
             table[code] |= kernels.RE_WORD | (kernels.DIGIT if c.isdigit() else 0)
         elif c.isdigit():
             table[code] |= kernels.DIGIT
+        if c.isupper():
+            table[code] |= kernels.CAPITAL
+        elif c.islower() or c.istitle():
+            table[code] |= kernels.SMALL
     return table
 
 
@@ -225,10 +225,17 @@ class View:
         return self.words[3].tolist()
 
     @cached_property
-    def raw_words(self) -> list[str]:
-        """Words of the raw text, case and punctuation kept (only text documents need the strings themselves)."""
-        text = split_han(self.content, self.natural) if self.natural in ("zh", "ja") else self.content
-        return word_punct().findall(text)
+    def raw_words(self) -> list[int]:
+        """Counts over the words of the raw text: see `document_kernels.raw_words`."""
+        cp = self.cp
+        if self.natural in ("zh", "ja"):
+            cp = code_points(split_han(self.content, self.natural))
+        return document_kernels.raw_words(cp, self.table, _stop_table(self.natural)).tolist()
+
+    @cached_property
+    def document(self) -> list[int]:
+        """Counts over sentences, lines and links: see `document_kernels.document_measures`."""
+        return document_kernels.document_measures(self.cp, self.table).tolist()
 
     # --- comments and code ---------------------------------------------------------------------------------------
     @cached_property
@@ -312,9 +319,9 @@ class View:
         return parse(self)
 
 
-@cache
-def word_punct():
-    return regex.compile(r"\w+|[^\w\s]+")
+@lru_cache(64)
+def _stop_table(natural: str) -> np.ndarray:
+    return document_kernels.stop_table(natural)
 
 
 @cache

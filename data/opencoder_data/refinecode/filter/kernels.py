@@ -18,11 +18,17 @@ _EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @njit(cache=True, inline="always")
-def _mix(x):
+def mix(x):
     x ^= x >> _S32
     x *= _MIX2
     x ^= x >> _S32
     return x
+
+
+@njit(cache=True, inline="always")
+def hash_step(h, c):
+    """Hash of a text and one more character; `mix` ends it."""
+    return (h ^ np.uint64(c)) * _MIX1
 
 
 @njit(cache=True)
@@ -110,9 +116,9 @@ def line_hashes(cp, spans, table, inner_space):
             c = cp[i]
             if not inner_space and table[c] & SPACE:
                 continue
-            h = (h ^ np.uint64(c)) * _MIX1
+            h = hash_step(h, c)
             m += 1
-        hashes[k] = _mix(h)
+        hashes[k] = mix(h)
         lengths[k] = m
     return hashes, lengths
 
@@ -188,7 +194,7 @@ def words(cp, table, lower):
         now = 0 if k & SPACE else (1 if k & WORD else 2)
         if now != kind:
             if kind:
-                hashes[w] = _mix(h)
+                hashes[w] = mix(h)
                 lengths[w] = m
                 w += 1
             kind = now
@@ -197,10 +203,10 @@ def words(cp, table, lower):
         if now:
             if lower and c >= 65 and c <= 90:
                 c += np.uint32(32)
-            h = (h ^ np.uint64(c)) * _MIX1
+            h = hash_step(h, c)
             m += 1
     if kind:
-        hashes[w] = _mix(h)
+        hashes[w] = mix(h)
         lengths[w] = m
         w += 1
     return hashes[:w].copy(), lengths[:w].copy()

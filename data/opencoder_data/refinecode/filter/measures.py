@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from .kernels import ALPHA, DIGIT, SPACE, group_ids, line_hashes, line_spans, ngram_shares, words
-from .needles import hot, lines_with, table
+from .needles import lines_with, needles
 from .scan_strings import COMMENT, STRING
 from .text_kernels import (
     base64_runs,
@@ -20,7 +20,7 @@ from .text_kernels import (
     quoted,
     string_token_lines,
 )
-from .unpublished_kernels import commented_code, consonant_chars, long_runs, numeric_lines
+from .unpublished_kernels import commented_code, consonant_chars, line_measures, long_runs
 
 # Entries of `characters`.
 (
@@ -38,12 +38,52 @@ LONG_STRING_TOKENS = 20
 LONG_WORD_CHARS = 20
 
 _CLOSING = np.array([125, 44], np.uint32)  # },
-_LOREM = table(("lorem", "dolor"))
-_LOREM_HOT = hot(_LOREM)
-_CODE_WORDS = table(("assert",), ("notimplemented", "not implemented", "unimplemented!", "todo!("))
-_CODE_HOT = hot(_CODE_WORDS)
-_PROMPTS = table(("your code here", "fixme", "todo"))
-_PROMPTS_HOT = hot(_PROMPTS)
+_LOREM, _LOREM_SHIFT, _LOREM_WINDOW = needles(("lorem ipsum", "dolor sit amet", "consectetur adipi"))
+_CODE_WORDS, _CODE_SHIFT, _CODE_WINDOW = needles(
+    ("assert",), ("notimplemented", "not implemented", "unimplemented!", "todo!(")
+)
+_PROMPTS, _PROMPTS_SHIFT, _PROMPTS_WINDOW = needles(("your code here", "fixme", "todo"))
+
+
+@njit(cache=True)
+def _counts(cp, classes, out):
+    """The entries of `characters` that do not depend on what stands beside a character."""
+    seen = np.zeros((2, 128), np.int32)  # two rows, so that equal neighbours do not wait for each other
+    space = letters = digits = replaced = private = bidi = control = 0
+    for i in range(cp.size):
+        c = cp[i]
+        if c < 128:
+            seen[i & 1, c] += 1
+            continue
+        k = classes[c]
+        if k & ALPHA:
+            letters += 1
+        elif k & SPACE:
+            space += 1
+        elif k & DIGIT:
+            digits += 1
+        elif c == 0xFFFD:
+            replaced += 1
+        elif c >= 0xE000 and c <= 0xF8FF:
+            private += 1
+        elif (c >= 0x202A and c <= 0x202E) or (c >= 0x2066 and c <= 0x2069):
+            bidi += 1
+        if c < 160 and c != 133:
+            control += 1
+    for c in range(128):
+        times = seen[0, c] + seen[1, c]
+        k = classes[c]
+        if k & ALPHA:
+            letters += times
+        elif k & SPACE:
+            space += times
+        elif k & DIGIT:
+            digits += times
+        if (c < 32 and c != 10 and c != 9 and c != 13 and c != 12 and c != 27) or c == 127:
+            control += times
+    out[SPACES], out[LETTERS], out[DIGITS], out[REPLACED] = space, letters, digits, replaced
+    out[PRIVATE], out[BIDI], out[CONTROL] = private, bidi, control
+    out[BRACES] = seen[0, 123] + seen[1, 123] + seen[0, 125] + seen[1, 125]
 
 
 @njit(cache=True)
@@ -51,43 +91,14 @@ def characters(cp, classes, compat):
     """int64[17] of a raw text: see SPACES and what follows it. classes: uint8 table of code points. `compat`: runs of
     base64 as the released pattern finds them."""
     out = np.zeros(17, np.int64)
-    space = letters = digits = replaced = braces = private = bidi = control = lines = longest = start = 0
-    n = cp.size
-    for i in range(n):
-        c = cp[i]
-        k = classes[c]
-        if k & ALPHA:
-            letters += 1
-        elif k & SPACE:
-            space += 1
-            if c == 10:
-                lines += 1
-                longest = max(longest, i + 1 - start)
-                start = i + 1
-        elif k & DIGIT:
-            digits += 1
-        elif c == 123 or c == 125:
-            braces += 1
-        elif c == 0xFFFD:
-            replaced += 1
-        elif c >= 0xE000 and c <= 0xF8FF:
-            private += 1
-        elif (c >= 0x202A and c <= 0x202E) or (c >= 0x2066 and c <= 0x2069):
-            bidi += 1
-        if (c < 32 and c != 10 and c != 9 and c != 13 and c != 12 and c != 27) or (c >= 127 and c < 160 and c != 133):
-            control += 1
-    if start < n:
-        lines += 1
-        longest = max(longest, n - start)
-    out[SPACES], out[LETTERS], out[DIGITS], out[REPLACED], out[BRACES] = space, letters, digits, replaced, braces
-    out[LINES], out[LONGEST_LINE], out[PRIVATE], out[BIDI], out[CONTROL] = lines, longest, private, bidi, control
-    out[NUMERIC] = numeric_lines(cp)
+    _counts(cp, classes, out)
+    out[LINES], out[LONGEST_LINE], out[NUMERIC] = line_measures(cp)
     out[CONSONANTS] = consonant_chars(cp)
-    if longest >= LONG_RUN:
+    if out[LONGEST_LINE] >= LONG_RUN:
         out[SAME] = long_runs(cp, LONG_RUN)
     out[BASE64], out[LONGEST_BASE64] = base64_runs(cp, compat)
     out[HEX_BYTES] = hex_byte_runs(cp)
-    out[LOREM] = lines_with(cp, _LOREM, _LOREM_HOT, 1)[0]
+    out[LOREM] = lines_with(cp, _LOREM, _LOREM_SHIFT, _LOREM_WINDOW, 1)[0]
     return out
 
 
@@ -108,15 +119,11 @@ def split(cp, mask, keep_lines):
     a = b = 0
     for i in range(n):
         c = cp[i]
-        if mask[i] == COMMENT:
-            comment[b] = c
-            b += 1
-        else:
-            code[a] = c
-            a += 1
-            if keep_lines and c == 10:
-                comment[b] = c
-                b += 1
+        commented = mask[i] == COMMENT
+        code[a] = c
+        comment[b] = c
+        a += not commented
+        b += commented or (keep_lines and c == 10)
     return code[:a].copy(), comment[:b].copy()
 
 
@@ -177,9 +184,9 @@ def code_measures(cp, mask, classes, compat):
     out[LONG_WORDS] = long_word_chars(text, spans, classes, LONG_WORD_CHARS)
     out[HEX_WORDS] = hex_words(code, classes)
     out[CONCATS] = concatenates(code)
-    found = lines_with(code, _CODE_WORDS, _CODE_HOT, 2)
+    found = lines_with(code, _CODE_WORDS, _CODE_SHIFT, _CODE_WINDOW, 2)
     out[ASSERTS], out[STUBS] = found[0], found[1]
-    out[PROMPTS] = lines_with(comment, _PROMPTS, _PROMPTS_HOT, 1)[0]
+    out[PROMPTS] = lines_with(comment, _PROMPTS, _PROMPTS_SHIFT, _PROMPTS_WINDOW, 1)[0]
     if not compat:
         out[COMMENT_LINES], out[COMMENTED_CODE] = commented_code(comment, classes)
     return out, code, comment

@@ -6,11 +6,13 @@ Definitions: RefineCode's released filter; the base is RedPajama-v2 and StarCode
 import re
 from functools import cache
 
+import numpy as np
 import re2
 
 from . import measures as m
-from .document_view import View
+from .document_view import View, text_of
 from .registry import Value, ratio, signal
+from .scan_strings import COMMENT
 
 
 @signal("qsc_code_size_file_byte")
@@ -140,7 +142,7 @@ def cate_autogen(v: View) -> Value:
     low = head.lower()
     if not any(word in low for word in ("generat", "autogen", "edit", "modify")) or not _AUTOGEN.search(head):
         return 0.0
-    comments = "".join(c if m else " " for c, m in zip(v.source[:1000], v.mask[:1000] == 1, strict=False))
+    comments = text_of(np.where(v.mask[:1000] == COMMENT, v.source_cp[:1000], np.uint32(32)))
     return float(bool(_AUTOGEN.search(comments)))
 
 

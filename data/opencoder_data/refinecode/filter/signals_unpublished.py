@@ -6,7 +6,7 @@ Each is a small function of the document; the conditions stand in `default_thres
 import re
 
 from . import measures as m
-from .document_view import View, count_lines_with
+from .document_view import View
 from .registry import Value, ratio, signal
 
 _default = {"profile": "default"}
@@ -46,9 +46,7 @@ def merge_conflict(v: View) -> Value:
 @signal("x_code_frac_lines_lorem_ipsum", "x_doc_frac_lines_lorem_ipsum", **_default)
 def lorem_ipsum(v: View) -> Value:
     """Lines of filler text ('lorem ipsum', 'dolor sit amet', ...) ÷ lines."""
-    if not v.characters[m.LOREM]:
-        return 0.0
-    return ratio(count_lines_with(v.lower, "lorem ipsum", "dolor sit amet", "consectetur adipi"), v.num_lines)
+    return ratio(v.characters[m.LOREM], v.num_lines) if v.characters[m.LOREM] else 0.0
 
 
 @signal("x_code_frac_chars_consonant_runs", "x_doc_frac_chars_consonant_runs", **_default)

@@ -4,6 +4,11 @@ import numpy as np
 from numba import njit
 
 from .kernels import SPACE, WORD
+from .runs import next_run
+
+_BASE64 = np.zeros(128, np.bool_)
+_BASE64[[ord(c) for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="]] = True
+_FULL_LINE = 40
 
 
 @njit(cache=True)
@@ -18,21 +23,16 @@ def base64_runs(cp, join_lines):
     longest = 0
     i = 0
     while i < n:
+        if not join_lines:  # what is shorter is no run, and does not begin one
+            i = next_run(cp, _BASE64, i, _FULL_LINE)[0]
         start = i
         line = 0
         while i < n:
             c = cp[i]
-            if (
-                (c >= 97 and c <= 122)
-                or (c >= 65 and c <= 90)
-                or (c >= 48 and c <= 57)
-                or c == 43
-                or c == 47
-                or c == 61
-            ):
+            if c < 128 and _BASE64[c]:
                 line += 1
                 i += 1
-            elif c == 10 and (join_lines or line >= 40):
+            elif c == 10 and (join_lines or line >= _FULL_LINE):
                 line = 0
                 i += 1
             else:
@@ -55,39 +55,47 @@ def _word(c):
     return (c >= 97 and c <= 122) or (c >= 65 and c <= 90) or (c >= 48 and c <= 57) or c == 95
 
 
+_HEX_BYTES = np.zeros(128, np.bool_)
+_HEX_BYTES[[ord(c) for c in "0123456789abcdefABCDEFx\\, \t\n\f\r"]] = True
+
+
 @njit(cache=True)
 def hex_byte_runs(cp):
     """Whether eight hexadecimal bytes may follow each other (`41 42`, `0x41,0x42`, `x\\x41\\x42`): necessary for the first
     pattern of `signals_code.cate_encoded_data`, and seldom met by what it does not match."""
-    n = cp.size
+    a, b = next_run(cp, _HEX_BYTES, 0, 23)
+    while a < cp.size:
+        if _hex_bytes_in(cp, a, b):
+            return True
+        a, b = next_run(cp, _HEX_BYTES, b, 23)
+    return False
+
+
+@njit(cache=True)
+def _hex_bytes_in(cp, start, stop):
+    """`hex_byte_runs` of a run of the characters that the pattern allows."""
     run = 0
-    end = 0  # of the word before
-    i = 0
-    while i < n:
-        c = cp[i]
-        if not _word(c):
+    end = start  # of the word before
+    i = start
+    while i < stop:
+        if not _word(cp[i]):
             i += 1
             continue
-        start = i
-        while i < n and _word(cp[i]):
+        begin = i
+        while i < stop and _word(cp[i]):
             i += 1
-        m = i - start
-        if m > 4 or m < 2 or not (_hexadecimal(cp[i - 1]) and _hexadecimal(cp[i - 2])):
+        m = i - begin
+        prefix = m == 2 or (m == 3 and cp[begin] == 120) or (m == 4 and cp[begin] == 48 and cp[begin + 1] == 120)
+        if not prefix or not (_hexadecimal(cp[i - 1]) and _hexadecimal(cp[i - 2])):
             run = 0
-            continue
-        if m == 3:
-            joined = cp[start] == 120 and start - end == 1 and cp[end] == 92
+        elif m == 3:
+            run = run + 1 if begin - end == 1 and cp[end] == 92 else 1
+        elif begin - end == 1 and cp[end] == 44:
+            run += 1
         else:
-            if m == 4 and not (cp[start] == 48 and cp[start + 1] == 120):
-                run = 0
-                continue
-            joined = start - end == 1 and cp[end] == 44
-            if not joined:
-                j = end
-                while j < start and (cp[j] == 32 or (cp[j] >= 9 and cp[j] <= 13 and cp[j] != 11)):
-                    j += 1
-                joined = j == start
-        run = run + 1 if joined else 1
+            while end < begin and (cp[end] == 32 or (cp[end] >= 9 and cp[end] <= 13 and cp[end] != 11)):
+                end += 1
+            run = run + 1 if end == begin else 1
         if run >= 8:
             return True
         end = i

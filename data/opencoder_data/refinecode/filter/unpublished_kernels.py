@@ -4,36 +4,34 @@ import numpy as np
 from numba import njit
 
 from .kernels import RE_WORD, SPACE
+from .runs import next_run
 
-_VOWELS = np.uint32(0x1104111)  # bits of a, e, i, o, u, y, counted from a
+_CONSONANTS = np.zeros(128, np.bool_)
+_CONSONANTS[[ord(c) for c in "bcdfghjklmnpqrstvwxz"]] = True
+_MANY = 7
+
+
+@njit(cache=True)
+def _letter(c):
+    return (c >= 97 and c <= 122) or (c >= 65 and c <= 90)
 
 
 @njit(cache=True)
 def consonant_chars(cp):
-    """Characters of ASCII-letter words that hold seven or more consonants in a row."""
+    """Characters of ASCII-letter words that hold seven or more consonants in a row. A capital starts a new word of an
+    identifier, and constants in capitals abbreviate: only small letters count."""
     total = 0
-    length = 0
-    run = 0
-    worst = 0
-    for i in range(cp.size):
-        c = cp[i]
-        if c >= 97 and c <= 122:
-            length += 1
-            if (_VOWELS >> (c - np.uint32(97))) & np.uint32(1):
-                run = 0
-            else:
-                run += 1
-                worst = max(worst, run)
-        elif c >= 65 and c <= 90:  # a capital starts a new word of an identifier; constants in capitals abbreviate
-            length += 1
-            run = 0
-        else:
-            if worst >= 7:
-                total += length
-            length = 0
-            run = 0
-            worst = 0
-    return total + length if worst >= 7 else total
+    n = cp.size
+    a, b = next_run(cp, _CONSONANTS, 0, _MANY)
+    while a < n:
+        start = a
+        while start > 0 and _letter(cp[start - 1]):
+            start -= 1
+        while b < n and _letter(cp[b]):
+            b += 1
+        total += b - start
+        a, b = next_run(cp, _CONSONANTS, b, _MANY)
+    return total
 
 
 _NUMERIC = np.zeros(128, np.bool_)
@@ -41,22 +39,26 @@ _NUMERIC[[ord(c) for c in "0123456789abcdefABCDEFxX \t\r+,-.;[]{}():"]] = True
 
 
 @njit(cache=True)
-def numeric_lines(cp):
-    """Lines that hold a digit and else only digits, signs, separators, brackets, blanks and the letters of 0x and e."""
-    total = 0
+def line_measures(cp):
+    """(lines, characters of the longest with its newline, lines that hold a digit and else only digits, signs, separators,
+    brackets, blanks and the letters of 0x and e)."""
+    lines = longest = numeric = 0
     n = cp.size
     i = 0
     while i < n:
+        start = i
         digits = False
         while i < n and cp[i] < 128 and _NUMERIC[cp[i]]:
             digits |= cp[i] >= 48 and cp[i] <= 57
             i += 1
         if digits and (i == n or cp[i] == 10):
-            total += 1
+            numeric += 1
         while i < n and cp[i] != 10:
             i += 1
         i += 1
-    return total
+        lines += 1
+        longest = max(longest, min(i, n) - start)
+    return lines, longest, numeric
 
 
 _KEYWORDS = np.array(
