@@ -2,19 +2,14 @@
 
 import re
 import string
-import unicodedata
 from functools import cache, cached_property, lru_cache
 
 import numpy as np
 import regex
 
 from . import document_kernels, kernels, measures
+from .normalise import CONTROL, by_runs, by_table
 from .syntax import compat_syntax, default_syntax
-
-_CONTROL = [*range(8), *range(0x0E, 0x1B), *range(0x1C, 0x20)]
-_FULL_TO_HALF = {chr(ord(c) + 0xFEE0): c for c in string.punctuation} | dict(
-    zip("。、《》【】「」“”￥‘’", ".,\"\"[]''\"\"¥''", strict=True)
-)
 
 
 @cache
@@ -63,15 +58,7 @@ def _ascii_table() -> np.ndarray:
 def _ascii_word_table() -> np.ndarray:
     table = _ascii_table().copy()
     table[[ord(c) for c in string.punctuation]] = kernels.SPACE
-    table[_CONTROL] = kernels.DELETED
-    return table
-
-
-@cache
-def _normalise_map() -> dict[int, str]:
-    table = dict.fromkeys(_CONTROL, "") | {0x2009: " ", 0x200B: " ", 0x202C: ""}
-    table |= {ord(c): " " for c in string.punctuation}
-    table |= {ord(full): " " if half in string.punctuation else half for full, half in _FULL_TO_HALF.items()}
+    table[CONTROL] = kernels.DELETED
     return table
 
 
@@ -81,31 +68,6 @@ def _word_table() -> np.ndarray:
     table = class_table().copy()
     table[:128] = _ascii_word_table()
     return table
-
-
-@cache
-def _beyond_ascii():
-    return re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")
-
-
-def _fold(match: re.Match) -> str:
-    return _folded(match.group())
-
-
-@lru_cache(65536)
-def _folded(run: str) -> str:
-    """Normalised form of a run of characters beyond ASCII and the one before it (a base that may compose with it).
-
-    Punctuation that NFKC makes (an ellipsis becomes three dots) is a word of its own, unlike punctuation of the text;
-    it is moved to the private-use area, where the word splitter sees a visible character.
-    """
-    text = unicodedata.normalize("NFKC", run.translate(_normalise_map()))
-    return text.translate(_private()) if not text.isalnum() else text
-
-
-@cache
-def _private() -> dict[int, int]:
-    return {ord(c): 0xE000 + ord(c) for c in string.punctuation}
 
 
 def code_points(text: str) -> np.ndarray:
@@ -204,9 +166,11 @@ class View:
         """`measures.word_measures` of the normalised words: punctuation removed, lower case, NFKC."""
         if self.ascii:
             return measures.word_measures(self.cp, _ascii_word_table(), True)
-        # Lower case first: a capital that NFKC makes stays one. A sigma's form depends on the neighbours, marks removed.
-        lower = self.content.translate(_normalise_map()).lower() if "Σ" in self.content else self.lower
-        text = _beyond_ascii().sub(_fold, lower)
+        if self.natural not in ("zh", "ja"):
+            normalised = by_table(self.cp)
+            if normalised is not None:
+                return measures.word_measures(normalised, _word_table(), False)
+        text = by_runs(self.content)
         if self.natural in ("zh", "ja"):
             text = split_han(text, self.natural)
         return measures.word_measures(code_points(text), _word_table(), False)

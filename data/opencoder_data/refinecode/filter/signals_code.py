@@ -140,7 +140,11 @@ def cate_autogen(v: View) -> Value:
     """A marker of generated code in the comments of the first 1,000 characters (or `@generated`, `do not edit`)."""
     head = v.content[:1000]
     low = head.lower()
-    if not any(word in low for word in ("generat", "autogen", "edit", "modify")) or not _AUTOGEN.search(head):
+    # Each alternative holds one of these words; a letter beyond ASCII may equal one of theirs.
+    marked = "generated" in low or "autogen" in low or ("not" in low and ("edit" in low or "modify" in low))
+    if not (marked or not head.isascii()) or not any(word in low for word in ("generat", "autogen", "edit", "modify")):
+        return 0.0
+    if not _AUTOGEN.search(head):
         return 0.0
     comments = text_of(np.where(v.mask[:1000] == COMMENT, v.source_cp[:1000], np.uint32(32)))
     return float(bool(_AUTOGEN.search(comments)))
