@@ -25,8 +25,8 @@ from .unpublished_kernels import commented_code, consonant_chars, line_measures,
 # Entries of `characters`.
 (
     SPACES, LETTERS, DIGITS, REPLACED, BRACES, LINES, LONGEST_LINE, PRIVATE, BIDI, CONTROL, NUMERIC, CONSONANTS, SAME,
-    BASE64, LONGEST_BASE64, HEX_BYTES, LOREM,
-) = range(17)  # fmt: skip
+    BASE64, LONGEST_BASE64, HEX_BYTES, LOREM, OPENING, CLOSING, OPERATORS,
+) = range(20)  # fmt: skip
 # Entries of `code`.
 (
     CODE_LINES, REPEATED_LINES, STRING_CHARS, LONG_STRING_LINES, LONG_WORDS, HEX_WORDS, CONCATS, ASSERTS, STUBS, PROMPTS,
@@ -83,14 +83,19 @@ def _counts(cp, classes, out):
             control += times
     out[SPACES], out[LETTERS], out[DIGITS], out[REPLACED] = space, letters, digits, replaced
     out[PRIVATE], out[BIDI], out[CONTROL] = private, bidi, control
+    for c in (40, 91, 123):
+        out[OPENING] += seen[0, c] + seen[1, c]
+        out[CLOSING] += seen[0, c + (1 if c == 40 else 2)] + seen[1, c + (1 if c == 40 else 2)]
+    for c in (126, 43, 45, 42, 33, 38, 60):
+        out[OPERATORS] = max(out[OPERATORS], seen[0, c] + seen[1, c])
     out[BRACES] = seen[0, 123] + seen[1, 123] + seen[0, 125] + seen[1, 125]
 
 
 @njit(cache=True)
 def characters(cp, classes, compat):
-    """int64[17] of a raw text: see SPACES and what follows it. classes: uint8 table of code points. `compat`: runs of
+    """int64[20] of a raw text: see SPACES and what follows it. classes: uint8 table of code points. `compat`: runs of
     base64 as the released pattern finds them."""
-    out = np.zeros(17, np.int64)
+    out = np.zeros(20, np.int64)
     _counts(cp, classes, out)
     out[LINES], out[LONGEST_LINE], out[NUMERIC] = line_measures(cp)
     out[CONSONANTS] = consonant_chars(cp)

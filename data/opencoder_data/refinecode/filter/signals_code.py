@@ -10,7 +10,8 @@ import numpy as np
 import re2
 
 from . import measures as m
-from .document_view import View, text_of
+from .document_view import View, class_table, text_of
+from .kernels import RE_WORD, SPACE
 from .registry import Value, ratio, signal
 from .scan_strings import COMMENT
 
@@ -128,11 +129,28 @@ def cate_xml_start(v: View) -> Value:
     return float("<?xml version=" in v.content[:100])
 
 
-_AUTOGEN = re.compile(
-    r"auto-?generated|automatically\s+generated|generated\s+automatically|(?:file|code) (?:is|was) (?:\w+ )?generated"
-    r"|\bgenerated\s+(?:by|from|with|using)\b|@generated\b|do\s+not\s+(?:edit|modify)|\bautogen\b",
-    re.IGNORECASE,
+_MARKS = (
+    r"auto-?generated|automatically%(blank)s+generated|generated%(blank)s+automatically"
+    r"|(?:file|code) (?:is|was) (?:\w+ )?generated|\bgenerated%(blank)s+(?:by|from|with|using)\b|@generated\b"
+    r"|do%(blank)s+not%(blank)s+(?:edit|modify)|\bautogen\b"
 )
+_FOLD_TO_ASCII = re.compile("[\u0130\u0131\u017f\u212a]")  # equal to ASCII letters where case does not count
+
+
+@cache
+def _autogen():
+    """The marks over ASCII bytes, and over any text."""
+    blank = {"blank": r"[\t-\r\x1c-\x20]"}
+    return re2.compile(b"(?i)" + (_MARKS % blank).encode()), re.compile(_MARKS % {"blank": r"\s"}, re.IGNORECASE)
+
+
+def _ascii_form(cp: np.ndarray, ascii: bool) -> bytes:
+    """A text in which other word characters than ASCII's are a letter that no mark holds, blanks a blank, the rest NUL."""
+    if not ascii:
+        kind = class_table()[cp]
+        other = np.where(kind & RE_WORD, ord("q"), np.where(kind & SPACE, ord(" "), 0))
+        cp = np.where(cp < 128, cp, other)
+    return cp.astype(np.uint8).tobytes()
 
 
 @signal("qsc_code_cate_autogen", profile="default")
@@ -140,14 +158,19 @@ def cate_autogen(v: View) -> Value:
     """A marker of generated code in the comments of the first 1,000 characters (or `@generated`, `do not edit`)."""
     head = v.content[:1000]
     low = head.lower()
-    # Each alternative holds one of these words; a letter beyond ASCII may equal one of theirs.
-    marked = "generated" in low or "autogen" in low or ("not" in low and ("edit" in low or "modify" in low))
-    if not (marked or not head.isascii()) or not any(word in low for word in ("generat", "autogen", "edit", "modify")):
+    blanks = np.uint32(32)
+    if not v.ascii and _FOLD_TO_ASCII.search(head):
+        marks = _autogen()[1]
+        comments = text_of(np.where(v.mask[:1000] == COMMENT, v.source_cp[:1000], blanks))
+        return float(bool(marks.search(head) and marks.search(comments)))
+    # Each alternative holds one of these words.
+    if not ("generated" in low or "autogen" in low or ("not" in low and ("edit" in low or "modify" in low))):
         return 0.0
-    if not _AUTOGEN.search(head):
+    cp = v.source_cp[:1000]
+    marks = _autogen()[0]
+    if not marks.search(_ascii_form(cp, v.ascii)):
         return 0.0
-    comments = text_of(np.where(v.mask[:1000] == COMMENT, v.source_cp[:1000], np.uint32(32)))
-    return float(bool(_AUTOGEN.search(comments)))
+    return float(bool(marks.search(_ascii_form(np.where(v.mask[:1000] == COMMENT, cp, blanks), v.ascii))))
 
 
 @signal("qsc_code_cate_autogen", profile="compat")

@@ -14,7 +14,7 @@ from tree_sitter import Node, Parser, Query, QueryCursor, Tree
 from tree_sitter_language_pack import get_language
 
 from .kernels import depth, operator_run
-from .measures import LONGEST_LINE
+from .measures import CLOSING, LONGEST_LINE, OPENING, OPERATORS
 
 # Larger files are dropped for their size (3 MB) whatever their structure.
 MAX_BYTES = 3_000_000
@@ -230,7 +230,9 @@ def too_large(view) -> bool:
 
 def too_deep(view) -> bool:
     """Whether brackets nest, or one operator repeats outside comments and strings, more than `MAX_DEPTH` times."""
-    return depth(view.cp) > MAX_DEPTH or operator_run(view.source_cp, view.mask) > MAX_DEPTH
+    c = view.characters  # a text of few brackets and operators is not looked at
+    nests = max(c[OPENING], c[CLOSING]) > MAX_DEPTH and depth(view.cp) > MAX_DEPTH
+    return nests or (c[OPERATORS] > MAX_DEPTH and operator_run(view.source_cp, view.mask) > MAX_DEPTH)
 
 
 def parse(view) -> Structure | None:
