@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 _OPS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne}
@@ -77,6 +77,7 @@ GROUPS = (
 )  # fmt: skip
 
 
+@lru_cache(4096)
 def group_of(language: str, doc_type: str, natural: str = "en") -> str | None:
     """Rule group of a document; None for a type the recipe leaves out ('unknown', 'excluded')."""
     if doc_type == "text":
