@@ -160,7 +160,12 @@ class Guard:
                 continue
             number, name, reason = answer
             head = documents[0]  # to which it belongs when it ended outside any document
-            document = next((d for b in waiting for d in b.documents if d.number == number), head)
+            document = next((d for b in waiting for d in b.documents if d.number == number), None)
+            if document is None and len(documents) > 1:  # by one of this message: each in one of its own
+                waiting.popleft()
+                waiting.extendleft(_Batch(deque([d])) for d in reversed(documents))
+                continue
+            document = document or head
             if name not in document.errors:
                 document.errors[name] = reason
             elif document is not head and not document.given_up:
