@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from opencoder_data.shard_format import ShardWriter
+from opencoder_data.shard_format import TOKEN_ID, ShardWriter
 
 from opencoder_jax.config import DataConfig, SourceConfig
 from opencoder_jax.input import BATCH_FIELDS, TrainingData, iterate, open_shards
@@ -87,6 +87,17 @@ def test_every_record_once_per_epoch_in_new_order(folders):
     assert epochs[0] != sorted(epochs[0])
 
 
+def test_equal_sources_do_not_share_a_permutation(folders):
+    """The same folder twice: in lockstep, every record would come twice in a batch. Nor may one source's epoch be another's."""
+    loaded = data([folders[0]] * 2)
+    drawn = {0: [], 1: []}
+    for i in range(6 * SIZES[0]):
+        drawn[loaded._mixture[i][0]].append(int(loaded.records[i][0] & TOKEN_ID))
+    epochs = [tuple(tokens[i : i + 40]) for tokens in drawn.values() for i in (0, 40, 80)]
+    assert all(sorted(epoch) == list(range(1_000, 1_040)) for epoch in epochs)
+    assert len(set(epochs)) == 6
+
+
 def test_seed_and_shuffle_decide_the_order(folders):
     first = {seed: first_tokens(data(folders, seed=seed).steps()[0]) for seed in (0, 1)}
     assert first[0] != first[1]
@@ -139,9 +150,22 @@ def test_mixture_counts_are_what_random_access_gives(weights, changed, start):
     assert np.abs(np.array(mixture.counts(n)) - n * shares).max() <= len(weights) + n / PATTERN_LENGTH
 
 
+def test_the_pattern_of_sources_is_this_one():
+    """By hand: source s of share p has its records at (rank + 1/2) / p, ties go to the lower number, and what rounding
+    leaves of the 65,536 records goes to the largest remainders, then to the lower number. Runs resume by it."""
+    pattern = lambda weights, n: [Mixture([Stage(0, weights)], 1)[i][0] for i in range(n)]  # noqa: E731
+    assert pattern((0.5, 0.25, 0.25), 12) == [0, 1, 2, 0] * 3
+    assert pattern((3.0, 5.0), 16) == [1, 0, 1, 0, 1, 1, 0, 1] * 2  # at 1.3 4 6.7 and .8 2.4 4 5.6 7.2 of 8
+    counts = lambda weights: Mixture([Stage(0, weights)], 1).counts(65_536)  # noqa: E731
+    assert counts((1.0, 1.0, 1.0)) == [21_846, 21_845, 21_845]
+    assert counts((0.2, 0.3, 0.5)) == [13_107, 19_661, 32_768]
+    assert counts((1.0,) * 20) == [3_277] * 16 + [3_276] * 4
+
+
 def test_mixture_that_cannot_be_drawn(folders):
     for weights, message in [
         ((-1, 1), "negative"),
+        ((-0.5, 1), "negative"),
         ((0, 0), "all zero"),
         ((1, 1e-7), "the least"),
         ((1, np.nan), "neg"),

@@ -59,8 +59,11 @@ def run(shards, train, batch, steps=1):
 
 
 def test_first_step_is_adamw_by_hand(shards):
-    """AdamW's first update in closed form, from gradients of the mean loss that JAX takes of the plain model."""
-    config, train, batch = one_device(shards, **{"optimizer.clip_norm": 0.5, "schedule.warmup_steps": 1})
+    """AdamW's first update in closed form, from gradients of the mean loss that JAX takes of the plain model.
+
+    Inside the warm-up, so that the rate is that of step 0 and of no other.
+    """
+    config, train, batch = one_device(shards, **{"optimizer.clip_norm": 0.5, "schedule.warmup_steps": 4})
     params = initial(shards)["params"]
     micro = jax.tree.map(lambda x: x[0], batch)
 
@@ -73,7 +76,8 @@ def test_first_step_is_adamw_by_hand(shards):
     norm = np.sqrt(sum(float((np.asarray(g, np.float64) ** 2).sum()) for g in jax.tree.leaves(grads)))
     np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
     assert norm > 0.5, "the clip must act in this test"
-    lr, o = config.schedule.peak, config.optimizer
+    lr, o = config.schedule.peak / 4, config.optimizer
+    assert float(metrics["learning_rate"]) == pytest.approx(lr)
 
     def check(path, p, g, new):
         g = np.asarray(g, np.float64) * 0.5 / norm
@@ -85,6 +89,21 @@ def test_first_step_is_adamw_by_hand(shards):
         np.testing.assert_allclose(new[solid], (p - lr * update)[solid], rtol=1e-4, atol=1e-6)
 
     jax.tree_util.tree_map_with_path(check, params, grads, state["params"])
+
+
+def test_every_step_takes_the_rate_of_its_own_index(shards):
+    """Step s of a warm-up over four takes (s + 1) / 4 of the peak: reported, and applied to the parameters."""
+    config, train, batch = one_device(shards, **{"optimizer.clip_norm": 0.5, "schedule.warmup_steps": 4})
+    reported, moved = [], []
+    for step in range(6):
+        # Always from the same parameters and moments: only the rate differs.
+        start = initial(shards) | {"step": np.int32(step)}
+        state, metrics = train.step(jax.device_put(start), batch)
+        assert int(state["step"]) == step + 1
+        reported.append(float(metrics["learning_rate"]))
+        moved.append(float(np.linalg.norm(state["params"]["output"] - start["params"]["output"])))
+    np.testing.assert_allclose(reported, config.schedule.peak * np.array([0.25, 0.5, 0.75, 1, 1, 1]), rtol=1e-6)
+    np.testing.assert_allclose(np.array(moved) / moved[0], [1, 2, 3, 4, 4, 4], rtol=1e-4)
 
 
 def test_only_matrices_decay():
