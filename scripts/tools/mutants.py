@@ -23,7 +23,18 @@ _ARITHMETIC: dict[type, type] = {
 }  # fmt: skip
 # Keyword arguments that are text for people, or that the checker of types alone reads.
 _TEXT_KEYWORDS = {"help", "description", "desc", "label", "prog", "unit"}
-_COMMUTATIVE = {"max", "min", "maximum", "minimum", "gcd", "promote_types", "add", "multiply", "logical_and", "logical_or"}
+_COMMUTATIVE = {
+    "max",
+    "min",
+    "maximum",
+    "minimum",
+    "gcd",
+    "promote_types",
+    "add",
+    "multiply",
+    "logical_and",
+    "logical_or",
+}
 
 
 @dataclass(frozen=True)
@@ -189,7 +200,9 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
-        text = any(isinstance(side, ast.Constant | ast.JoinedStr) and _is_text(side) for side in (node.left, node.right))
+        text = any(
+            isinstance(side, ast.Constant | ast.JoinedStr) and _is_text(side) for side in (node.left, node.right)
+        )
         if (swapped := _ARITHMETIC.get(type(node.op))) and not text:
             self._replace("arithmetic", node, ast.BinOp(node.left, swapped(), node.right))
         self.generic_visit(node)

@@ -146,7 +146,10 @@ def make_copy(module: str) -> Path:
     """The working tree without what git ignores, compiled, but for the module that will change."""
     copy = STATE / "copy"
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
     )
     shutil.rmtree(copy, ignore_errors=True)
     for name in filter(None, listed.stdout.decode().split("\0")):
@@ -216,7 +219,8 @@ def _in_child(copy: Path, tests: list[str], first: list[str], answer: Path, log:
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     sys.path[:0] = [str(copy), str(copy / "kernels"), str(copy / "data")]
     plugin = _Plugin(first)
-    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-seed=0", "-m", DEFAULT_TESTS]
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-seed=0"]
+    options += ["-m", DEFAULT_TESTS, f"--basetemp={STATE / 'tests'}"]
     code = int(pytest.main([*options, *tests], plugins=[plugin]))
     if code == 5:
         raise SystemExit("no tests found")

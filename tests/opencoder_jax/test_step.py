@@ -15,7 +15,7 @@ from opencoder_jax import model as lm
 from opencoder_jax.input import TrainingData
 from opencoder_jax.optimizer import decayed, learning_rate
 from opencoder_jax.sharding import make_mesh
-from opencoder_jax.step import make_train_step
+from opencoder_jax.step import _wide, make_train_step
 from tests.opencoder_jax.training import VOCAB, micro_config, write_shards
 
 
@@ -173,6 +173,32 @@ def test_non_finite_updates_are_skipped_and_counted(shards):
     healed, metrics = train.step(healed, batch)
     assert [int(metrics["nonfinite"]), int(metrics["skipped"])] == [0, 2]
     assert np.isfinite(metrics["loss"])
+
+
+def test_an_update_whose_gradient_alone_overflows_is_skipped(shards):
+    """Minute embeddings under a huge last norm scale: an ordinary loss, and gradients whose squares are not finite."""
+    _, train, batch = one_device(shards)
+    start = jax.tree.map(np.copy, initial(shards))
+    start["params"]["embed"] *= np.float32(1e-19)
+    start["params"]["final_norm"] *= np.float32(1e19)
+    state, metrics = jax.device_get(train.step(jax.device_put(start), batch))
+    assert metrics["loss"] < 100
+    assert not np.isfinite(metrics["grad_norm"])
+    assert [int(metrics["nonfinite"]), int(metrics["skipped"])] == [1, 1]
+    jax.tree.map(np.testing.assert_array_equal, state["params"], start["params"])
+
+
+def test_sums_are_kept_in_fp32_at_least_and_counts_as_integers(shards):
+    """Of micro-batches with weights in bf16: the gradient is that of one batch to far less than bf16's 2^-9."""
+    wide = {dtype: _wide(jnp.dtype(dtype)) for dtype in ("bfloat16", "float16", "float32", "int32")}
+    assert wide == {"bfloat16": "float32", "float16": "float32", "float32": "float32", "int32": "int32"}
+    norms = []
+    for accum in (1, 8):
+        _, train, batch = one_device(shards, grad_accum=accum, **{"model.param_dtype": "bfloat16"})
+        _, metrics = train.step(jax.jit(train.init)(jax.random.key(0)), batch)
+        assert metrics["tokens"].dtype == jnp.int32
+        norms.append(float(metrics["grad_norm"]))
+    assert norms[1] == pytest.approx(norms[0], rel=5e-4)
 
 
 def rates(steps, **changes) -> np.ndarray:
