@@ -84,6 +84,16 @@ def test_seeds(params, prompts):
     assert len({tuple(row) for row in generate_tokens(CFG, params, prompts[:1] * 4, Sampling(20, 1.0))}) == 4
 
 
+def test_every_token_of_a_row_is_drawn_with_a_key_of_its_own(params):
+    """A model of zeros likes all 160 tokens equally: 60 draws by one key would be one token 60 times, by a key that comes
+    again with every block of 16 they would repeat."""
+    flat = jax.tree.map(jnp.zeros_like, params)
+    for row in generate_tokens(CFG, flat, [[1, 2, 3], [4]], Sampling(60, temperature=1.0)):
+        assert len(set(row)) > 30
+        assert row[:16] != row[16:32]
+        assert row[:30] != row[30:]
+
+
 def test_sampling_follows_the_distribution():
     """20,000 draws: frequencies at temperature 2 within 3 %; top-p keeps the smallest set that reaches it."""
     p = np.array([0.5, 0.25, 0.15, 0.1])
@@ -303,6 +313,18 @@ def test_names_of_special_tokens_in_prompts(monkeypatch, tokenizer):
     assert tokenizer.special_ids["<|im_start|>"] not in seen[0]
     assert seen[1][0] == tokenizer.special_ids["<|im_start|>"]
     assert tokenizer.decode(seen[0]) == tokenizer.decode(seen[1]) == "<|im_start|>user"
+
+
+def test_the_first_of_several_stop_strings_ends_the_text(texts_model, tokenizer):
+    """In the text, not in the list; both orders of the list, and the same when one stop holds the other."""
+    cfg, weights = texts_model
+    prompt = ["def f(x):"]
+    text = generate_text(cfg, weights, tokenizer, prompt, Sampling(40))[0].text
+    early, late = text[3:6], text[20:24]
+    assert 0 <= text.find(early) < text.find(late)
+    for stop in ([early, late], [late, early], [late, early, text[2:9]]):
+        row = generate_text(cfg, weights, tokenizer, prompt, Sampling(40), stop=stop)[0]
+        assert (row.text, row.reason) == (text[: min(text.find(s) for s in stop)], "stop")
 
 
 def test_command_line(texts_model, tokenizer, tmp_path, capsys):

@@ -1,8 +1,5 @@
 """The decoder: published parameter counts, packing, remat, scan, decoding, meshes."""
 
-import json
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 
@@ -16,6 +13,7 @@ from opencoder_jax import model as lm
 from opencoder_jax import sharding
 from opencoder_jax.config import ModelConfig
 from opencoder_jax.overrides import load
+from tests.opencoder_jax.training import FAST_COMPILE, fake_devices, run_python
 
 CFG = ModelConfig(
     num_layers=2,
@@ -242,6 +240,7 @@ batch = packed((5, 8, 3), 8)
 params = lm.init(cfg, jax.random.key(0))
 f = lambda p, b: lm.bind(cfg, p).loss(b, z_loss=1e-4)[0]
 expected = jax.jit(jax.value_and_grad(f))(params, batch)
+found = []
 for sizes in ({"fsdp": 8}, {"context": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"fsdp": 2, "tensor": 2, "context": 2}):
     mesh = sharding.make_mesh(MeshConfig(**({"fsdp": 1} | sizes)))
     with jax.set_mesh(mesh):
@@ -251,21 +250,14 @@ for sizes in ({"fsdp": 8}, {"context": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, 
         loss, grads = jax.jit(jax.value_and_grad(f), out_shardings=(None, layout))(here, rows)
     error = max(float(jnp.abs(a - b).max() / jnp.abs(b).max())
                 for a, b in zip(jax.tree.leaves(jax.device_get(grads)), jax.tree.leaves(expected[1])))
-    print(json.dumps([sizes, abs(float(loss - expected[0])) / float(expected[0]), error]))
+    found.append([sizes, abs(float(loss - expected[0])) / float(expected[0]), error])
+print(json.dumps(found))
 """
 
 
 def test_meshes_give_the_gradients_of_one_device(request):
     """Eight devices: the loss to 1e-6 and every gradient to 1e-5 of its largest entry."""
-    done = subprocess.run(
-        [sys.executable, "-c", MESHES, str(request.path.parent)],
-        env={"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu", "PATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    rows = run_python(MESHES, str(request.path.parent), variables=fake_devices(8, FAST_COMPILE))
     assert len(rows) == 4
     for sizes, loss_error, gradient_error in rows:
         assert loss_error < 1e-6, sizes

@@ -16,6 +16,7 @@ import pytest
 
 from opencoder_jax import overrides
 from opencoder_jax.metrics import flops_per_token
+from opencoder_jax.plan import estimate as estimates
 from opencoder_jax.plan import hlo, report
 from opencoder_jax.plan import topology as machines
 from opencoder_jax.plan.compile import OutOfMemory, _refused
@@ -93,6 +94,30 @@ def test_bad_input_is_one_line(results, line):
     assert said.startswith("error: ")
     assert said.count("\n") == 1
     assert REFUSED[line] in said
+
+
+@pytest.mark.parametrize("tensor", [1, 2])
+def test_flops_of_the_estimate_are_those_of_flops_per_token(tensor):
+    """Matmuls: the 6 per weight of the definition, SwiGLU's gate and up once more, and what a remat policy runs again.
+    Attention: a third of the definition's causal count forwards; 3.5 times that backwards, as each of two kernels makes
+    the scores again."""
+    config = overrides.load("1p5b")
+    m, T, machine = config.model, config.data.seq_len, machines.parse("h100:1x8")
+    peak = 989e12
+    weights = flops_per_token(m, 0, causal=True)
+    attention = (flops_per_token(m, T, causal=True) - weights) / 3
+    query_key_value_out = m.embed_dim * m.head_dim * (2 * m.num_query_heads + 2 * m.num_kv_heads)
+    key_value_query = m.embed_dim * m.head_dim * (m.num_query_heads + 2 * m.num_kv_heads)
+    gate_up = 2 * m.embed_dim * m.ffn_dim
+    again = {"none": 0, "dots": 0, "minimal": key_value_query + gate_up, "full": query_key_value_out + gate_up}
+    for remat, repeated in again.items():
+        changed = dataclasses.replace(config, model=dataclasses.replace(m, remat=remat))
+        matmuls, kernels, _ = estimates._token_seconds(changed, {"fsdp": 8, "tensor": tensor}, machine)
+        expected = weights + m.num_layers * 2 * (gate_up + repeated)
+        assert matmuls * peak * estimates.MATMUL_EFFICIENCY * tensor == pytest.approx(expected)
+        forward = attention * (2 if remat == "full" else 1) / estimates.ATTENTION_FORWARD_EFFICIENCY
+        backward = 3.5 * attention / estimates.ATTENTION_BACKWARD_EFFICIENCY
+        assert kernels * peak * tensor == pytest.approx(forward + backward)
 
 
 @pytest.mark.parametrize("name", ["fsdp", "tensor"])
