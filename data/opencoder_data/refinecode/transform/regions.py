@@ -1,0 +1,213 @@
+"""Where a span of a file stands: in a comment, a string literal, code, or text that a placeholder may go into.
+
+Languages fall into four families. In code only comments and string literals count, found by tree-sitter where there is a
+grammar and by the table of `literals` else; where the parser met an error, both must agree. Shell is code whose bare words
+may be replaced, in quotes. In markup, text and attributes count, scripts are code, and what would open a tag is escaped.
+Everything else is text, where the finders themselves ask for clear context; code that it fences off is code.
+"""
+
+import re
+from enum import Enum
+from functools import cache
+
+from opencoder_data.refinecode.languages import language_types
+from opencoder_data.refinecode.transform import literals
+from opencoder_data.refinecode.transform.tree_parser import tree_parser
+
+
+class Place(Enum):
+    """Where a span stands, and so whether and how it is replaced."""
+
+    CODE = "never"
+    COMMENT = "comment"
+    STRING = "string"
+    TEXT = "text"
+    MARKUP = "escaped, as a tag would be opened"
+    WORD = "in quotes, as a shell would redirect"
+
+
+class Family(Enum):
+    CODE = "code"
+    SHELL = "shell"
+    MARKUP = "markup"
+    TEXT = "text"
+
+
+_SHELL = frozenset(("shell", "dockerfile", "alpine abuild", "gentoo ebuild", "gentoo eclass", "earthly", "singularity"))
+_MARKUP = frozenset((
+    "html", "xml", "svg", "xslt", "maven pom", "ant build system", "vue", "svelte", "astro", "html+ecr", "html+eex", "html+erb",
+    "html+php", "html+razor", "html+django", "blade", "twig", "handlebars", "jinja", "nunjucks", "ejs", "edge", "mustache", "liquid",
+    "smarty", "latte", "mako", "genshi", "xml property list", "java server pages", "groovy server pages", "classic asp", "asp.net",
+    "closure templates", "velocity template language", "xpages", "web ontology language", "collada", "coldfusion", "marko", "mtml",
+    "jetbrains mps", "labview", "bikeshed", "kit", "xproc", "volt", "template toolkit", "eagle", "riot", "textmate properties",
+))  # fmt: skip
+# Attribute values and text alike must stay well-formed here; HTML's quoted attributes take any character.
+_XML = frozenset((
+    "xml", "svg", "xslt", "maven pom", "ant build system", "xml property list", "xpages", "web ontology language", "collada",
+    "jetbrains mps", "labview", "xproc", "eagle",
+))  # fmt: skip
+# Data languages with operators, statements or blocks of their own.
+_DATA_CODE = frozenset((
+    "css", "scss", "less", "postcss", "cartocss", "protocol buffer", "graphql", "gradle", "gradle kotlin dsl", "gn", "soong", "prisma",
+    "linker script", "sparql", "yang", "kusto", "cloud firestore security rules", "webassembly interface type", "rbs",
+    "opentype feature file", "type language", "x pixmap", "x bitmap", "avro idl", "asn.1", "selinux policy", "edn", "turtle",
+))  # fmt: skip
+# Languages that the tables call code and that are prose or settings to us.
+_CODE_TEXT = frozenset((
+    "saltstack", "raml", "kaitai struct", "common workflow language", "lookml", "api blueprint", "gherkin", "procfile", "diff",
+    "shellsession", "robotframework", "mermaid", "d2", "jupyter notebook", "m4", "m4sugar", "makefile", "runoff", "fluent",
+))  # fmt: skip
+
+# Grammars under another name than the language's own.
+_GRAMMARS = {
+    "apex": "apex", "objective-c": "objc", "objective-c++": "objc", "emacs lisp": "elisp", "common lisp": "commonlisp", "f#": "fsharp",
+    "shell": "bash", "alpine abuild": "bash", "gentoo ebuild": "bash", "gentoo eclass": "bash", "vim script": "vim",
+    "protocol buffer": "proto", "fortran free form": "fortran", "qml": "qmljs", "systemverilog": "verilog", "assembly": "asm",
+    "unix assembly": "asm", "c2hs haskell": "haskell", "plpgsql": "sql", "gradle": "groovy", "gradle kotlin dsl": "kotlin",
+    "linker script": "linkerscript", "postcss": "scss", "nextflow": "groovy", "open policy agent": "rego", "webassembly": "wat",
+    "tsx": "tsx", "terraform": "terraform", "jsx": "javascript", "snakemake": "python", "xonsh": "python", "vyper": "python",
+    "aidl": "java", "aspectj": "java", "opencl": "c", "metal": "cpp", "unified parallel c": "c", "renderscript": "c",
+    "cap'n proto": "capnp", "angelscript": "cpp", "processing": "java", "sage": "python",
+}  # fmt: skip
+_OWN_NAME = frozenset(
+    "actionscript ada agda arduino bicep bitbake bsl c cairo clarity clojure cmake cobol cpp csharp css cuda d dart dockerfile elixir elm "
+    "erlang fennel firrtl fortran gdscript gleam glsl gn go graphql groovy hack haskell haxe hcl hlsl java javascript jsonnet julia kotlin "
+    "llvm lua luau matlab meson netlinx nim nix ocaml pascal perl php pony powershell prisma puppet purescript python r racket ruby rust "
+    "scala scheme scss smali smithy solidity sparql sql squirrel starlark swift tcl thrift typescript v verilog vhdl wgsl zig".split()
+)
+# Nodes of words that no quotes protect, by grammar.
+_BARE = {
+    "bash": frozenset(("word", "concatenation", "variable_assignment", "command_name", "number", "test_operator")),
+    "dockerfile": frozenset(("unquoted_string", "env_pair", "shell_command", "shell_fragment", "arg_instruction", "label_pair",
+                             "maintainer_instruction", "entrypoint_instruction", "cmd_instruction")),
+}  # fmt: skip
+
+_SCRIPT = re.compile(rb"<(script|style)\b[^>]{0,2000}>(.*?)</\1\s*>", re.I | re.S)
+_CELL = re.compile(rb"<jupyter_(code)>(.*?)<jupyter_output>", re.S)
+_FENCE = re.compile(
+    rb"^[ \t]{0,8}(?:```|~~~)[ \t]*\{?\.?([A-Za-z+#-]{1,20})[^\n]*\n(.*?)^[ \t]{0,8}(?:```|~~~)", re.S | re.M
+)
+_FENCED = frozenset(("markdown", "mdx", "rmarkdown", "api blueprint"))
+_ALIASES = {
+    "script": "javascript", "style": "css", "code": "python", "js": "javascript", "jsx": "javascript", "ts": "typescript", "py": "python",
+    "python3": "python", "c++": "cpp", "cxx": "cpp", "c#": "csharp", "cs": "csharp", "rb": "ruby", "rs": "rust", "kt": "kotlin", "golang": "go",
+    "hs": "haskell", "ml": "ocaml", "clj": "clojure", "jl": "julia", "ex": "elixir", "erl": "erlang", "objc": "objective-c", "fsharp": "f#",
+    "elisp": "emacs lisp", "lisp": "common lisp", "scm": "scheme", "sv": "systemverilog", "pl": "perl",
+}  # fmt: skip
+_TEMPLATE = re.compile(rb"<%[^%]*%>|\{\{[^{}\n]*\}\}|\{%[^%\n]*%\}|<\?(?!xml)[^?]*\?>|@\{[^}\n]*\}")
+_PROTECTED = re.compile(rb"<!--.*?-->|<!\[CDATA\[.*?\]\]>", re.S)
+_TAG = re.compile(rb"<[A-Za-z][^<>\"']*(?:(?:\"[^\"<]*\"|'[^'<]*')[^<>\"']*)*>")
+
+
+@cache
+def family(language: str | None) -> Family:
+    """Family of a language; that of no language or an unknown one is text."""
+    if language in _SHELL:
+        return Family.SHELL
+    if language in _MARKUP:
+        return Family.MARKUP
+    known = language_types().get(language or "")
+    if language in _CODE_TEXT or (known != "code" and language not in _DATA_CODE and not grammar(language)):
+        return Family.TEXT
+    return Family.CODE
+
+
+@cache
+def grammar(language: str | None) -> str:
+    """Name of the tree-sitter grammar of a language, or ""."""
+    return _GRAMMARS.get(language or "", language if language in _OWN_NAME else "") or ""
+
+
+def places(data: bytes, language: str | None, spans: list[tuple[int, int]]) -> list[Place]:
+    """Where each span (byte range) of a file stands."""
+    if not spans:
+        return []
+    match family(language):
+        case Family.CODE | Family.SHELL:
+            return _in_code(data, language or "", spans)
+        case Family.MARKUP:
+            return _in_markup(data, language or "", spans)
+        case Family.TEXT:
+            return _in_text(data, language, spans)
+
+
+def parses(data: bytes, language: str | None) -> bool | None:
+    """Whether a file of code parses without error; None where that is not known."""
+    name = grammar(language)
+    if not name or family(language) not in (Family.CODE, Family.SHELL):
+        return None
+    answer = tree_parser().look(name, data, [])
+    return None if answer is None else answer[0]
+
+
+_TREE_PLACES = {b"c": Place.COMMENT, b"s": Place.STRING, b"m": Place.MARKUP, b"b": Place.WORD}
+_SCAN_PLACES = {literals.COMMENT: Place.COMMENT, literals.STRING: Place.STRING}
+
+
+def _in_code(data: bytes, language: str, spans: list[tuple[int, int]]) -> list[Place]:
+    name = grammar(language)
+    answer = tree_parser().look(name, data, spans, _BARE.get(name, frozenset())) if name else None
+    if answer is None:
+        return [_SCAN_PLACES.get(kind, Place.CODE) for kind in literals.kinds(data, language, spans)]
+    ok, kinds = answer
+    found = [_TREE_PLACES.get(kinds[i : i + 1], Place.CODE) for i in range(len(spans))]
+    doubtful = [i for i in range(len(spans)) if kinds[i : i + 1] == b"o" or (not ok and kinds[i : i + 1] in b"cs")]
+    if doubtful and (literals.knows(language) or b"o" in kinds):
+        for i, kind in zip(doubtful, literals.kinds(data, language, [spans[i] for i in doubtful]), strict=True):
+            found[i] = _SCAN_PLACES.get(kind, Place.CODE)
+    return found
+
+
+def _in_text(data: bytes, language: str | None, spans: list[tuple[int, int]]) -> list[Place]:
+    pattern = _CELL if language == "jupyter notebook" else _FENCE if language in _FENCED else None
+    out = [Place.TEXT] * len(spans)
+    if pattern is not None:
+        _embedded(data, pattern, spans, out)
+    if language == "makefile":  # recipes are shell
+        for i, kind in enumerate(literals.kinds(data, language, spans)):
+            if not kind and data.startswith(b"\t", data.rfind(b"\n", 0, spans[i][0]) + 1):
+                out[i] = Place.WORD
+    return out
+
+
+def _embedded(data: bytes, pattern: "re.Pattern[bytes]", spans: list[tuple[int, int]], out: list[Place]) -> None:
+    """Writes the places of those spans that stand in a block of code of another language."""
+    for match in pattern.finditer(data):
+        name = match.group(1).decode().lower()
+        language = _ALIASES.get(name, name)
+        start, end = match.span(2)
+        inside = [i for i, span in enumerate(spans) if start <= span[0] and span[1] <= end]
+        if inside and literals.knows(language):
+            moved = [(spans[i][0] - start, spans[i][1] - start) for i in inside]
+            for i, kind in zip(inside, literals.kinds(match.group(2), language, moved), strict=True):
+                out[i] = _SCAN_PLACES.get(kind, Place.CODE)
+
+
+def _in_markup(data: bytes, language: str, spans: list[tuple[int, int]]) -> list[Place]:
+    out = [Place.MARKUP] * len(spans)
+    _within(data, _PROTECTED, spans, out, Place.COMMENT)
+    if language not in _XML:
+        _within(data, _TAG, spans, out, Place.STRING)
+        for match in _TEMPLATE.finditer(data):
+            for i, (start, end) in enumerate(spans):
+                if match.start() <= start and end <= match.end() and out[i] is Place.MARKUP:
+                    quoted = literals.kinds(match.group(), "", [(start - match.start(), end - match.start())])[0]
+                    out[i] = Place.STRING if quoted else Place.CODE
+        _embedded(data, _SCRIPT, spans, out)
+    return out
+
+
+def _within(
+    data: bytes, pattern: "re.Pattern[bytes]", spans: list[tuple[int, int]], out: list[Place], place: Place
+) -> None:
+    waiting = sorted((span, i) for i, span in enumerate(spans) if out[i] is Place.MARKUP)
+    at = 0
+    for match in pattern.finditer(data):
+        while at < len(waiting) and waiting[at][0][0] < match.start():
+            at += 1
+        while at < len(waiting) and waiting[at][0][0] < match.end():
+            if waiting[at][0][1] <= match.end():
+                out[waiting[at][1]] = place
+            at += 1
+        if at == len(waiting):
+            break
