@@ -30,15 +30,17 @@ _VERSION_WORD = re.compile(
     rb"chromedriver|msvc|visual studio|plugins?|librar(?:y|ies)|packages?|artifacts?|dependenc(?:y|ies)|image|chart|min|max|minimum|maximum)\b",
     re.IGNORECASE,
 )
+_OR_LATER = re.compile(rb"[\s\"',)]*(?:or (?:later|newer|above|higher)|and (?:later|above)|release|version)")
 # Words that make it a host's, shortly before it.
 _HOST = re.compile(
     rb"(?:(?:^|[^A-Za-z])(?:\w*(?:hosts?|hostname|server|gateway|proxy|addr(?:ess(?:es)?)?)|(?:\w*[_-])?ip(?:s|v4|_?addr\w*)?|(?-i:[a-z]+I[pP])|dns\d?|gw|nameservers?|endpoint|ur[li]|listen|"
     rb"bind|nodes?|peers?|remote|clients?|master|slave|replica|routers?|resolvers?|inet|ping|traceroute|ssh|scp|curl|wget|telnet|nc|nslookup|dig|"
-    rb"connect(?:s|ed|ing)?(?:[ _]to)?|upstream|subnet|netmask|allow|deny|ban(?:ned)?|block(?:ed)?|whitelist|blacklist|from|via|src|dst|source|"
-    rb"destination|domain|broker|redis|mongo|mysql|postgres|ntp|smtp|ftp|vpn|machine|vm|instance|attacker|visitor|origin))"
+    rb"connect(?:s|ed|ing)?(?:[ _]to)?|upstream|subnet|netmask|allow|deny|ban(?:ned)?|block(?:ed)?|whitelist|blacklist|domain|broker|redis|mongo|mysql|postgres|ntp|smtp|ftp|vpn|machine|vm|instance|attacker|visitor|origin))"
     rb"[\])}]*[\s\"'=:(\[{,>-]{0,8}\Z",
     re.IGNORECASE,
 )
+# Words that do so where no other speaks for a version.
+_PERHAPS_HOST = re.compile(rb"\b(?:from|via|src|dst|source|destination|to|at)[\s\"'=:(\[{,>-]{1,8}\Z", re.IGNORECASE)
 _URL = re.compile(rb"(?:://(?:[^\s/@\"'<>]{1,80}@)?|\\\\)\Z")
 _ACCOUNT = re.compile(
     rb"\b(?:root|ubuntu|admin|administrator|ec2-user|centos|debian|pi|git|deploy|user|postgres|opc|azureuser|vagrant)@\Z"
@@ -66,9 +68,9 @@ def ipv4(source: Source) -> Iterator[Candidate]:
 def _is_host(source: Source, start: int, end: int) -> bool:
     data = source.data
     before, after = data[start - 1 : start] if start else b"", data[end : end + 1]
-    if before.isalnum() or before in (b".", b"-", b"_", b"^", b"~", b"+", b"%", b"#", b"$"):
-        if not (before in (b"n", b"r", b"t") and data[start - 2 : start - 1] == b"\\"):
-            return False
+    escaped = before in (b"n", b"r", b"t") and data[start - 2 : start - 1] == b"\\"
+    if not escaped and (before.isalnum() or before in (b".", b"-", b"_", b"^", b"~", b"+", b"%", b"#", b"$")):
+        return False
     if after.isalnum() or after in (b"-", b"_", b"+", b"%", b"*") or re.match(rb"\.\w", data[end : end + 2]):
         return False
     value = data[start:end].decode()
@@ -96,10 +98,9 @@ def _beside(source: Source, line: bytes, rest: bytes, octets: bytes) -> bool:
     """What the text on both sides says of four numbers that could be either."""
     host = bool(_HOST.search(line))
     port = bool(_PORT.match(rest))
-    if (
-        line.endswith((b"/", b"@"))
-        or rest.startswith((b"/", b"\\"))
-        and not re.match(rb"/\d{1,2}(?!\d)|\\[nrt\"']", rest)
+    versions = bool(_VERSION_WORD.search(line)) or bool(_OR_LATER.match(rest))
+    if line.endswith((b"/", b"@")) or (
+        rest.startswith((b"/", b"\\")) and not re.match(rb"/\d{1,2}(?!\d)|\\[nrt\"']", rest)
     ):
         return False  # products, paths, packages
     if line.endswith(b":") and not host:
@@ -108,12 +109,10 @@ def _beside(source: Source, line: bytes, rest: bytes, octets: bytes) -> bool:
         return False
     if host or port:
         return not (source.dependencies and not host)
-    if source.dependencies or octets[0] <= 2:  # the arcs of object identifiers are 0, 1 and 2
+    if versions or source.dependencies or octets[0] <= 2:  # the arcs of object identifiers are 0, 1 and 2
         return False
-    if _VERSION_WORD.search(line) or re.match(
-        rb"[\s\"',)]*(?:or (?:later|newer|above|higher)|and (?:later|above)|release|version)", rest
-    ):
-        return False
+    if _PERHAPS_HOST.search(line):
+        return True
     if re.search(rb"[\w\])]\s?=\s?\Z", line):  # name=1.2.3.4 without quotes: conda, apt, apk
         return False
     # A minor number or a patch of one digit is a version's more often than a host's.

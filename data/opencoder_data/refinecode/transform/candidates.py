@@ -4,6 +4,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import re2
@@ -18,8 +19,7 @@ class Candidate(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """UTF-8 bytes of a file. fixture: its path is one of tests or examples. dependencies: it lists versions of packages.
-    prose: unquoted values may be secrets (text, settings), not only quoted ones."""
+    """UTF-8 bytes of a file. fixture: its path is one of tests or examples. dependencies: it lists versions of packages."""
 
     data: bytes
     language: str | None
@@ -61,6 +61,11 @@ _DEPENDENCY_LANGUAGES = frozenset((
     "pip requirements", "go module", "go checksums", "go workspace", "gemfile.lock", "maven pom", "gradle", "gradle kotlin dsl", "cabal config",
     "dockerfile", "rpm spec", "debian package control file", "opam", "npm config", "ant build system", "jar manifest", "record jar", "easybuild",
 ))  # fmt: skip
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of a table."""
+    return frozenset(text.split())
 
 
 def source(data: bytes, language: str | None, path: str) -> Source:
@@ -110,7 +115,7 @@ def random_looking(value: bytes, bits: float) -> bool:
 
 def _sequential(value: bytes) -> bool:
     """Whether much of it counts up or down (`0123456789abcdef`)."""
-    steps = sum(abs(a - b) == 1 for a, b in zip(value, value[1:], strict=False))
+    steps = sum(abs(a - b) == 1 for a, b in pairwise(value))
     return steps * 2 > len(value)
 
 

@@ -141,7 +141,7 @@ def assigned(source: Source) -> Iterator[Candidate]:
             start, end = match.span(2)
             yield from _value(data, match.start(1), match.group(1), start, end, quoted)
     for match in _PAIRED_BACK.finditer(data):
-        yield from _value(data, match.start(2), match.group(2), *match.span(1), True)
+        yield from _value(data, match.start(2), match.group(2), match.start(1), match.end(1), True)
     for match in _BEARER.finditer(data):
         if _strong(match.group(1)) and random_looking(match.group(1), 3.0):
             yield Candidate(TOKEN, (match.span(1),))
@@ -173,8 +173,7 @@ def _is_directory(data: bytes, start: int, name: bytes) -> bool:
         name == b"pwd"
         and data[start : start + 3] == b"PWD"
         and not data[max(0, start - 1) : start].strip(b" \t\n\r\"';($={:,-")
-        or (name == b"pwd" and data[max(0, start - 3) : start] == b"OLD")
-    )
+    ) or (name == b"pwd" and data[max(0, start - 3) : start] == b"OLD")
 
 
 def _is_secret(value: bytes) -> bool:

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from opencoder_data.refinecode.transform.candidates import Candidate, Source, compile_latin1
+from opencoder_data.refinecode.transform.candidates import Candidate, Source, compile_latin1, words
 
 PLACEHOLDER = b"<email>"
 
@@ -18,35 +18,35 @@ _EXAMPLE_DOMAIN = re.compile(
     r"|\.(?:example|invalid|test|localhost|local|localdomain|internal|lan)$|(?:^|\.)noreply\.github\.com$",
     re.IGNORECASE,
 )
-_EXAMPLE_LOCAL = frozenset(
+_EXAMPLE_LOCAL = words(
     "git hg svn user username users name you your your.name youremail your_email yourname email mail me someone somebody foo bar test "
-    "example noreply no-reply no_reply donotreply first.last firstname.lastname john.doe johndoe jane.doe joe".split()
+    "example noreply no-reply no_reply donotreply first.last firstname.lastname john.doe johndoe jane.doe joe"
 )
-_GENERIC_DOMAINS = frozenset(
+_GENERIC_DOMAINS = words(
     "com org net edu gov mil int info biz name pro mobi jobs travel museum aero coop asia tel cat post dev app io ai me tv "
     "xyz online site tech store blog cloud email space live news world life today agency solutions systems software "
-    "company center digital network academy institute university engineering consulting technology social team group".split()
+    "company center digital network academy institute university engineering consulting technology social team group"
 )
 # Country codes, less those that end file names or attribute chains in code far more often than addresses.
-_COUNTRIES = frozenset(
+_COUNTRIES = words(
     "ac ad ae af ag al am ao ar at au az ba bb bd be bg bh bi bj bm bn bo br bs bt bw by bz ca cd cf cg ch ci ck cl cm cn co "
     "cr cu cv cy cz de dj dk dm do dz ec ee eg es et eu fi fj fm fr ga ge gh gi gl gm gn gr gt gy hk hn hr ht hu id ie il im "
     "in iq ir is it jm jo jp ke kg kh kr kw ky kz la lb li lk lr lt lu lv ly ma mc md mg mk mn mo mr mt mu mv mw mx my mz na "
     "nc ne ng ni nl no np nu nz om pa pe pg ph pk pl pr ps pt pw qa re ro ru rw sa sc sd se sg si sk sl sm sn sr st su sv sy "
-    "sz tc td tg th tj tk tl tm tn to tr tt tw tz ua ug uk us uy uz va vc ve vg vi vn vu ws ye za zm zw".split()
+    "sz tc td tg th tj tk tl tm tn to tr tt tw tz ua ug uk us uy uz va vc ve vg vi vn vu ws ye za zm zw"
 )
-_BEYOND_ASCII = frozenset(
+_BEYOND_ASCII = words(
     "рф рус укр бел срб мкд мон қаз бг ею ευ ελ გე հայ москва дети онлайн сайт орг ком 中国 中國 香港 澳門 台湾 台灣 新加坡 公司 网络 網絡 "
-    "在线 商城 한국 닷컴 닷넷 みんな コム ไทย भारत السعودية امارات مصر الاردن ایران ישראל קום".split()
+    "在线 商城 한국 닷컴 닷넷 みんな コム ไทย भारत السعودية امارات مصر الاردن ایران ישראל קום"
 )
 # Top-level domains that are also names of attributes, methods and tables.
-_ATTRIBUTES = frozenset(
+_ATTRIBUTES = words(
     "name id it me is in to at by my no so be am as do pro info net int group store space live digital network team social email cat "
-    "post app io tel world life today center company news site online tech software systems re sc st ps tc sh ms pa".split()
+    "post app io tel world life today center company news site online tech software systems re sc st ps tc sh ms pa"
 )
 # First parts that are code: labels, receivers, slots' owners.
-_CODE_LOCAL = frozenset("this super self object obj .object return break continue yield x y z xs f g h a b".split())
-_CODE_DOMAIN = frozenset("self this super np torch tf jnp math object obj".split())
+_CODE_LOCAL = words("this super self object obj .object return break continue yield x y z xs f g h a b")
+_CODE_DOMAIN = words("self this super np torch tf jnp math object obj")
 
 _SERVICE_DOMAIN = re.compile(
     r"(?:^|\.)(?:gserviceaccount\.com|appspot\.com|cloudbuild\.com|noreply\.gitlab\.com|users\.noreply\.[a-z.]+)$"
@@ -139,9 +139,8 @@ def _is_address(source: Source, start: int, at: int, end: int, domain: str) -> b
         return False
     before, after = data[start - 1 : start] if start else b"", data[end : end + 1]
     # Calls and attributes (`a@b.to(x)`), scp paths (`git@host.org:path`), ports, the tail of a longer word.
-    if (
-        after.isalnum()
-        or after in (b"(", b"[", b"_", b"@", b"/", b"{", b"\\")
+    if after.isalnum() or (
+        after in (b"(", b"[", b"_", b"@", b"/", b"{", b"\\")
         and data[end : end + 2] not in (b"\\n", b"\\r", b"\\t", b'\\"', b"\\'")
     ):
         return False

@@ -44,6 +44,8 @@ def _kind(root: Node, source: bytes, start: int, end: int, bare: frozenset[str])
     innermost = True
     while node is not None:
         name = node.type
+        if name in bare:
+            return BARE
         if _CODE.search(name):
             return CODE
         if _COMMENT.search(name):
@@ -58,8 +60,6 @@ def _kind(root: Node, source: bytes, start: int, end: int, bare: frozenset[str])
             return CODE if node.has_error else STRING  # no part of it was made up by the parser
         if name in ("text", "jsx_text", "html_text"):
             return MARKUP
-        if name in bare:
-            return BARE
         if name in ("preproc_arg", "ERROR"):
             return OPAQUE
         innermost = False

@@ -21,7 +21,7 @@ from opencoder_data.refinecode.transform.candidates import Candidate, Source, so
 from opencoder_data.refinecode.transform.credentials import assigned, tokens, url_passwords
 from opencoder_data.refinecode.transform.emails import emails
 from opencoder_data.refinecode.transform.private_keys import private_keys
-from opencoder_data.refinecode.transform.regions import Place, parses, places
+from opencoder_data.refinecode.transform.regions import Locator, Place
 
 # What a replacement lays bare is looked at again; each pass replaces something, and files need two.
 _MAX_PASSES = 20
@@ -35,25 +35,28 @@ def remove_personal(text: str, path: str = "", language: str | None = None) -> t
     passes go on until one finds nothing.
     """
     counts: Counter[str] = Counter()
-    before = data = text.encode("utf-8")
+    data, locator = text.encode("utf-8"), Locator(language)
+    parsed = None
     for _ in range(_MAX_PASSES):
-        found = _pass(source(data, language, path), counts)
+        found = _pass(source(data, language, path), locator, counts)
         if found is None:
             break
+        if parsed is None:
+            parsed = locator.parsed
         data = found
-    if not counts or (parses(before, language) and parses(data, language) is False):
+    if not counts or (parsed and locator.parses(data) is False):
         return text, {}
     return data.decode("utf-8"), dict(counts)
 
 
-def _pass(file: Source, counts: Counter[str]) -> bytes | None:
+def _pass(file: Source, locator: Locator, counts: Counter[str]) -> bytes | None:
     """The file with what one pass of every finder replaces, `counts` added to; None where that is nothing."""
     data = file.data
     candidates = [c for needed, find in _FINDERS if not needed or any(n in data for n in needed) for c in find(file)]
     if not candidates:
         return None
     spans = [piece for candidate in candidates for piece in candidate.pieces]
-    where = dict(zip(spans, places(data, file.language, spans), strict=True))
+    where = dict(zip(spans, locator.places(data, spans), strict=True))
     taken: list[tuple[int, int, bytes]] = []
     for candidate in candidates:  # in order of precedence
         if Place.CODE in (where[piece] for piece in candidate.pieces) or any(

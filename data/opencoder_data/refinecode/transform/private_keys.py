@@ -8,6 +8,7 @@ marks and indentation remain.
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 
 from opencoder_data.refinecode.transform.candidates import Candidate, Source, compile_latin1
 
@@ -30,21 +31,17 @@ def private_keys(source: Source) -> Iterator[Candidate]:
     if source.fixture:
         return
     data = source.data
-    done = 0
-    for match in _BEGIN.finditer(data):
-        if match.start() < done:
-            continue
-        begin = match.end()
-        end = _END.search(data, begin, begin + _MAX)
-        if end is None:
-            continue
-        following = _BEGIN.search(data[begin : end.start()])
-        if following:  # no end of its own
-            continue
-        done = end.end()
-        pieces = _body(data, begin, end.start())
-        if pieces:
-            yield Candidate(PLACEHOLDER, pieces)
+    begin = -1
+    for start, end, opens in sorted(
+        [(*m.span(), True) for m in _BEGIN.finditer(data)] + [(*m.span(), False) for m in _END.finditer(data)]
+    ):
+        if opens:
+            begin = end
+        elif 0 <= begin <= start <= begin + _MAX:
+            pieces = _body(data, begin, start)
+            begin = -1
+            if pieces:
+                yield Candidate(PLACEHOLDER, pieces)
     for match in _PUTTY.finditer(data):
         body = match.group(2).rstrip()
         start = match.start(2) + len(match.group(2)) - len(match.group(2).lstrip(b" \t"))
@@ -65,12 +62,14 @@ def _body(data: bytes, begin: int, end: int) -> tuple[tuple[int, int], ...]:
         for m in tokens
         if len(m.group()) >= _LONG
         # The last line of a body is short. Words between lines (REM, vbCrLf) stand there more than once.
-        or m.start() > first
-        and times[m.group()] == 1
-        and re.search(rb"\w", m.group())
-        and _alike(_sides(data, m.start(), m.end(), begin, end), sides)
+        or (
+            m.start() > first
+            and times[m.group()] == 1
+            and re.search(rb"\w", m.group())
+            and _alike(_sides(data, m.start(), m.end(), begin, end), sides)
+        )
     ]
-    gaps = [data[a.end() : b.start()] for a, b in zip(chosen, chosen[1:], strict=False)]
+    gaps = [data[a.end() : b.start()] for a, b in pairwise(chosen)]
     if all(
         re.fullmatch(rb"(?:\s|\\+[nr]|\\+u000[adAD]|%0[adAD]|&#(?:1[03]|x0?[adAD]);|\\\r?\n)*", gap) for gap in gaps
     ):

@@ -7,11 +7,14 @@ Everything else is text, where the finders themselves ask for clear context; cod
 """
 
 import re
+from collections.abc import Iterator
 from enum import Enum
 from functools import cache
+from typing import Any
 
 from opencoder_data.refinecode.languages import language_types
 from opencoder_data.refinecode.transform import literals
+from opencoder_data.refinecode.transform.candidates import compile_latin1, words
 from opencoder_data.refinecode.transform.tree_parser import tree_parser
 
 
@@ -69,11 +72,11 @@ _GRAMMARS = {
     "aidl": "java", "aspectj": "java", "opencl": "c", "metal": "cpp", "unified parallel c": "c", "renderscript": "c",
     "cap'n proto": "capnp", "angelscript": "cpp", "processing": "java", "sage": "python",
 }  # fmt: skip
-_OWN_NAME = frozenset(
+_OWN_NAME = words(
     "actionscript ada agda arduino bicep bitbake bsl c cairo clarity clojure cmake cobol cpp csharp css cuda d dart dockerfile elixir elm "
     "erlang fennel firrtl fortran gdscript gleam glsl gn go graphql groovy hack haskell haxe hcl hlsl java javascript jsonnet julia kotlin "
     "llvm lua luau matlab meson netlinx nim nix ocaml pascal perl php pony powershell prisma puppet purescript python r racket ruby rust "
-    "scala scheme scss smali smithy solidity sparql sql squirrel starlark swift tcl thrift typescript v verilog vhdl wgsl zig".split()
+    "scala scheme scss smali smithy solidity sparql sql squirrel starlark swift tcl thrift typescript v verilog vhdl wgsl zig"
 )
 # Nodes of words that no quotes protect, by grammar.
 _BARE = {
@@ -82,10 +85,13 @@ _BARE = {
                              "maintainer_instruction", "entrypoint_instruction", "cmd_instruction")),
 }  # fmt: skip
 
-_SCRIPT = re.compile(rb"<(script|style)\b[^>]{0,2000}>(.*?)</\1\s*>", re.I | re.S)
-_CELL = re.compile(rb"<jupyter_(code)>(.*?)<jupyter_output>", re.S)
-_FENCE = re.compile(
-    rb"^[ \t]{0,8}(?:```|~~~)[ \t]*\{?\.?([A-Za-z+#-]{1,20})[^\n]*\n(.*?)^[ \t]{0,8}(?:```|~~~)", re.S | re.M
+# Blocks in another language: (its name or tag, the block).
+_SCRIPT = compile_latin1(
+    r"(?s)<(script)\b[^>]{0,800}>(.*?)</script\s*>|<(style)\b[^>]{0,800}>(.*?)</style\s*>", ignore_case=True
+)
+_CELL = compile_latin1(r"(?s)<jupyter_(code)>(.*?)<jupyter_output>")
+_FENCE = compile_latin1(
+    r"(?sm)^[ \t]{0,8}(?:```|~~~)[ \t]*\{?\.?([A-Za-z+#-]{1,20})[^\n]*\n(.*?)^[ \t]{0,8}(?:```|~~~)"
 )
 _FENCED = frozenset(("markdown", "mdx", "rmarkdown", "api blueprint"))
 _ALIASES = {
@@ -95,7 +101,7 @@ _ALIASES = {
     "elisp": "emacs lisp", "lisp": "common lisp", "scm": "scheme", "sv": "systemverilog", "pl": "perl",
 }  # fmt: skip
 _TEMPLATE = re.compile(rb"<%[^%]*%>|\{\{[^{}\n]*\}\}|\{%[^%\n]*%\}|<\?(?!xml)[^?]*\?>|@\{[^}\n]*\}")
-_PROTECTED = re.compile(rb"<!--.*?-->|<!\[CDATA\[.*?\]\]>", re.S)
+_PROTECTED = compile_latin1(r"(?s)<!--.*?-->|<!\[CDATA\[.*?\]\]>")
 _TAG = re.compile(rb"<[A-Za-z][^<>\"']*(?:(?:\"[^\"<]*\"|'[^'<]*')[^<>\"']*)*>")
 
 
@@ -118,47 +124,64 @@ def grammar(language: str | None) -> str:
     return _GRAMMARS.get(language or "", language if language in _OWN_NAME else "") or ""
 
 
-def places(data: bytes, language: str | None, spans: list[tuple[int, int]]) -> list[Place]:
-    """Where each span (byte range) of a file stands."""
-    if not spans:
-        return []
-    match family(language):
-        case Family.CODE | Family.SHELL:
-            return _in_code(data, language or "", spans)
-        case Family.MARKUP:
-            return _in_markup(data, language or "", spans)
-        case Family.TEXT:
-            return _in_text(data, language, spans)
+class Locator:
+    """Tells where spans of one file stand. parsed: whether its text parsed without error when that was last asked; None where
+    there is no grammar, or the text could not be parsed in the time for it, which is then not tried again."""
 
+    def __init__(self, language: str | None):
+        self.language = language or ""
+        self.parsed: bool | None = None
+        self._family = family(language)
+        self._grammar = grammar(language) if self._family in (Family.CODE, Family.SHELL) else ""
 
-def parses(data: bytes, language: str | None) -> bool | None:
-    """Whether a file of code parses without error; None where that is not known."""
-    name = grammar(language)
-    if not name or family(language) not in (Family.CODE, Family.SHELL):
-        return None
-    answer = tree_parser().look(name, data, [])
-    return None if answer is None else answer[0]
+    def places(self, data: bytes, spans: list[tuple[int, int]]) -> list[Place]:
+        """Where each span (byte range) of the file's text stands."""
+        match self._family:
+            case Family.CODE | Family.SHELL:
+                return self._in_code(data, spans)
+            case Family.MARKUP:
+                return _in_markup(data, self.language, spans)
+            case Family.TEXT:
+                return _in_text(data, self.language, spans)
+
+    def parses(self, data: bytes) -> bool | None:
+        """Whether a text parses without error; None where that is not known."""
+        self._look(data, [])
+        return self.parsed
+
+    def _look(self, data: bytes, spans: list[tuple[int, int]]) -> bytes | None:
+        name = self._grammar
+        answer = tree_parser().look(name, data, spans, _BARE.get(name, frozenset())) if name else None
+        if answer is None:
+            self._grammar, self.parsed = "", None
+            return None
+        self.parsed = answer[0]
+        return answer[1]
+
+    def _in_code(self, data: bytes, spans: list[tuple[int, int]]) -> list[Place]:
+        kinds = self._look(data, spans)
+        if kinds is None:
+            return _scanned(data, self.language, spans)
+        found = [_TREE_PLACES.get(kinds[i : i + 1], Place.CODE) for i in range(len(spans))]
+        opaque = {i for i in range(len(spans)) if kinds[i : i + 1] == b"o"}
+        if not self.parsed and literals.knows(self.language):  # the parser guessed: both must agree
+            opaque |= {i for i in range(len(spans)) if found[i] in (Place.COMMENT, Place.STRING)}
+        if opaque:
+            doubtful = sorted(opaque)
+            for i, place in zip(doubtful, _scanned(data, self.language, [spans[i] for i in doubtful]), strict=True):
+                found[i] = place
+        return found
 
 
 _TREE_PLACES = {b"c": Place.COMMENT, b"s": Place.STRING, b"m": Place.MARKUP, b"b": Place.WORD}
 _SCAN_PLACES = {literals.COMMENT: Place.COMMENT, literals.STRING: Place.STRING}
 
 
-def _in_code(data: bytes, language: str, spans: list[tuple[int, int]]) -> list[Place]:
-    name = grammar(language)
-    answer = tree_parser().look(name, data, spans, _BARE.get(name, frozenset())) if name else None
-    if answer is None:
-        return [_SCAN_PLACES.get(kind, Place.CODE) for kind in literals.kinds(data, language, spans)]
-    ok, kinds = answer
-    found = [_TREE_PLACES.get(kinds[i : i + 1], Place.CODE) for i in range(len(spans))]
-    doubtful = [i for i in range(len(spans)) if kinds[i : i + 1] == b"o" or (not ok and kinds[i : i + 1] in b"cs")]
-    if doubtful and (literals.knows(language) or b"o" in kinds):
-        for i, kind in zip(doubtful, literals.kinds(data, language, [spans[i] for i in doubtful]), strict=True):
-            found[i] = _SCAN_PLACES.get(kind, Place.CODE)
-    return found
+def _scanned(data: bytes, language: str, spans: list[tuple[int, int]]) -> list[Place]:
+    return [_SCAN_PLACES.get(kind, Place.CODE) for kind in literals.kinds(data, language, spans)]
 
 
-def _in_text(data: bytes, language: str | None, spans: list[tuple[int, int]]) -> list[Place]:
+def _in_text(data: bytes, language: str, spans: list[tuple[int, int]]) -> list[Place]:
     pattern = _CELL if language == "jupyter notebook" else _FENCE if language in _FENCED else None
     out = [Place.TEXT] * len(spans)
     if pattern is not None:
@@ -170,44 +193,49 @@ def _in_text(data: bytes, language: str | None, spans: list[tuple[int, int]]) ->
     return out
 
 
-def _embedded(data: bytes, pattern: "re.Pattern[bytes]", spans: list[tuple[int, int]], out: list[Place]) -> None:
+def _embedded(data: bytes, pattern: Any, spans: list[tuple[int, int]], out: list[Place]) -> None:
     """Writes the places of those spans that stand in a block of code of another language."""
-    for match in pattern.finditer(data):
-        name = match.group(1).decode().lower()
-        language = _ALIASES.get(name, name)
-        start, end = match.span(2)
-        inside = [i for i, span in enumerate(spans) if start <= span[0] and span[1] <= end]
-        if inside and literals.knows(language):
-            moved = [(spans[i][0] - start, spans[i][1] - start) for i in inside]
-            for i, kind in zip(inside, literals.kinds(match.group(2), language, moved), strict=True):
-                out[i] = _SCAN_PLACES.get(kind, Place.CODE)
+    for match, inside in _within(data, pattern, spans):
+        name, block = (g for g in match.groups() if g is not None)
+        language = _ALIASES.get(name.decode().lower(), name.decode().lower())
+        if not literals.knows(language):
+            continue
+        start = match.start() + match.group().index(block)
+        moved = [(spans[i][0] - start, spans[i][1] - start) for i in inside]
+        for i, place in zip(inside, _scanned(block, language, moved), strict=True):
+            out[i] = place
 
 
 def _in_markup(data: bytes, language: str, spans: list[tuple[int, int]]) -> list[Place]:
     out = [Place.MARKUP] * len(spans)
-    _within(data, _PROTECTED, spans, out, Place.COMMENT)
     if language not in _XML:
-        _within(data, _TAG, spans, out, Place.STRING)
-        for match in _TEMPLATE.finditer(data):
-            for i, (start, end) in enumerate(spans):
-                if match.start() <= start and end <= match.end() and out[i] is Place.MARKUP:
-                    quoted = literals.kinds(match.group(), "", [(start - match.start(), end - match.start())])[0]
-                    out[i] = Place.STRING if quoted else Place.CODE
+        for _, inside in _within(data, _TAG, spans):
+            for i in inside:
+                out[i] = Place.STRING
+        for match, inside in _within(data, _TEMPLATE, spans):
+            moved = [(spans[i][0] - match.start(), spans[i][1] - match.start()) for i in inside]
+            for i, place in zip(inside, _scanned(match.group(), "", moved), strict=True):
+                out[i] = Place.CODE if place is Place.CODE else Place.STRING
         _embedded(data, _SCRIPT, spans, out)
+    for _, inside in _within(data, _PROTECTED, spans):
+        for i in inside:
+            out[i] = Place.COMMENT
     return out
 
 
-def _within(
-    data: bytes, pattern: "re.Pattern[bytes]", spans: list[tuple[int, int]], out: list[Place], place: Place
-) -> None:
-    waiting = sorted((span, i) for i, span in enumerate(spans) if out[i] is Place.MARKUP)
+def _within(data: bytes, pattern: Any, spans: list[tuple[int, int]]) -> Iterator[tuple[Any, list[int]]]:
+    """(match, indices of the spans inside it) of every match that has such."""
+    waiting = sorted(range(len(spans)), key=lambda i: spans[i])
     at = 0
     for match in pattern.finditer(data):
-        while at < len(waiting) and waiting[at][0][0] < match.start():
+        while at < len(waiting) and spans[waiting[at]][0] < match.start():
             at += 1
-        while at < len(waiting) and waiting[at][0][0] < match.end():
-            if waiting[at][0][1] <= match.end():
-                out[waiting[at][1]] = place
+        inside = []
+        while at < len(waiting) and spans[waiting[at]][0] < match.end():
+            if spans[waiting[at]][1] <= match.end():
+                inside.append(waiting[at])
             at += 1
+        if inside:
+            yield match, inside
         if at == len(waiting):
-            break
+            return

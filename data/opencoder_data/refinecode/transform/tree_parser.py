@@ -20,7 +20,7 @@ MAX_BYTES = 1_000_000
 MAX_LINE = 100_000
 MAX_DEPTH = 500
 MAX_RUN = 500
-SECONDS = 5.0
+SECONDS = 2.0
 
 _LEVEL = np.zeros(256, np.int8)
 _LEVEL[list(b"([{")] = 1
