@@ -4,12 +4,12 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
-from opencoder_data.refinecode.transform.candidates import Candidate, Source, compile_latin1
+from opencoder_data.refinecode.transform.candidates import Candidate, Hits, Source
 
 PLACEHOLDER = b"<ip_address>"
 
-_IPV4 = compile_latin1(r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}")
-_IPV6 = compile_latin1(r"[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{0,4}){4,7}")
+IPV4 = r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}"
+IPV6 = r"[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{0,4}){4,7}"
 _PUBLIC = frozenset((
     "8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9", "149.112.112.112", "208.67.222.222", "208.67.220.220",
     "4.2.2.1", "4.2.2.2", "114.114.114.114", "223.5.5.5", "223.6.6.6", "119.29.29.29", "1.2.3.4", "2001:4860:4860::8888",
@@ -55,12 +55,11 @@ _PATH_DATA = re.compile(
 )
 
 
-def ipv4(source: Source) -> Iterator[Candidate]:
-    """Global unicast addresses in dotted form."""
+def ipv4(source: Source, hits: Hits) -> Iterator[Candidate]:
+    """Global unicast addresses in dotted form; hits: where `IPV4` matches."""
     if source.fixture:
         return
-    for match in _IPV4.finditer(source.data):
-        start, end = match.span()
+    for start, end in hits:
         if _is_host(source, start, end):
             yield Candidate(PLACEHOLDER, ((start, end),))
 
@@ -119,13 +118,12 @@ def _beside(source: Source, line: bytes, rest: bytes, octets: bytes) -> bool:
     return octets[1] >= 10 and octets[2] >= 10
 
 
-def ipv6(source: Source) -> Iterator[Candidate]:
-    """Global unicast addresses in groups of hexadecimal digits."""
+def ipv6(source: Source, hits: Hits) -> Iterator[Candidate]:
+    """Global unicast addresses in groups of hexadecimal digits; hits: where `IPV6` matches."""
     if source.fixture:
         return
     data = source.data
-    for match in _IPV6.finditer(data):
-        start, end = match.span()
+    for start, end in hits:
         before, after = data[start - 1 : start] if start else b"", data[end : end + 1]
         if before.isalnum() or before in (b":", b".", b"_", b"-"):
             continue

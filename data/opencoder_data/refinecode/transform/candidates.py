@@ -3,11 +3,13 @@
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import re2
+
+Hits = list[tuple[int, int]]  # byte ranges where a finder may look
 
 
 class Candidate(NamedTuple):
@@ -17,14 +19,21 @@ class Candidate(NamedTuple):
     pieces: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True)
 class Source:
-    """UTF-8 bytes of a file. fixture: its path is one of tests or examples. dependencies: it lists versions of packages."""
+    """UTF-8 bytes of a file, its language and path."""
 
-    data: bytes
-    language: str | None
-    fixture: bool
-    dependencies: bool
+    def __init__(self, data: bytes, language: str | None, path: str):
+        self.data, self.language, self.path = data, language, path
+
+    @cached_property
+    def fixture(self) -> bool:
+        """Whether its path is one of tests or examples."""
+        return bool(_FIXTURE.search(self.path))
+
+    @cached_property
+    def dependencies(self) -> bool:
+        """Whether it lists versions of packages."""
+        return self.language in _DEPENDENCY_LANGUAGES or bool(_DEPENDENCIES.search(self.path))
 
     def before(self, position: int, size: int = 100) -> bytes:
         """Up to `size` bytes of the line that end at `position`."""
@@ -66,12 +75,6 @@ _DEPENDENCY_LANGUAGES = frozenset((
 def words(text: str) -> frozenset[str]:
     """The words of a table."""
     return frozenset(text.split())
-
-
-def source(data: bytes, language: str | None, path: str) -> Source:
-    """A file as the finders see it."""
-    dependencies = language in _DEPENDENCY_LANGUAGES or bool(_DEPENDENCIES.search(path))
-    return Source(data, language, bool(_FIXTURE.search(path)), dependencies)
 
 
 def compile_latin1(pattern: str, *, ignore_case: bool = False) -> Any:

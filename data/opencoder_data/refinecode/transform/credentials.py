@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from opencoder_data.refinecode.transform.candidates import (
     Candidate,
+    Hits,
     Source,
     compile_latin1,
     entropy,
@@ -14,113 +15,122 @@ from opencoder_data.refinecode.transform.candidates import (
 
 TOKEN, PASSWORD, KEY = b"<token>", b"<password>", b"<key>"
 
-_TOKENS = compile_latin1(
-    r"\b(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}|glpat-[A-Za-z0-9_-]{20}"
-    r"|xox[abeoprs]-[0-9]{6,}-[0-9A-Za-z-]{10,100}|AIza[0-9A-Za-z_-]{35}|[rs]k_live_[0-9a-zA-Z]{20,99}|SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}"
-    r"|npm_[A-Za-z0-9]{36}|pypi-AgEIcHlwaS5vcmc[A-Za-z0-9_-]{50,250}|hf_[A-Za-z0-9]{34}|sk-(?:proj-|ant-)?[A-Za-z0-9_-]{40,180}"
-    r"|ya29\.[0-9A-Za-z_-]{30,200}|dop_v1_[a-f0-9]{64}|shpat_[a-fA-F0-9]{32}|eyJ[A-Za-z0-9_-]{14,}\.eyJ[A-Za-z0-9_-]{14,}\.[A-Za-z0-9_-]{20,}"
-    r"|[0-9]{8,10}:AA[A-Za-z0-9_-]{33}|AGE-SECRET-KEY-1[0-9A-Z]{58}|whsec_[A-Za-z0-9]{32,64}|EAACEdEose0cBA[0-9A-Za-z]{20,}|dapi[a-f0-9]{32}"
-    r"|key-[a-f0-9]{32}|sq0(?:atp|csp)-[0-9A-Za-z_-]{22,43}|lin_api_[A-Za-z0-9]{40}|rubygems_[a-f0-9]{48}|glsa_[A-Za-z0-9]{32}_[a-f0-9]{8})"
+# How tokens begin, and their form from there.
+TOKEN_MARKS = (
+    r"\b(?:AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|AIza|[rs]k_live_|SG\.|npm_|pypi-Ag|hf_|sk-|ya29\.|dop_v1_|shpat_|eyJ"
+    r"|[0-9]{8,10}:AA|AGE-SECRET-KEY-|whsec_|EAACEdEose0cBA|dapi[a-f0-9]|key-[a-f0-9]|sq0(?:atp|csp)-|lin_api_|rubygems_|glsa_)"
 )
-# Web addresses whose path is the secret: its part is the group.
-_WEB_HOOKS = tuple(
-    compile_latin1(pattern)
-    for pattern in (
-        r"hooks\.slack\.com/(?:services|workflows|triggers)/[A-Z0-9]{6,14}/(?:[A-Z0-9]{6,16}/)?(?:[0-9]{8,24}/)?([A-Za-z0-9]{16,64})",
-        r"(?:discord|discordapp)\.com/api/(?:v[0-9]{1,2}/)?webhooks/[0-9]{16,21}/([A-Za-z0-9_-]{50,90})",
-        r"(?:[a-z0-9-]+\.webhook|outlook)\.office(?:365)?\.com/webhook(?:b2)?/([0-9A-Za-z@-]{36,80}/IncomingWebhook/[0-9a-zA-Z]{32}/[0-9a-zA-Z-]{36}(?:/[A-Za-z0-9_-]{20,60})?)",
-        r"hooks\.zapier\.com/hooks/catch/[0-9]{4,10}/([A-Za-z0-9]{5,12})",
-        r"maker\.ifttt\.com/trigger/[A-Za-z0-9_-]{1,60}/(?:json/)?with/key/([A-Za-z0-9_-]{16,60})",
-        r"chat\.googleapis\.com/v1/spaces/[A-Za-z0-9_-]{6,20}/messages\?key=([A-Za-z0-9_%=&-]{30,200})",
-        r"(?:feishu\.cn|larksuite\.com)/open-apis/bot/v2/hook/([0-9a-f-]{32,36})",
-        r"oapi\.dingtalk\.com/robot/send\?access_token=([0-9a-f]{40,64})",
-        r"qyapi\.weixin\.qq\.com/cgi-bin/webhook/send\?key=([0-9a-f-]{32,36})",
-        r"api\.telegram\.org/bot([0-9]{8,10}:[A-Za-z0-9_-]{30,40})",
-        r"[?&]sig=([A-Za-z0-9%_-]{36,80})",
-        r"/hooks/([a-z0-9]{26})\b",
-    )
+_TOKEN = re.compile(
+    rb"(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}|glpat-[A-Za-z0-9_-]{20}"
+    rb"|xox[abeoprs]-[0-9]{6,}-[0-9A-Za-z-]{10,100}|AIza[0-9A-Za-z_-]{35}|[rs]k_live_[0-9a-zA-Z]{20,99}|SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}"
+    rb"|npm_[A-Za-z0-9]{36}|pypi-AgEIcHlwaS5vcmc[A-Za-z0-9_-]{50,250}|hf_[A-Za-z0-9]{34}|sk-(?:proj-|ant-)?[A-Za-z0-9_-]{40,180}"
+    rb"|ya29\.[0-9A-Za-z_-]{30,200}|dop_v1_[a-f0-9]{64}|shpat_[a-fA-F0-9]{32}|eyJ[A-Za-z0-9_-]{14,}\.eyJ[A-Za-z0-9_-]{14,}\.[A-Za-z0-9_-]{20,}"
+    rb"|[0-9]{8,10}:AA[A-Za-z0-9_-]{33}|AGE-SECRET-KEY-1[0-9A-Z]{58}|whsec_[A-Za-z0-9]{32,64}|EAACEdEose0cBA[0-9A-Za-z]{20,}|dapi[a-f0-9]{32}"
+    rb"|key-[a-f0-9]{32}|sq0(?:atp|csp)-[0-9A-Za-z_-]{22,43}|lin_api_[A-Za-z0-9]{40}|rubygems_[a-f0-9]{48}|glsa_[A-Za-z0-9]{32}_[a-f0-9]{8}"
 )
-_URL_PASSWORD = compile_latin1(
-    r"[a-z][a-z0-9+.-]{1,30}://[A-Za-z0-9._%+-]{0,64}:([^\s/:@\"'<>(){}$]{4,80})@[A-Za-z0-9.\[]"
-)
+_MAX_TOKEN = 4000
+_URL_PASSWORD = compile_latin1(r"://[A-Za-z0-9._%+-]{0,64}:([^\s/:@\"'<>(){}$]{4,80})@[A-Za-z0-9.\[]")
 
-_PASSWORDS = r"passw(?:or)?d|passwd|pwd|passphrase|passwort|contrase[nñ]a|pgpassword|rediscli_auth"
+_PASSWORDS = r"passw(?:or)?d|passwd|pwd|passphrase|passwort|contrase\xc3\xb1a"
 _KEYS = (
-    r"secret(?:[_-]?key)?(?:[_-]?base)?|api_?key|api-key|apikey|auth[_-]?token|access[_-]?token|access[_-]?key|private[_-]?key|client[_-]?secret|token"
-    r"|encryption[_-]?key|signing[_-]?key|account[_-]?key|shared[_-]?(?:access[_-]?)?key|master[_-]?key|auth[_-]?key|service[_-]?key|deploy[_-]?key|app[_-]?key"
+    r"secret(?:[_-]?key)?(?:[_-]?base)?|api[_-]?key|auth[_-]?token|access[_-]?token|access[_-]?key|private[_-]?key|client[_-]?secret|token"
+    r"|encryption[_-]?key|signing[_-]?key|account[_-]?key|shared[_-]?(?:access[_-]?)?key|master[_-]?key|auth[_-]?key|service[_-]?key"
+    r"|deploy[_-]?key|app[_-]?key|rediscli_auth"
 )
-_NAME = rf"({_PASSWORDS}|{_KEYS})"
-_QUOTED_VALUE = r"[\"']([^\s\"'\\<>{}$()]{8,200})[\"']"
-# Between a name and its value: a closing quote or bracket, a type, an operator.
-_ASSIGN = r"[\"']?\]?(?:\[\w{0,8}\])?(?:\s{0,3}:\s{0,3}[&'\w\[\]?.*]{1,30})?\s{0,4}(?:=|:|:=|=>|,|<-)\s{0,4}"
-_ASSIGNED = compile_latin1(
-    rf"{_NAME}(?:{_ASSIGN}|\s{{1,4}})[bruBRU@$]{{0,2}}{_QUOTED_VALUE}".replace("ñ", r"\xc3\xb1"), ignore_case=True
+_COMMANDS = r"mysql\w*|mariadb(?:-\w+)?|sshpass|curl|wget|docker|podman|helm|az|oc|buildah|skopeo|crane|redis-cli|7z[a-z]?|openssl|machine|identified"
+_HOOKS = (
+    r"hooks\.slack\.com/|discord(?:app)?\.com/api/|\.office(?:365)?\.com/webhook|hooks\.zapier\.com/|maker\.ifttt\.com/|chat\.googleapis\.com/"
+    r"|(?:feishu\.cn|larksuite\.com)/open-apis/bot/|oapi\.dingtalk\.com/|qyapi\.weixin\.qq\.com/|api\.telegram\.org/bot|[?&]sig=|/hooks/"
 )
-# Without quotes: settings, shells, query strings, connection strings, XML elements.
-_UNQUOTED = compile_latin1(
-    rf"{_NAME}(?:[ \t]{{0,4}}(?:=|:|:=|=>)[ \t]{{0,4}}|>)([^\s\"'\\<>{{}}$()&;,`|\[\]]{{8,200}})".replace(
-        "ñ", r"\xc3\xb1"
-    ),
-    ignore_case=True,
+_HEADERS = r"authorization|x-(?:api|auth|access)-(?:key|token)|private-token|x-vault-token"
+# What may precede a secret; the patterns below look at what follows, in Python's syntax.
+TRIGGERS = rf"(?i:{_PASSWORDS}|{_KEYS}|\b(?:{_COMMANDS})\b|{_HOOKS}|{_HEADERS})"
+_TRIGGER = re.compile(rf"({_PASSWORDS}|{_KEYS})|({_COMMANDS})|({_HOOKS})|({_HEADERS})".encode(), re.IGNORECASE)
+_REACH = 400  # bytes after a trigger that are looked at, but for what a value takes
+
+_ASSIGN = rb"(?:=>|:=|=|:|,|<-)"
+_QUOTED = re.compile(
+    # A closing quote or bracket, a type, an operator (or none: #define), a prefix of the literal.
+    rb"[\"']?\]?(?:\[\w{0,8}\])?(?:(?:\s{0,3}:\s{0,3}[&'\w\[\]?.*]{1,30})?\s{0,4}"
+    + _ASSIGN
+    + rb"\s{0,4}|\s{1,4})[bruBRU@$]{0,2}"
+    rb"(?:\"([^\s\"\\<>{}$()]{8,200})\"|'([^\s'\\<>{}$()]{8,200})')"
 )
-_NAME_FIELD = r"(?:key|name|id|field|variable|param(?:eter)?(?:_?key)?|property|env(?:_?var)?|option|setting|label)"
-_VALUE_FIELD = r"(?:value|val|default|parametervalue|content|data)"
-_PAIRED = compile_latin1(
-    rf"\b{_NAME_FIELD}[\"']?\s{{0,4}}(?:=>|=|:)\s{{0,4}}[\"']?[\w./-]{{0,60}}?{_NAME}[\"']?\s{{0,4}}[,;\n]?[\s-]{{0,40}}[\"']?{_VALUE_FIELD}[\"']?"
-    rf"\s{{0,4}}(?:=>|=|:)\s{{0,4}}[\"']?([^\s\"'\\<>{{}}$(),]{{8,200}})".replace("ñ", r"\xc3\xb1"),
-    ignore_case=True,
+# Settings, shells, query strings, connection strings, XML elements.
+_UNQUOTED = re.compile(rb"(?:[ \t]{0,4}(?:=>|:=|=|:)[ \t]{0,4}|>)([^\s\"'\\<>{}$()&;,`|\[\]]{8,200})")
+_ELEMENT = re.compile(rb"[\"'][^<>\n]{0,60}>([^\s\"'\\<>{}$()]{8,200})<")
+# {"key": NAME, "value": VALUE} and the reverse, in JSON, YAML, HCL, XML.
+_FIELD = rb"(?:key|name|id|field|variable|param(?:eter)?(?:_?key)?|property|env(?:_?var)?|option|setting|label)"
+_VALUE_FIELD = rb"(?:value|val|default|parametervalue|content|data)"
+_COLON = rb"[\"']?\s{0,4}(?:=>|=|:)\s{0,4}[\"']?"
+_FIELD_BEFORE = re.compile(rb"(?:^|[^\w])" + _FIELD + _COLON + rb"[\w./-]{0,60}\Z", re.IGNORECASE)
+_VALUE_AFTER = re.compile(
+    rb"[\"']?\s{0,4}[,;\n]?[\s-]{0,40}[\"']?" + _VALUE_FIELD + _COLON + rb"([^\s\"'\\<>{}$(),]{8,200})", re.IGNORECASE
 )
-_PAIRED_BACK = compile_latin1(
-    rf"\b{_VALUE_FIELD}[\"']?\s{{0,4}}(?:=>|=|:)\s{{0,4}}[\"']?([^\s\"'\\<>{{}}$(),]{{8,200}})[\"']?\s{{0,4}}[,;\n]?[\s-]{{0,40}}[\"']?{_NAME_FIELD}[\"']?"
-    rf"\s{{0,4}}(?:=>|=|:)\s{{0,4}}[\"']?[\w./-]{{0,60}}?{_NAME}\b".replace("ñ", r"\xc3\xb1"),
-    ignore_case=True,
+_VALUE_BEFORE = re.compile(
+    rb"(?:^|[^\w])"
+    + _VALUE_FIELD
+    + _COLON
+    + rb"([^\s\"'\\<>{}$(),]{8,200})[\"']?\s{0,4}[,;\n]?[\s-]{0,40}[\"']?"
+    + _FIELD
+    + _COLON
+    + rb"[\w./-]{0,60}\Z",
+    re.IGNORECASE,
 )
-# XML: <entry key="password">value</entry>, <string name="api_key">value</string>
-_ELEMENT = compile_latin1(
-    rf"\b{_NAME_FIELD}=[\"'][\w./-]{{0,60}}?{_NAME}[\"'][^<>]{{0,60}}>([^\s\"'\\<>{{}}$()]{{8,200}})<".replace(
-        "ñ", r"\xc3\xb1"
-    ),
-    ignore_case=True,
+_HEADER = re.compile(
+    rb"[\"']?\]?\s{0,3}[:=,]\s{0,3}[\"'bf]{0,2}(?:(?:bearer|token|basic|apikey|key)[ \t]+)?([A-Za-z0-9._~+/=-]{16,1000})",
+    re.IGNORECASE,
 )
-# The group is the secret.
-_BEARER = compile_latin1(
-    r"(?:authorization|proxy-authorization|x-(?:api|auth|access)-(?:key|token)|private-token|x-vault-token)[\"']?\]?\s{0,3}[:=,]\s{0,3}[\"'bf]{0,2}"
-    r"(?:(?:bearer|token|basic|apikey|key)[ \t]+)?([A-Za-z0-9._~+/=-]{16,1000})",
-    ignore_case=True,
-)
-_OPTIONS = tuple(
-    compile_latin1(pattern)
-    for pattern in (
-        r"\b(?:mysql|mysqldump|mysqladmin|mysqlimport|mysqlcheck|mariadb|mariadb-dump|mariadb-admin)\b[^\n|;&]{0,200}?[ \t]-p([^\s\"'\\<>{}$()]{6,80})",
-        r"\bsshpass[ \t]+-p[ \t]*([^\s\"'\\<>{}$()]{6,80})",
-        r"--?(?:password|passwd|pass|pwd|db-password|admin-password|storepass|keypass|secret|token|api-key|auth-token|requirepass)(?:[ \t]+|=)([^\s\"'\\<>{}$()-][^\s\"'\\<>{}$()]{6,200})",
-        r"\b(?:curl|wget|http|httpie)\b[^\n|;]{0,200}?[ \t](?:-u|--user|-a)[ \t]+[\"']?[A-Za-z0-9._%+@-]{1,64}:([^\s\"'\\<>{}$()]{6,80})",
-        r"\b(?:docker|podman|helm|az|oc|buildah|skopeo|crane)\b[^\n|;]{0,200}?[ \t]-p[ \t]+([^\s\"'\\<>{}$()]{6,80})",
-        r"\bredis-cli\b[^\n|;]{0,100}?[ \t]-a[ \t]+([^\s\"'\\<>{}$()]{6,80})",
-        r"\b7z[a-z]?\b[^\n|;]{0,100}?[ \t]-p([^\s\"'\\<>{}$()]{6,80})",
-        r"\b(?:pass|passin|passout)[:=]?pass:([^\s\"'\\<>{}$()]{6,80})",
-        r"(?i:identified[ \t]+by|with[ \t]+(?:encrypted[ \t]+)?password|user[ \t]+\w+[ \t]+password)[ \t]+'([^\s\"'\\<>{}$()]{8,80})'",
-        r"\bmachine[ \t]+\S{1,80}\s+login[ \t]+\S{1,80}\s+password[ \t]+([^\s\"'\\<>{}$()]{6,80})",
+_OPTION_NAME = re.compile(rb"(?:^|[\s\"'\[,(])--?(?:[a-z]+-)?\Z")
+_OPTION_VALUE = re.compile(rb"(?:[ \t]+|=)([^\s\"'\\<>{}$()-][^\s\"'\\<>{}$()]{6,200})")
+# Secrets among the arguments of a command, by its name.
+_WORD = rb"([^\s\"'\\<>{}$()]{6,80})"
+_ARGUMENTS: dict[bytes, "re.Pattern[bytes]"] = {
+    name.encode(): re.compile(pattern)
+    for names, pattern in (
+        ("mysql mariadb", rb"[^\n|;&]{0,200}?[ \t]-p" + _WORD),
+        ("sshpass", rb"[ \t]+-p[ \t]*" + _WORD),
+        ("curl wget", rb"[^\n|;]{0,200}?[ \t](?:-u|--user|--proxy-user)[ \t]+[\"']?[A-Za-z0-9._%+@-]{1,64}:" + _WORD),
+        ("docker podman helm az oc buildah skopeo crane", rb"[^\n|;]{0,200}?[ \t]-p[ \t]+" + _WORD),
+        ("redis-cli", rb"[^\n|;]{0,100}?[ \t]-a[ \t]+" + _WORD),
+        ("7z", rb"[^\n|;]{0,100}?[ \t]-p" + _WORD),
+        ("openssl", rb"[^\n|;]{0,200}?[ \t:]pass:" + _WORD),
+        ("machine", rb"[ \t]+\S{1,80}\s+login[ \t]+\S{1,80}\s+password[ \t]+" + _WORD),
+        ("identified", rb"(?i:[ \t]+(?:with[ \t]+\w+[ \t]+)?by)[ \t]+(?:password[ \t]+)?['\"]([^\s\"'\\<>{}$()]{8,80})['\"]"),
     )
+    for name in names.split()
+}  # fmt: skip
+# Web addresses whose path is the secret, from the trigger on.
+_WEB_HOOK = re.compile(
+    rb"""hooks\.slack\.com/(?:services|workflows|triggers)/[A-Z0-9]{6,14}/(?:[A-Z0-9]{6,16}/)?(?:[0-9]{8,24}/)?([A-Za-z0-9]{16,64})
+    |discord(?:app)?\.com/api/(?:v[0-9]{1,2}/)?webhooks/[0-9]{16,21}/([A-Za-z0-9_-]{50,90})
+    |\.office(?:365)?\.com/webhook(?:b2)?/([0-9A-Za-z@-]{36,80}/IncomingWebhook/[0-9a-zA-Z]{32}/[0-9a-zA-Z-]{36}(?:/[A-Za-z0-9_-]{20,60})?)
+    |hooks\.zapier\.com/hooks/catch/[0-9]{4,10}/([A-Za-z0-9]{5,12})
+    |maker\.ifttt\.com/trigger/[A-Za-z0-9_-]{1,60}/(?:json/)?with/key/([A-Za-z0-9_-]{16,60})
+    |chat\.googleapis\.com/v1/spaces/[A-Za-z0-9_-]{6,20}/messages\?key=([A-Za-z0-9_%=&-]{30,200})
+    |(?:feishu\.cn|larksuite\.com)/open-apis/bot/v2/hook/([0-9a-f-]{32,36})
+    |oapi\.dingtalk\.com/robot/send\?access_token=([0-9a-f]{40,64})
+    |qyapi\.weixin\.qq\.com/cgi-bin/webhook/send\?key=([0-9a-f-]{32,36})
+    |api\.telegram\.org/bot([0-9]{8,10}:[A-Za-z0-9_-]{30,40})
+    |[?&]sig=([A-Za-z0-9%_-]{36,80})
+    |/hooks/([a-z0-9]{26})\b""",
+    re.VERBOSE,
 )
 
 
-def tokens(source: Source) -> Iterator[Candidate]:
-    """Credentials that their issuer's prefix tells, and the secret part of web hooks."""
+def tokens(source: Source, hits: Hits) -> Iterator[Candidate]:
+    """Credentials that their issuer's prefix tells; hits: where `TOKEN_MARKS` match."""
     data = source.data
-    for match in _TOKENS.finditer(data):
-        start, end = match.span()
-        value = data[start:end]
+    for start, _ in hits:
+        match = _TOKEN.match(data, start, start + _MAX_TOKEN)
+        if match is None:
+            continue
+        value, end = match.group(), match.end()
         if data[end : end + 1].isalnum() or not random_looking(value[4:], 3.0):
             continue
         if value.startswith(b"sk-") and not re.search(rb"\d", value):
             continue
         yield Candidate(TOKEN, ((start, end),))
-    if b"://" in data or b"hooks" in data:
-        for pattern in _WEB_HOOKS:
-            for match in pattern.finditer(data):
-                if random_looking(match.group(1), 2.5) and re.search(rb"\d", match.group(1)):
-                    yield Candidate(TOKEN, (match.span(1),))
 
 
 def url_passwords(source: Source) -> Iterator[Candidate]:
@@ -131,49 +141,84 @@ def url_passwords(source: Source) -> Iterator[Candidate]:
             yield Candidate(PASSWORD, (match.span(1),))
 
 
-def assigned(source: Source) -> Iterator[Candidate]:
-    """Values that a name, a field, a header or an option calls a secret."""
-    if source.fixture:
-        return
+def announced(source: Source, hits: Hits) -> Iterator[Candidate]:
+    """Values that a name, a field, a header, an option or an address calls a secret; hits: where `TRIGGERS` match."""
     data = source.data
-    for pattern, quoted in ((_ASSIGNED, True), (_ELEMENT, True), (_PAIRED, True), (_UNQUOTED, False)):
-        for match in pattern.finditer(data):
-            start, end = match.span(2)
-            yield from _value(data, match.start(1), match.group(1), start, end, quoted)
-    for match in _PAIRED_BACK.finditer(data):
-        yield from _value(data, match.start(2), match.group(2), match.start(1), match.end(1), True)
-    for match in _BEARER.finditer(data):
-        if _strong(match.group(1)) and random_looking(match.group(1), 3.0):
-            yield Candidate(TOKEN, (match.span(1),))
-    for pattern in _OPTIONS:
-        for match in pattern.finditer(data):
-            start, end = match.span(1)
-            if random_looking(match.group(1), 2.5) and _strong(match.group(1)) and not _points(match.group(1)):
-                yield Candidate(PASSWORD, ((start, end),))
+    for start, end in hits:
+        match = _TRIGGER.fullmatch(data, start, end)
+        if match is None:
+            continue
+        name, command, hook, header = match.groups()
+        if hook:
+            found = _WEB_HOOK.match(data, start, end + _REACH)
+            if (
+                found
+                and found.lastindex
+                and re.search(rb"\d", value := found.group(found.lastindex))
+                and random_looking(value, 2.5)
+            ):
+                yield Candidate(TOKEN, (found.span(found.lastindex),))
+        if source.fixture:
+            continue
+        if name:
+            yield from _named(data, start, end, name.lower())
+        if command:
+            key = re.sub(rb"\A(mysql|mariadb|7z).*", rb"\1", command.lower(), flags=re.DOTALL)
+            yield from _argument(_ARGUMENTS[key].match(data, end, end + _REACH))
+        if header or (name and data[start - 2 : start].lower() == b"x-"):
+            found = _HEADER.match(data, end, end + _REACH + 1000)
+            if found and _strong(found.group(1)) and random_looking(found.group(1), 3.0):
+                yield Candidate(TOKEN, (found.span(1),))
 
 
-def _value(data: bytes, name_start: int, name: bytes, start: int, end: int, quoted: bool) -> Iterator[Candidate]:
-    value = data[start:end]
-    name = name.lower()
-    if not quoted:
-        stripped = value.rstrip(b".:!?*/#-_=" if len(value) < 24 else b".:!?*#-_")
-        value, end = stripped, start + len(stripped)
-    if len(value) < 8 or _is_directory(data, name_start, name) or not _is_secret(value):
-        return
-    if not quoted and not _strong(value):
+def _argument(found: "re.Match[bytes] | None") -> Iterator[Candidate]:
+    if found and random_looking(found.group(1), 2.5) and _strong(found.group(1)) and not _points(found.group(1)):
+        yield Candidate(PASSWORD, (found.span(1),))
+
+
+def _named(data: bytes, start: int, end: int, name: bytes) -> Iterator[Candidate]:
+    """What the name from `start` to `end` is given: beside it, or in the field next to the one that it is in."""
+    placeholder = PASSWORD if name.startswith((b"pass", b"pwd", b"contra", b"redis")) else KEY
+    directory = name == b"pwd" and _is_directory(data, start)
+    line = data[max(0, start - 400) : start]
+    found = _QUOTED.match(data, end, end + _REACH)
+    if found and not directory:
+        yield from _value(name, placeholder, found, found.lastindex or 1, strong=False)
+    found = _UNQUOTED.match(data, end, end + _REACH)
+    if found and not directory:
+        yield from _value(name, placeholder, found, 1, strong=True)
+    if _OPTION_NAME.search(line[-40:]):
+        yield from _argument(_OPTION_VALUE.match(data, end, end + _REACH))
+    if _FIELD_BEFORE.search(line[-160:]):
+        for pattern in (_VALUE_AFTER, _ELEMENT):
+            found = pattern.match(data, end, end + _REACH)
+            if found:
+                yield from _value(name, placeholder, found, 1, strong=False)
+        found = _VALUE_BEFORE.search(line)
+        if found:
+            offset = max(0, start - 400)
+            yield from _value(name, placeholder, found, 1, strong=False, offset=offset)
+
+
+def _value(
+    name: bytes, placeholder: bytes, found: "re.Match[bytes]", group: int, *, strong: bool, offset: int = 0
+) -> Iterator[Candidate]:
+    """The value of `name` in a group of a match, where it is a secret. strong: without quotes, more is asked of it."""
+    value = found.group(group)
+    start = found.start(group) + offset
+    if strong:
+        value = value.rstrip(b".:!?*/#-_=" if len(value) < 24 else b".:!?*#-_")
+    if len(value) < 8 or not _is_secret(value) or (strong and not _strong(value)):
         return
     if name == b"token" and not (len(value) >= 20 and _strong(value)):
         return
-    yield Candidate(PASSWORD if re.match(rb"pass|pwd|pgpass|contra|redis", name) else KEY, ((start, end),))
+    yield Candidate(placeholder, ((start, start + len(value)),))
 
 
-def _is_directory(data: bytes, start: int, name: bytes) -> bool:
-    """PWD and OLDPWD, the shell's working directories."""
-    return (
-        name == b"pwd"
-        and data[start : start + 3] == b"PWD"
-        and not data[max(0, start - 1) : start].strip(b" \t\n\r\"';($={:,-")
-    ) or (name == b"pwd" and data[max(0, start - 3) : start] == b"OLD")
+def _is_directory(data: bytes, start: int) -> bool:
+    """Whether `pwd` at `start` is PWD or OLDPWD, the shell's working directories."""
+    before = data[max(0, start - 3) : start]
+    return before == b"OLD" or (data[start : start + 3] == b"PWD" and not before[-1:].strip(b" \t\n\r\"';($={:,-"))
 
 
 def _is_secret(value: bytes) -> bool:

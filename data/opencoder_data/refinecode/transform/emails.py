@@ -4,11 +4,11 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from opencoder_data.refinecode.transform.candidates import Candidate, Source, compile_latin1, words
+from opencoder_data.refinecode.transform.candidates import Candidate, Hits, Source, words
 
 PLACEHOLDER = b"<email>"
 
-_AT = compile_latin1(r"[A-Za-z0-9._%+\x80-\xff-]@[A-Za-z0-9\x80-\xff]")
+MARK = r"[A-Za-z0-9._%+\x80-\xff-]@"
 _LOCAL = re.compile(rb"[A-Za-z0-9._%+\x80-\xff-]{1,130}\Z")
 _DOMAIN = re.compile(r"(?:\w(?:[\w-]{0,62}\w)?\.){1,6}(?:xn--[a-z0-9-]{2,40}|[^\W\d_]{2,18})")
 
@@ -82,11 +82,11 @@ _PROSE_BEFORE = re.compile(rb"(?<!\bif)(?<!\bfor)(?<!\bwhile)(?<=\w) \(\Z")
 _NAMES_BEFORE = re.compile(rb"\b[A-Z][a-z]+[ ,]+(?:[A-Z]\.? )?[A-Z][a-z'-]+[ ,;:<(-]*\Z")
 
 
-def emails(source: Source) -> Iterator[Candidate]:
-    """Addresses, as they stand in any text; where they stand in code is looked at later."""
+def emails(source: Source, hits: Hits) -> Iterator[Candidate]:
+    """Addresses, as they stand in any text; where they stand in code is looked at later. hits: where `MARK` matches."""
     data = source.data
-    for match in _AT.finditer(data):
-        at = match.start() + 1
+    for _, after in hits:
+        at = after - 1
         local = _LOCAL.search(data, max(0, at - 130), at)
         domain = _DOMAIN.match(data[at + 1 : at + 400].decode("utf-8", "ignore"))
         if local is None or domain is None:

@@ -16,15 +16,21 @@ from typing import Any
 
 import re2
 
-from opencoder_data.refinecode.transform.addresses import ipv4, ipv6
-from opencoder_data.refinecode.transform.candidates import Candidate, Source, source
-from opencoder_data.refinecode.transform.credentials import assigned, tokens, url_passwords
+from opencoder_data.refinecode.transform.addresses import IPV4, IPV6, ipv4, ipv6
+from opencoder_data.refinecode.transform.candidates import Candidate, Hits, Source, compile_latin1
+from opencoder_data.refinecode.transform.credentials import TOKEN_MARKS, TRIGGERS, announced, tokens, url_passwords
+from opencoder_data.refinecode.transform.emails import MARK as email_mark
 from opencoder_data.refinecode.transform.emails import emails
+from opencoder_data.refinecode.transform.private_keys import MARK as private_keys_mark
 from opencoder_data.refinecode.transform.private_keys import private_keys
 from opencoder_data.refinecode.transform.regions import Locator, Place
 
+Finder = Callable[[Source, Hits], Iterator[Candidate]]
+
 # What a replacement lays bare is looked at again; each pass replaces something, and files need two.
 _MAX_PASSES = 20
+# Languages whose literals may be delimited by angle brackets.
+_ANGLE_LITERALS = frozenset(("ruby", "perl", "elixir", "crystal", "raku"))
 
 
 def remove_personal(text: str, path: str = "", language: str | None = None) -> tuple[str, dict[str, int]]:
@@ -36,23 +42,25 @@ def remove_personal(text: str, path: str = "", language: str | None = None) -> t
     """
     counts: Counter[str] = Counter()
     data, locator = text.encode("utf-8"), Locator(language)
-    parsed = None
+    parsed, delicate = None, language in _ANGLE_LITERALS
     for _ in range(_MAX_PASSES):
-        found = _pass(source(data, language, path), locator, counts)
+        found = _pass(Source(data, language, path), locator, counts)
         if found is None:
             break
-        if parsed is None:
-            parsed = locator.parsed
-        data = found
-    if not counts or (parsed and locator.parses(data) is False):
+        data, outside = found
+        parsed = locator.parsed if parsed is None else parsed
+        delicate = delicate or outside
+    # In a comment or literal of a text that parsed, a placeholder cannot change the syntax; elsewhere it is checked.
+    if not counts or (parsed and delicate and locator.parses(data) is False):
         return text, {}
     return data.decode("utf-8"), dict(counts)
 
 
-def _pass(file: Source, locator: Locator, counts: Counter[str]) -> bytes | None:
-    """The file with what one pass of every finder replaces, `counts` added to; None where that is nothing."""
+def _pass(file: Source, locator: Locator, counts: Counter[str]) -> tuple[bytes, bool] | None:
+    """The file with what one pass of every finder replaces, `counts` added to, and whether any of it stood outside comments
+    and literals; None where there is nothing to replace."""
     data = file.data
-    candidates = [c for needed, find in _FINDERS if not needed or any(n in data for n in needed) for c in find(file)]
+    candidates = _candidates(file)
     if not candidates:
         return None
     spans = [piece for candidate in candidates for piece in candidate.pieces]
@@ -72,7 +80,40 @@ def _pass(file: Source, locator: Locator, counts: Counter[str]) -> bytes | None:
     for start, end, placeholder in taken:
         pieces += [data[position:start], placeholder]
         position = end
-    return b"".join([*pieces, data[position:]])
+    outside = any(where[start, end] in (Place.MARKUP, Place.WORD) for start, end, _ in taken)
+    return b"".join([*pieces, data[position:]]), outside
+
+
+def _candidates(file: Source) -> list[Candidate]:
+    """What the finders propose, in order of precedence."""
+    hits: dict[Finder, Hits] = {}
+    for match in _MARKS.finditer(file.data):
+        start, end = match.span()
+        finder = _finder(file.data[start:end])
+        hits.setdefault(finder, []).append((start, end))
+    candidates = [c for finder in _FINDERS if finder in hits for c in finder(file, hits[finder])]
+    if b"://" in file.data:
+        candidates[:0] = url_passwords(file)
+    return candidates
+
+
+def _finder(mark: bytes) -> Finder:
+    """Whose mark it is."""
+    if mark[-1:] == b"@":
+        return emails
+    if mark.count(b".") == 3 and mark[:1].isdigit():
+        return ipv4
+    if mark.count(b":") >= 4:
+        return ipv6
+    if mark in _AUTHOR_MARKS:
+        return _names
+    return (
+        private_keys
+        if mark in (b"PRIVATE KEY", b"Private-Lines")
+        else announced
+        if _TRIGGER.fullmatch(mark)
+        else tokens
+    )
 
 
 def _overlaps(taken: list[tuple[int, int, bytes]], piece: tuple[int, int]) -> bool:
@@ -110,7 +151,7 @@ _NO_NAME = re.compile(r"\b(?:Team|Inc|Ltd|LLC|Corp|Foundation|Project|University
                       r"Android|Eclipse|Maven|Apache|Google|Microsoft|Software|Community|Name|Code|Tool|Generator|Date|Version)\b")  # fmt: skip
 
 
-def _names(file: Source) -> Iterator[Candidate]:
+def _names(file: Source, hits: Hits) -> Iterator[Candidate]:
     """Names of persons after a tag that says author."""
     for pattern in _author_patterns():
         for match in pattern.finditer(file.data):
@@ -119,14 +160,21 @@ def _names(file: Source) -> Iterator[Candidate]:
                 yield Candidate(b"<name>", ((start, end),))
 
 
-# In order of precedence, each with what a file must hold to be searched.
-_FINDERS: tuple[tuple[tuple[bytes, ...], Callable[[Source], Iterator[Candidate]]], ...] = (
-    ((b"PRIVATE KEY", b"Private-Lines"), private_keys),
-    ((), tokens),
-    ((b"://",), url_passwords),
-    ((), assigned),
-    ((b"@",), emails),
-    ((b".",), ipv4),
-    ((b":",), ipv6),
-    ((b"uthor", b"ritten by", b"reated by", b"aintainer", b"ontributor", b"__credits__"), _names),
+# In order of precedence.
+_FINDERS: tuple[Finder, ...] = (private_keys, tokens, announced, emails, ipv4, ipv6, _names)
+_AUTHOR_MARKS = frozenset((b"uthor", b"ritten by", b"reated by", b"aintainer", b"ontributor", b"__credits__"))
+# One pass over a file finds where any finder may look.
+_MARKS = compile_latin1(
+    "|".join(
+        (
+            private_keys_mark,
+            TOKEN_MARKS,
+            TRIGGERS,
+            email_mark,
+            IPV4,
+            IPV6,
+            "uthor|ritten by|reated by|aintainer|ontributor|__credits__",
+        )
+    )
 )
+_TRIGGER = compile_latin1(TRIGGERS)

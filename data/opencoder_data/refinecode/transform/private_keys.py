@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 
-from opencoder_data.refinecode.transform.candidates import Candidate, Source, compile_latin1
+from opencoder_data.refinecode.transform.candidates import Candidate, Hits, Source, compile_latin1
 
 PLACEHOLDER = b"<key>"
 _MAX = 40_000
 _LONG, _ENOUGH = 16, 64
 
+MARK = r"PRIVATE KEY|Private-Lines"
 _BEGIN = compile_latin1(r"-----? ?BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?(?:-----| ----)")
 _END = re.compile(rb"-----? ?END (?:[A-Z0-9]+ ){0,3}PRIVATE KEY")
 # Escapes and entities of line breaks, so that their letters are not taken for base64; then base64 itself.
@@ -26,9 +27,9 @@ _TOKEN = re.compile(
 _PUTTY = re.compile(rb"^[ \t]*Private-Lines: (\d{1,3})\r?\n((?:[ \t]*[A-Za-z0-9+/=]{1,76}\r?\n){1,200})", re.MULTILINE)
 
 
-def private_keys(source: Source) -> Iterator[Candidate]:
-    """Bodies of private keys of at least 64 characters."""
-    if source.fixture:
+def private_keys(source: Source, hits: Hits) -> Iterator[Candidate]:
+    """Bodies of private keys of at least 64 characters; hits: where `MARK` matches."""
+    if source.fixture or not hits:
         return
     data = source.data
     begin = -1

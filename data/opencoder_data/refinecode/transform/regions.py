@@ -197,7 +197,8 @@ def _embedded(data: bytes, pattern: Any, spans: list[tuple[int, int]], out: list
     """Writes the places of those spans that stand in a block of code of another language."""
     for match, inside in _within(data, pattern, spans):
         name, block = (g for g in match.groups() if g is not None)
-        language = _ALIASES.get(name.decode().lower(), name.decode().lower())
+        tag: str = name.decode().lower()
+        language = _ALIASES.get(tag, tag)
         if not literals.knows(language):
             continue
         start = match.start() + match.group().index(block)

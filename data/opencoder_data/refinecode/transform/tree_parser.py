@@ -26,6 +26,7 @@ _LEVEL = np.zeros(256, np.int8)
 _LEVEL[list(b"([{")] = 1
 _LEVEL[list(b")]}")] = -1
 _RUN = re.compile(rb"([~+*!&<-])(?:\s*\1){%d}" % MAX_RUN)
+_MARKS = [b"~", b"+", b"-", b"*", b"!", b"&", b"<"]
 _CHILD = Path(__file__).with_name("parse_child.py")
 
 
@@ -72,6 +73,8 @@ class TreeParser:
             return
         ours, theirs = socket.socketpair()
         with theirs:
+            for end in (ours, theirs):  # a text in one piece: fewer changes between the processes
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MAX_BYTES)
             self._pipe = Connection(ours.detach())
             path = os.pathsep.join(p for p in sys.path if p)
             self._child = subprocess.Popen(
@@ -93,7 +96,7 @@ def parseable(source: bytes) -> bool:
     level = np.cumsum(_LEVEL[codes], dtype=np.int32)
     if level.size and max((level - np.minimum.accumulate(level)).max(), -level.min()) > MAX_DEPTH:
         return False
-    return not _RUN.search(source)
+    return all(source.count(mark) < MAX_RUN for mark in _MARKS) or not _RUN.search(source)
 
 
 _PARSER: TreeParser | None = None
