@@ -99,6 +99,7 @@ _DUMMY = re.compile(
     rb"|test|todo|none|null|default|redacted|insert|secret|passw(?:or)?d?|qwert\w?|hunter2|replace|token|api|key",
     re.IGNORECASE,
 )
+_HEX = re.compile(rb"(?:[0-9A-Fa-f]{2})+")
 _WORD = re.compile(rb"[A-Z]?[a-z]+|[A-Z]+|\d+|[^A-Za-z\d]+")
 
 
@@ -117,9 +118,11 @@ def random_looking(value: bytes, bits: float) -> bool:
 
 
 def _sequential(value: bytes) -> bool:
-    """Whether much of it counts up or down (`0123456789abcdef`)."""
+    """Whether much of it counts up or down (`0123456789abcdef`, `000102030405`)."""
     steps = sum(abs(a - b) == 1 for a, b in pairwise(value))
-    return steps * 2 > len(value)
+    pairs = [value[i : i + 2] for i in range(0, len(value), 2)]
+    counted = sum(b - a == 1 for a, b in pairwise(int(p, 16) for p in pairs)) if _HEX.fullmatch(value) else 0
+    return steps * 2 > len(value) or counted * 2 > len(pairs)
 
 
 def runs(value: bytes) -> float:

@@ -135,7 +135,7 @@ def _is_address(source: Source, start: int, at: int, end: int, domain: str) -> b
         and not lower.startswith("xn--")
     ):
         return False
-    if top not in (lower, top.upper()):  # a property: user@Model.Email
+    if top not in (lower, top.upper()) and lower not in ("com", "org", "edu"):  # a property: user@Model.Email
         return False
     before, after = data[start - 1 : start] if start else b"", data[end : end + 1]
     # Calls and attributes (`a@b.to(x)`), scp paths (`git@host.org:path`), ports, the tail of a longer word.
@@ -152,7 +152,10 @@ def _is_address(source: Source, start: int, at: int, end: int, domain: str) -> b
         rb"\.\w", data[end : end + 2]
     ):
         return False
-    if all(label[:1].isdigit() and label.rstrip("x").isdigit() for label in labels[:-1]):  # left@3.2.io, icon@2x.app
+    numbers = [
+        label for label in labels[:-1] if re.fullmatch(r"\d+x?", label)
+    ]  # left@3.2.io, icon@2x.app, but not 163.com
+    if numbers == labels[:-1] and (len(numbers) > 1 or len(numbers[0]) < 3):
         return False
     if local.lower() in _EXAMPLE_LOCAL or _EXAMPLE_DOMAIN.search(domain):
         return False
@@ -168,7 +171,7 @@ def _is_address(source: Source, start: int, at: int, end: int, domain: str) -> b
 def _clear(source: Source, local: str, labels: list[str], line: bytes, end: int) -> bool:
     """Whether it is no expression of a programming language: a receiver, a slot, an operator between two names."""
     if local.lower() in _CODE_LOCAL or labels[0].lower() in _CODE_DOMAIN:
-        return bool(re.search(rb"(?:mailto:|<)\Z", line)) and len(local) > 1
+        return bool(re.search(rb"mailto:\Z|\w <\Z", line)) and source.data[end : end + 1] != b"("
     if len(labels) != 2 or labels[1].lower() not in _ATTRIBUTES:
         return True
     if _NAMES_BEFORE.search(line):

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
-from opencoder_data.refinecode.transform.comment_syntax import comment_syntax
-
 COMMENT, STRING = "comment", "string"
 
 
@@ -39,79 +37,120 @@ FORMS: dict[str, Form] = {
     "long_bracket": Form(r"\[\[", r"(?:[^\]]|\](?!\]))*+", r"\]\]"),
 }
 
-_LITERALS: tuple[tuple[str, str], ...] = (
-    ("double char", "c cpp objective-c objective-c++ cuda opencl glsl hlsl metal arduino java scala kotlin swift rust haskell elm "
-                    "purescript idris agda frege ocaml 'standard ml' coq f# zig gleam nesc aspectj cycript ceylon"),
-    ("verbatim double char", "csharp"),
-    ("double char backtick_raw", "go v"),
-    ("double single backtick", "javascript typescript tsx jsx qml livescript flow"),
-    ("triple_double triple_single double single", "python cython starlark sage xonsh gdscript mojo nim dart groovy gradle coffeescript boo snakemake 'gradle kotlin dsl' genie"),
-    ("triple_double double", "julia elixir"),
-    ("double single", "php hack ruby crystal perl raku tcl r awk actionscript haxe vala d pike processing solidity "
-                      "cmake meson puppet nginx just jsonnet hcl terraform nix css scss less postcss thrift 'protocol buffer' graphql prolog "
-                      "smarty gn soong bitbake robotframework gap squirrel angelscript chapel cypher apex"),
-    ("long_bracket double single", "lua moonscript luau"),
-    ("double_lines", "scheme racket 'common lisp' 'emacs lisp' clojure lfe newlisp fennel hy janet erlang smithy"),
-    ("single_doubled", "sql plsql plpgsql tsql sqlpl hiveql pascal delphi 'component pascal' matlab"),
-    ("double_doubled", "vhdl ada 'visual basic .net' vba 'visual basic 6.0' vbscript basic freebasic quickbasic"),
-    ("double_doubled single_doubled", "fortran 'fortran free form' cobol rexx autoit powershell xbase"),
-    ("double", "verilog systemverilog llvm assembly 'unix assembly' nasm 'vim script' batchfile autohotkey nsis 'inno setup'"),
-)  # fmt: skip
-_LITERALS_OF = {name: forms for forms, names in _LITERALS for name in shlex.split(names)}
 
-# A language that no table knows: literals in double quotes, and lines that begin with a mark of a comment.
-_UNKNOWN_COMMENT = r"(?m:^[ \t]*(?:\#+(?!\w)|//|--|;|%|\*|/\*|!|(?:REM|rem|dnl)\b)[^\n]*)"
+class Lexis(NamedTuple):
+    """line: marks of comments up to the end of their line; block: delimiters, alternately opening and closing; literals: `FORMS`
+    in the order they are tried; nested: blocks hold blocks. Marks at `^` count where a line begins with them."""
+
+    line: str = ""
+    block: str = ""
+    literals: str = ""
+    nested: bool = False
+
+
+_TRIPLE = "triple_double triple_single double single"
+_FAMILIES: tuple[tuple[Lexis, str], ...] = (
+    (Lexis("//", "/* */", "double char"), "c cpp objective-c objective-c++ cuda opencl glsl hlsl metal arduino java nesc aspectj cycript zig ceylon renderscript"),
+    (Lexis("//", "/* */", "double char", nested=True), "rust"),
+    (Lexis("//", "/* */", "triple_double double char", nested=True), "scala kotlin swift 'gradle kotlin dsl'"),
+    (Lexis("//", "/* */", "verbatim double char"), "csharp"),
+    (Lexis("//", "/* */", "double char backtick_raw"), "go v"),
+    (Lexis("//", "/* */", "double single backtick"), "javascript typescript tsx jsx qml livescript"),
+    (Lexis("//", "/* */", _TRIPLE), "dart groovy gradle nextflow"),
+    (Lexis("//", "/* */", "double single"), "actionscript haxe vala d pike processing solidity apex scss less stylus thrift 'protocol buffer' squirrel angelscript chapel "
+                                            "cypher jsonnet stan sourcepawn nwscript openscad dafny bicep"),
+    (Lexis("//", "/* */", "double"), "verilog systemverilog 'linker script' gn soong prisma capnp"),
+    (Lexis("", "/* */", "double single"), "css postcss"),
+    (Lexis("// #", "/* */", "double single"), "php hack hcl terraform 'terraform template' thrift"),
+    (Lexis("#", "/* */", "double"), "nix puppet"),
+    (Lexis("#", "", _TRIPLE), "python cython starlark sage xonsh gdscript mojo boo snakemake genie vyper"),
+    (Lexis("#", "#[ ]#", "triple_double double char", nested=True), "nim"),
+    (Lexis("#", "### ###", _TRIPLE), "coffeescript"),
+    (Lexis("#", "#= =#", "triple_double double char", nested=True), "julia"),
+    (Lexis("#", "", "triple_double double"), "elixir"),
+    (Lexis("#", "", "double single"), "ruby crystal perl raku tcl r awk cmake meson nginx just bitbake gap makefile graphql shell yaml toml dockerfile fish"),
+    (Lexis("#", "<# #>", "double_doubled single_doubled"), "powershell"),
+    (Lexis("--", "--[[ ]]", "long_bracket double single"), "lua moonscript luau"),
+    (Lexis("--", "{- -}", "double char", nested=True), "haskell elm purescript idris agda frege"),
+    (Lexis("--", "/* */", "single_doubled"), "sql plsql plpgsql tsql sqlpl hiveql"),
+    (Lexis("--", "", "double_doubled"), "vhdl ada"),
+    (Lexis("--", "(* *)", "double", nested=True), "applescript"),
+    (Lexis(";", "#| |#", "double_lines", nested=True), "scheme racket 'common lisp' 'emacs lisp' lfe newlisp fennel hy janet"),
+    (Lexis(";", "", "double_lines"), "clojure wisp"),
+    (Lexis("^; ^# // ^*", "/* */", "double"), "assembly 'unix assembly' nasm 'motorola 68k assembly'"),
+    (Lexis(";", "", "double"), "llvm autohotkey"),
+    (Lexis("^; ^#", "/* */", "double"), "nsis"),
+    (Lexis("^; // ^{", "", "double"), "'inno setup'"),
+    (Lexis(";", "#cs #ce", "double_doubled single_doubled"), "autoit"),
+    (Lexis("%", "", "double_lines"), "erlang"),
+    (Lexis("%", "/* */", "double single_doubled"), "prolog mercury logtalk"),
+    (Lexis("% ^#", "%{ %}", "double_doubled single_doubled"), "matlab octave"),
+    (Lexis("", "(* *)", "double_lines char", nested=True), "ocaml 'standard ml' coq mathematica"),
+    (Lexis("//", "(* *)", "triple_double verbatim double char", nested=True), "f#"),
+    (Lexis("//", "{ } (* *)", "single_doubled"), "pascal delphi 'component pascal'"),
+    (Lexis("! ^C ^c ^* ^D", "", "double_doubled single_doubled"), "fortran"),
+    (Lexis("!", "", "double_doubled single_doubled"), "'fortran free form'"),
+    (Lexis("'", "", "double_doubled"), "'visual basic .net' vba 'visual basic 6.0' vbscript basic freebasic quickbasic"),
+    (Lexis('^" ^#', "", "double"), "'vim script'"),
+    (Lexis("^:: ^REM", "", "double"), "batchfile"),
+    (Lexis("^* *>", "", "double_doubled single_doubled"), "cobol"),
+    (Lexis("", "/* */", "double_doubled single_doubled"), "rexx"),
+    (Lexis("\\\\", "( )", "double"), "forth"),
+)  # fmt: skip
+_LEXIS = {name: lexis for lexis, names in _FAMILIES for name in shlex.split(names)}
+# A language that the table does not know: literals in double quotes, and lines that begin with a mark of a comment.
+_UNKNOWN = Lexis("^# ^// ^-- ^; ^% ^* ^/* ^! ^REM ^dnl", "", "double")
 _INTERPOLATION = re.compile(rb"[#$]\{[^}\n]*\Z")
 
 
-class _Lexis(NamedTuple):
+class _Scanner(NamedTuple):
     opener: "re.Pattern[bytes]"
-    closing: dict[bytes, "re.Pattern[bytes]"]
+    ends: dict[bytes, "re.Pattern[bytes]"]
+    nested: bool
 
 
 @cache
-def _lexis(language: str) -> _Lexis:
-    syntax = comment_syntax(language)
-    forms = _LITERALS_OF.get(language, "double" if syntax is None else "")
-    pieces, closing = [], {}
-    if syntax is None and language not in _LITERALS_OF:
-        pieces.append(f"(?P<line>{_UNKNOWN_COMMENT})")
-    else:
-        for pair in syntax.block if syntax else ():
-            opening, end = pair[0].encode(), pair[1].encode()
-            closing[opening] = re.compile(b"(" + re.escape(opening) + b")|" + re.escape(end))
-        if closing:
-            pieces.append(f"(?P<block>{'|'.join(re.escape(o.decode()) for o in closing)})")
-        if syntax and syntax.line:
-            marks = "|".join(_line_mark(mark) for mark in syntax.line)
-            pieces.append(rf"(?P<line>(?:{marks})[^\n]*)")
-    for name in forms.split():
+def _scanner(language: str) -> _Scanner:
+    lexis = _LEXIS.get(language, _UNKNOWN)
+    marks = lexis.block.encode().split()
+    ends = {
+        o: re.compile(b"(" + re.escape(o) + b")|" + re.escape(c)) for o, c in zip(marks[::2], marks[1::2], strict=True)
+    }
+    pieces = []
+    if ends:
+        pieces.append(f"(?P<block>{'|'.join(re.escape(opening.decode()) for opening in ends)})")
+    if lexis.line:
+        pieces.append(rf"(?P<line>(?:{'|'.join(map(_line_mark, lexis.line.split()))})[^\n]*)")
+    for name in lexis.literals.split():
         form = FORMS[name]
         closed = f"(?P<closed_{name}>{form.closing})"
         # A quote that is no character (a lifetime, a prime) is passed over alone.
-        pieces.append(
-            f"{form.opening}{form.inside}{closed}" if name == "char" else f"{form.opening}{form.inside}{closed}?"
-        )
-    return _Lexis(re.compile("|".join(pieces).encode(), re.DOTALL), closing)
+        pieces.append(f"{form.opening}{form.inside}{closed}" + ("" if name == "char" else "?"))
+    return _Scanner(re.compile("|".join(pieces).encode(), re.DOTALL), ends, lexis.nested)
 
 
 def _line_mark(mark: str) -> str:
-    if mark.strip().isalpha() or mark == "::":  # REM, where a statement begins
-        return rf"(?m:^[ \t]*@?{re.escape(mark)})"
-    if mark == "#":  # ${#x}, $#, &#39; and #include are no comments where a word goes on
+    if mark.startswith("^"):
+        mark = mark[1:]
+        word = r"\b" if mark.isalpha() and len(mark) > 1 else ""
+        # A letter is one in the first column only (fixed form of Fortran).
+        return rf"(?m:^{'' if len(mark) == 1 and mark.isalpha() else '[ \t]*@?'}{re.escape(mark)}){word}"
+    if mark == "#":  # ${#x}, $# and &#39; are no comments
         return r"(?<![\w$&{\\])\#"
     return re.escape(mark)
 
 
 def regions(data: bytes, language: str) -> Iterator[tuple[int, int, str]]:
     """(start, end, COMMENT or STRING) in bytes, in order, delimiters included."""
-    lexis = _lexis(language)
-    position = 0
-    while match := lexis.opener.search(data, position):
+    scanner = _scanner(language)
+    position, unclosed = 0, set()
+    while match := scanner.opener.search(data, position):
         start, end = match.span()
         if match.lastgroup == "block":
-            close = _block_end(data, end, lexis.closing[match.group()])
-            if close < 0:
+            mark = match.group()
+            close = -1 if mark in unclosed else _block_end(data, end, scanner.ends[mark], scanner.nested)
+            if close < 0:  # nor will a later one be looked for: linear time
+                unclosed.add(mark)
                 position = end
                 continue
             end = close
@@ -121,11 +160,19 @@ def regions(data: bytes, language: str) -> Iterator[tuple[int, int, str]]:
         position = max(end, start + 1)
 
 
-def _block_end(data: bytes, position: int, ends: "re.Pattern[bytes]") -> int:
-    """End of a block comment whose opening ends at `position`: its first closing mark; -1 where there is none, or where
-    another one opens before it, which languages read differently."""
-    match = ends.search(data, position)
-    return -1 if match is None or match.group(1) else match.end()
+def _block_end(data: bytes, position: int, ends: "re.Pattern[bytes]", nested: bool) -> int:
+    """End of a block comment whose opening ends at `position`; -1 where there is none. One that does not nest and holds another
+    opening ends at its first closing mark."""
+    depth = 1
+    while match := ends.search(data, position):
+        position = match.end()
+        if match.group(1):
+            depth += nested
+        else:
+            depth -= 1
+            if not depth:
+                return position
+    return -1
 
 
 def kinds(data: bytes, language: str, spans: list[tuple[int, int]]) -> list[str]:
@@ -148,4 +195,4 @@ def kinds(data: bytes, language: str, spans: list[tuple[int, int]]) -> list[str]
 
 def knows(language: str) -> bool:
     """Whether the tables have comments and literals of `language`."""
-    return language in _LITERALS_OF
+    return language in _LEXIS

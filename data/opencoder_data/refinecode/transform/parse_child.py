@@ -16,21 +16,22 @@ from tree_sitter_language_pack import get_language
 
 CODE, COMMENT, STRING, MARKUP, BARE, OPAQUE = b"-", b"c", b"s", b"m", b"b", b"o"
 
-_COMMENT = re.compile(r"comment|marginalia|^pod$|^block_documentation|^docstring$")
+_COMMENT = re.compile(r"comment(?!_statement)|marginalia|haddock|data_section|^(?:pod|docstring)$")
 _STRING = re.compile(
-    r"(?:^|_)str(?:ing)?(?:_|$)|string$|^(?:heredoc|nowdoc|charlist|char|rune_literal|sigil)$|^character"
-    r"|heredoc_(?:body|content|template)|text_block"
+    r"(?:^|_)str(?:ing)?(?:_|$)|string$|^(?:heredoc|nowdoc|charlist|char|rune_literal|sigil|literalString|quoted_(?:argument|template|word))$"
+    r"|^character|heredoc_(?:body|content|template|block)|text_block|STRING|nowdoc_body|bracket_argument"
 )
 # Longer names of which `_STRING` would say yes: expressions inside literals, and quoted names.
 _CODE = re.compile(
     r"(?:^|_)(?:interpolation|substitution|expansion|interpolated_expression|interpolated_identifier|embedded_expression|splice)$"
-    r"|^(?:quoted_atom|system_lib_string|regex.*|.*_regex)$"
+    r"|^(?:quoted_atom|system_lib_string|regex.*|.*_regex|bit_?string.*)$"
 )
+# What a literal is made of; anything else inside one is an expression.
 _INSIDE = re.compile(
-    r"content|fragment|escape|text|^string_(?:start|end)$|(?:^|_)str(?:ing)?(?:_|$)|comment|char|chunk|doc"
+    r"content|fragment|escape|text|(?:^|_)str(?:ing)?(?:_|$)|comment|char|chunk|doc|template_literal|quoted_element|_line$|_body$|STRING"
 )
 _LITERAL = re.compile(r"lit(?:eral)?$|^constant$|^term$")
-_QUOTED = re.compile(rb"(?s)(?:[A-Za-z&@$]{0,3}(['\"`]).*\1)\Z")
+_QUOTED = re.compile(rb"(?s)[A-Za-z&@$]{0,3}(['\"`]).*\1\Z")
 
 
 @cache
@@ -41,6 +42,7 @@ def _parser(grammar: str) -> Parser:
 def _kind(root: Node, source: bytes, start: int, end: int, bare: frozenset[str]) -> bytes:
     """Where the bytes from `start` to `end` lie: the innermost node around them that says so."""
     node = root.descendant_for_byte_range(start, end)
+    plain = True  # only parts of a literal so far
     innermost = True
     while node is not None:
         name = node.type
@@ -50,18 +52,19 @@ def _kind(root: Node, source: bytes, start: int, end: int, bare: frozenset[str])
             return CODE
         if _COMMENT.search(name):
             return COMMENT
-        if _STRING.search(name) or (_LITERAL.search(name) and _QUOTED.match(source, node.start_byte, node.end_byte)):
-            # Expressions in a literal that the bytes overlap are code, whatever the grammar calls them.
-            if innermost and any(
-                child.start_byte < end and child.end_byte > start and not _INSIDE.search(child.type)
-                for child in node.named_children
-            ):
-                return CODE
-            return CODE if node.has_error else STRING  # no part of it was made up by the parser
+        if _STRING.search(name) or (_LITERAL.search(name) and _QUOTED.match(source[node.start_byte : node.end_byte])):
+            # Expressions in a literal that the bytes overlap are code, whatever the grammar calls them; a literal with an error
+            # in it may have been made up by the parser.
+            overlapped = (
+                (c for c in node.named_children if c.start_byte < end and c.end_byte > start) if innermost else ()
+            )
+            whole = not node.has_error and all(_INSIDE.search(child.type) for child in overlapped)
+            return STRING if plain and whole else CODE
         if name in ("text", "jsx_text", "html_text"):
             return MARKUP
         if name in ("preproc_arg", "ERROR"):
             return OPAQUE
+        plain = plain and bool(_INSIDE.search(name))
         innermost = False
         node = node.parent
     return CODE

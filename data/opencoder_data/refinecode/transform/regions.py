@@ -170,6 +170,10 @@ class Locator:
             doubtful = sorted(opaque)
             for i, place in zip(doubtful, _scanned(data, self.language, [spans[i] for i in doubtful]), strict=True):
                 found[i] = place
+        if self.language == "erlang":  # a quoted atom that names a person, not a node
+            for i, (start, _) in enumerate(spans):
+                if found[i] is Place.CODE and data[max(0, start - 9) : start].endswith(b"author('"):
+                    found[i] = Place.STRING
         return found
 
 
