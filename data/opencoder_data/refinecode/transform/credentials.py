@@ -226,7 +226,7 @@ def _is_secret(value: bytes) -> bool:
     if not (re.search(rb"[A-Za-z]", value) and re.search(rb"\d", value)) or not random_looking(value, 2.8):
         return False
     if re.fullmatch(rb"[A-Za-z]+(?:[._:/-][A-Za-z0-9]+)+\d{0,2}|[A-Za-z]+\d{1,2}|[\w./-]+\.\w{1,5}|\w+\.\w+", value):
-        return runs(value) < 1.9 and len(value) >= 20 and b"." not in value
+        return runs(value) < 2.2 and len(value) >= 10 and not re.search(rb"[./:-]", value)
     if re.fullmatch(rb"[0-9a-fA-F-]{8,31}", value):
         return False  # a short hash or an identifier
     return not _points(value)
@@ -258,5 +258,5 @@ def _strong(value: bytes) -> bool:
         len(value) >= 8
         and bool(re.search(rb"\d", value))
         and bool(re.search(rb"[A-Za-z]", value))
-        and runs(value) <= 2.3
+        and runs(value) <= 3.0
     )

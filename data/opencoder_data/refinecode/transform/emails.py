@@ -180,6 +180,6 @@ def _clear(source: Source, local: str, labels: list[str], line: bytes, end: int)
         return bool(re.search(rb"<\s*\Z|mail", line, re.IGNORECASE))
     if not (re.fullmatch(r"[A-Za-z_]\w*", local) and labels[0].isidentifier()):
         return True
-    if _MAIL_BEFORE.search(line) or _PROSE_BEFORE.search(line):
+    if _MAIL_BEFORE.search(line) or _PROSE_BEFORE.search(line) or re.fullmatch(rb"[\s/*#;%!\"'`<-]*", line):
         return True
     return len(local) > 2 and not _CODE_BEFORE.search(line)
