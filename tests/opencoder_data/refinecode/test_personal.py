@@ -105,6 +105,14 @@ STAYS = [
     ("python", "BEGIN = '-----BEGIN PRIVATE KEY-----'\nfoo = compute_something(1)\nEND = '-----END PRIVATE KEY-----'\n"),
     ("markdown", "-----BEGIN PUBLIC KEY-----\n" + PEM + "\n-----END PUBLIC KEY-----\n"),
     ("yaml", "url: https://hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXXXXXXXXXXXXXX\n"),
+    ("dart", "var e = ArgumentError('key is not a PrivateKey', 'pkcs12Data');\n"),
+    ("javascript", "x && (token=_a65.name.objects[0].operatorToken, s = /'/.test(y))\n"),
+    ("python", "C = [b'sk-ecdsa-sha2-nistp256@openssh.com', 'chacha20-poly1305@openssh.com']\n"),
+    ("json", '{"uuid": "panel9@maker.gmail.com", "gecko": {"id": "addon9@maker.org"}}\n'),
+    ("c", "/* Author: Intel Corporation */\n/* 111.222.33.44 and 123.123.123.123 */\nint x;\n"),
+    ("java", "/**\n * Created by IntelliJ IDEA.\n */\nclass A {}\n"),
+    ("nix", '{ signingKey = "1A2B3C4D5E6F7G8H"; }\n'),
+    ("python", "key = 'x'\napi_key = '000102030405060708090A0B0C0D0E0F'\n"),
 ]  # fmt: skip
 
 # (path, language, text): nothing is replaced, as the file lists packages or changes.
@@ -183,6 +191,10 @@ GOES = [
      'class A { string c = "Server=db;User Id=sa;Password=<password>;Encrypt=true"; }\n'),
     ("java", f'class A {{ String u = "jdbc:mysql://h/db?user=u&password={PW}&x=1"; }}\n', 'class A { String u = "jdbc:mysql://h/db?user=u&password=<password>&x=1"; }\n'),
     ("json", f'{{"ConnectionString": "Data Source=db;Pwd={PW};"}}\n', '{"ConnectionString": "Data Source=db;Pwd=<password>;"}\n'),
+    ("javascript", f"const re = /['`]/g; // password={PW}\nconst s = 'jane@163.com';\n", "const re = /['`]/g; // password=<password>\nconst s = '<email>';\n"),
+    ("prolog", "/*  Author: Jan Roe\n    E-mail: jan@acmeworks.nl */\nx('jan@acmeworks.nl').\n", "/*  Author: <name>\n    E-mail: <email> */\nx('<email>').\n"),
+    ("vim script", '" Maintainer: Jan <jan@acmeworks.org>\nlet x = 1\n', '" Maintainer: Jan <<email>>\nlet x = 1\n'),
+    ("assembly", ";* Jan <jan@acmeworks.org>\nmov ax, 1\n", ";* Jan <<email>>\nmov ax, 1\n"),
     # web hooks, headers
     ("python", "u = 'https://hooks.slack.com/services/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'\n", "u = 'https://hooks.slack.com/services/T02AB3CD4/B05EF6GH7/<token>'\n"),
     ("yaml", "u: https://discord.com/api/webhooks/912345678901234567/kJ8s_Lq2xVnB7tYwR4mZp0cDfGhE5aXuI1oKQ9-vNbS3gTj6lWrPz2MyHdCe8U4iQxA7\n",

@@ -85,6 +85,8 @@ def _is_host(source: Source, start: int, end: int) -> bool:
         return False
     if octets[3] == 0 and octets[2] == 0:
         return False  # a network, not a host
+    if len(set(octets)) == 1 or all(len(set(str(octet))) == 1 for octet in octets):
+        return False  # 123.123.123.123, 11.22.33.44, 111.222.33.44: made up
     line, rest = source.before(start, 160), source.after(end)
     if _VERSION.search(line[-40:]) or _OPERATOR.search(line):
         return False
@@ -132,8 +134,15 @@ def ipv6(source: Source, hits: Hits) -> Iterator[Candidate]:
             address = ipaddress.IPv6Address(value)
         except ValueError:
             continue
+        groups = value.lower().split(":")
+        made_up = (
+            sum(len(set(g)) == 1 and len(g) == 4 and g != "0000" for g in groups) > 2
+            or "dead" in groups
+            or "beef" in groups
+        )
         if (
-            address.is_global
+            not made_up
+            and address.is_global
             and value.lower() not in _PUBLIC
             and not value.endswith("::")
             and address.packed[0] >> 5 == 1

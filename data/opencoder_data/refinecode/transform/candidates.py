@@ -95,7 +95,7 @@ def entropy(value: bytes) -> float:
 # A value with one of these is a template or a pointer to the secret, whatever else it holds.
 _TEMPLATE = re.compile(rb"<|>|\$\{|\{\{|%\(|%s|\$\(|\*\*\*|\.\.\.|#\{|xxxx|XXXX|(.)\1{4,}")
 _DUMMY = re.compile(
-    rb"example|sample|dummy|fake|changeme|change_me|placeholder|your|my[_-]?(?:pass|secret|key|token)|xxx|foo|bar|1234567890|123456|12345|abcdef|abcde"
+    rb"example|sample|dummy|fake|changeme|change_me|placeholder|your|my[_-]?(?:pass|secret|key|token)|xxx|foo|bar|1234567890|123456|12345|abcdef|abcde|abc123|123abc"
     rb"|test|todo|none|null|default|redacted|insert|secret|passw(?:or)?d?|qwert\w?|hunter2|replace|token|api|key",
     re.IGNORECASE,
 )
@@ -118,11 +118,15 @@ def random_looking(value: bytes, bits: float) -> bool:
 
 
 def _sequential(value: bytes) -> bool:
-    """Whether much of it counts up or down (`0123456789abcdef`, `000102030405`)."""
-    steps = sum(abs(a - b) == 1 for a, b in pairwise(value))
+    """Whether much of it counts up or down: `0123456789abcdef`, `000102030405`, `1A2B3C4D5E`."""
     pairs = [value[i : i + 2] for i in range(0, len(value), 2)]
     counted = sum(b - a == 1 for a, b in pairwise(int(p, 16) for p in pairs)) if _HEX.fullmatch(value) else 0
-    return steps * 2 > len(value) or counted * 2 > len(pairs)
+    if counted * 2 > len(pairs):
+        return True
+    if sum(abs(a - b) == 1 for a, b in pairwise(value)) * 2 > len(value):
+        return True
+    parts = re.sub(rb"[^0-9]", b"", value), re.sub(rb"[^A-Za-z]", b"", value)
+    return all(len(part) > 3 and all(b - a == 1 for a, b in pairwise(part)) for part in parts)
 
 
 def runs(value: bytes) -> float:

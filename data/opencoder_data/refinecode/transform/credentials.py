@@ -183,9 +183,12 @@ def _named(data: bytes, start: int, end: int, name: bytes) -> Iterator[Candidate
     line = data[max(0, start - 400) : start]
     found = _QUOTED.match(data, end, end + _REACH)
     if found and not directory:
-        yield from _value(name, placeholder, found, found.lastindex or 1, strong=False)
+        # An argument after a quoted name, not a literal after a sentence that ends with the word.
+        argument = b"," in data[end : found.start(found.lastindex or 1)]
+        if not argument or re.search(rb"[\"'][\w./-]*\Z", line[-80:]):
+            yield from _value(name, placeholder, found, found.lastindex or 1, strong=argument)
     found = _UNQUOTED.match(data, end, end + _REACH)
-    if found and not directory:
+    if found and not directory and data[found.end() : found.end() + 1] not in (b"[", b"(", b"{"):
         yield from _value(name, placeholder, found, 1, strong=True)
     if _OPTION_NAME.search(line[-40:]):
         yield from _argument(_OPTION_VALUE.match(data, end, end + _REACH))
@@ -207,7 +210,7 @@ def _value(
     value = found.group(group)
     start = found.start(group) + offset
     if strong:
-        value = value.rstrip(b".:!?*/#-_=" if len(value) < 24 else b".:!?*#-_")
+        value = value.rstrip(b".:!?*#-_")
     if len(value) < 8 or not _is_secret(value) or (strong and not _strong(value)):
         return
     if name == b"token" and not (len(value) >= 20 and _strong(value)):

@@ -49,7 +49,7 @@ _CODE_LOCAL = words("this super self object obj .object return break continue yi
 _CODE_DOMAIN = words("self this super np torch tf jnp math object obj")
 
 _SERVICE_DOMAIN = re.compile(
-    r"(?:^|\.)(?:gserviceaccount\.com|appspot\.com|cloudbuild\.com|noreply\.gitlab\.com|users\.noreply\.[a-z.]+)$"
+    r"(?:^|\.)(?:gserviceaccount\.com|appspot\.com|cloudbuild\.com|noreply\.gitlab\.com|openssh\.com|libssh\.org|gnome-shell-extensions\.[a-z.]+|users\.noreply\.[a-z.]+)$"
     r"|\.(?:svc|cluster|svc\.cluster\.local)$",
     re.IGNORECASE,
 )
@@ -67,6 +67,7 @@ _NOT_MAIL_BEFORE = re.compile(
     rb"|\b(?:node|nodes|seed_nodes?|cluster_nodes?|cookie)['\"]?\s*(?:=>|[=:(,])[\s\[{]*['\":]{0,3}"
     rb"|\b(?:select\b[^\n]*\b(?:from|join)|insert\s+into|delete\s+from|merge\s+into|update|join|desc(?:ribe)?|truncate\s+table|"
     rb"create\s+(?:public\s+)?(?:synonym|view|table)\b[^\n]*(?:for|from|as\s+select\b[^\n]*from))\s+(?:[\w$\"]+\.)?"
+    rb"|\b(?:uuid|gecko|(?:extension|add-?on|plugin)[-_ ]?id)\b['\"]?\s*[:=,]\s*(?:\{\s*['\"]?id['\"]?\s*:\s*)?['\"]?"
     rb"|\b(?:serviceAccount|serviceAccounts?|service[-_ ]account|principal|npm|jsr|gem|pkg|purl|jdbc:[a-z:]+|cpe|urn|swid|spiffe|oci|docker|git\+ssh|xmpp|jabber|sips?|skype|irc)"
     rb"\s{0,2}[:=]\s{0,2}['\"]?(?:[\w.%+-]{0,60}/)?)\Z",
     re.IGNORECASE,

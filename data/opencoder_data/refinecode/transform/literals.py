@@ -34,6 +34,8 @@ FORMS: dict[str, Form] = {
     "backtick": Form("`", r"(?:[^`\\]|\\.)*+", "`"),
     "backtick_raw": Form("`", r"[^`]*+", "`"),
     "verbatim": Form(r'\$?@\$?"', r'(?:[^"]|"")*+', '"'),
+    # No region, but what is in it opens none: an expression after an operator.
+    "regex": Form(r"[=(,:;!&|?{}\[][ \t]*/(?![*/])", r"(?:[^/\\\n\[]|\\[^\n]|\[(?:[^\]\\\n]|\\[^\n])*+\])*+", "/"),
     "long_bracket": Form(r"\[\[", r"(?:[^\]]|\](?!\]))*+", r"\]\]"),
 }
 
@@ -55,7 +57,7 @@ _FAMILIES: tuple[tuple[Lexis, str], ...] = (
     (Lexis("//", "/* */", "triple_double double char", nested=True), "scala kotlin swift 'gradle kotlin dsl'"),
     (Lexis("//", "/* */", "verbatim double char"), "csharp"),
     (Lexis("//", "/* */", "double char backtick_raw"), "go v"),
-    (Lexis("//", "/* */", "double single backtick"), "javascript typescript tsx jsx qml livescript"),
+    (Lexis("//", "/* */", "regex double single backtick"), "javascript typescript tsx jsx qml livescript"),
     (Lexis("//", "/* */", _TRIPLE), "dart groovy gradle nextflow"),
     (Lexis("//", "/* */", "double single"), "actionscript haxe vala d pike processing solidity apex scss less stylus thrift 'protocol buffer' squirrel angelscript chapel "
                                             "cypher jsonnet stan sourcepawn nwscript openscad dafny bicep"),
@@ -123,7 +125,7 @@ def _scanner(language: str) -> _Scanner:
         pieces.append(rf"(?P<line>(?:{'|'.join(map(_line_mark, lexis.line.split()))})[^\n]*)")
     for name in lexis.literals.split():
         form = FORMS[name]
-        closed = f"(?P<closed_{name}>{form.closing})"
+        closed = f"(?P<closed_{name}>{form.closing})" if name != "regex" else form.closing
         # A quote that is no character (a lifetime, a prime) is passed over alone.
         pieces.append(f"{form.opening}{form.inside}{closed}" + ("" if name == "char" else "?"))
     return _Scanner(re.compile("|".join(pieces).encode(), re.DOTALL), ends, lexis.nested)

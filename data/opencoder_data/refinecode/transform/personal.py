@@ -147,8 +147,12 @@ def _author_patterns() -> tuple[Any, Any]:
     return _AUTHOR
 
 
-_NO_NAME = re.compile(r"\b(?:Team|Inc|Ltd|LLC|Corp|Foundation|Project|University|Contributors?|Authors?|Group|The|Visual|Studio|"
-                      r"Android|Eclipse|Maven|Apache|Google|Microsoft|Software|Community|Name|Code|Tool|Generator|Date|Version)\b")  # fmt: skip
+_NO_NAME = re.compile(
+    r"\b(?:Team|Inc|Ltd|LLC|Corp|Corporation|Company|GmbH|Limited|Foundation|Project|University|Institute|Laboratory|Laboratories|Labs?|Center|Centre|"
+    r"Department|Association|Consortium|Committee|Contributors?|Authors?|Developers?|Group|The|Visual|Studio|IntelliJ|Idea|IDEA|Xcode|PhpStorm|PyCharm|"
+    r"Android|Eclipse|Maven|Apache|Google|Microsoft|Intel|Oracle|Amazon|Software|Systems|Technolog(?:y|ies)|Solutions|Services|Networks?|Research|"
+    r"International|Community|Open|Source|Name|Code|Tool|Generator|Date|Version|Template)\b"
+)
 
 
 def _names(file: Source, hits: Hits) -> Iterator[Candidate]:
