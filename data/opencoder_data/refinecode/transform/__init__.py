@@ -33,7 +33,7 @@ def transform_text(text: str, language: str | None, path: str, config: Transform
             counts = {"header_files": 1, "header_chars": len(text) - len(cleaned)}
         text = cleaned
     if config.personal:
-        text, found = remove_personal(text, path)
+        text, found = remove_personal(text, path, language)
         counts.update(found)
     return text, counts
 
