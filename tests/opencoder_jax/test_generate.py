@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from opencoder_data.tokenizer import Tokenizer
 from opencoder_data.tokenizer.train import train
 from oracle import client, golden
@@ -166,9 +167,16 @@ def test_values_that_cannot_be_are_refused_by_name(field, value):
         Sampling(**{field: value})
 
 
+def with_final_norm(params, value):
+    """The weights, with every scale of the last norm set to a value."""
+    flat = dict(nnx.to_flat_state(params))
+    norm = flat["final_norm",]
+    return nnx.from_flat_state(flat | {("final_norm",): norm.replace(np.full_like(norm.get_value(), value))})
+
+
 def test_logits_that_are_not_finite_are_an_error(params, prompts):
     for value in (np.nan, np.inf):
-        broken = {**params, "final_norm": np.full_like(params["final_norm"], value)}
+        broken = with_final_norm(params, value)
         for sampling in (Sampling(4), Sampling(4, 1.0), Sampling(4, 1.0, 0.5)):
             with pytest.raises(ValueError, match="not finite"):
                 generate_tokens(CFG, broken, prompts, sampling)
@@ -190,7 +198,7 @@ def test_a_draw_depends_on_seed_sample_and_position_alone(params, prompts):
 
 def test_each_token_of_a_row_has_a_draw_of_its_own(params):
     """Flat logits: with one draw for all positions a row would repeat one token."""
-    flat = {**params, "final_norm": np.zeros_like(params["final_norm"])}
+    flat = with_final_norm(params, 0.0)
     (row,) = generate_tokens(CFG, flat, [[1, 2, 3]], Sampling(60, temperature=1.0, top_p=0.999))
     assert len(set(row)) > 30
 
