@@ -21,6 +21,7 @@ def start(code: str, **options) -> subprocess.Popen[str]:
     """A command made of `code`; when it prints `ready` it is where the test wants it."""
     program = "import os, sys, time\nfrom opencoder_data import command\n" + code
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    options["env"] = (options.get("env") or os.environ) | {"PYTHONUNBUFFERED": ""}
     return subprocess.Popen([sys.executable, "-c", program], **streams, **options)
 
 
@@ -152,10 +153,15 @@ command.end(command.run(work, stopped='stopped: again'))
 def test_the_second_ctrl_c_ends_at_once():
     code = """
 def work():
-    print('ready', flush=True)
-    try: time.sleep(60)
+    try:
+        print('ready', flush=True)
+        time.sleep(60)
     finally:
-        print('cleaning', flush=True); time.sleep(60)
+        for word in ('cleaning', 'still'):
+            try:
+                print(word, flush=True)
+                time.sleep(30)
+            except KeyboardInterrupt: pass
 command.end(command.run(work))
 """
     process = start(code)
@@ -222,11 +228,15 @@ if __name__ == '__main__': command.end(command.run(work))
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("code", [CHILD, POOL], ids=["child", "pool"])
+@pytest.mark.parametrize("code", [CHILD, POOL, POOL.replace("with command.starting_workers()", "if True")])
 def test_no_child_outlives_a_command(code, sent):
     process = start(code, start_new_session=True)
     pids = wait_until_ready(process)[:-1]
     assert pids
+    if code != CHILD:
+        for pid in pids:  # as Ctrl-C at a terminal does
+            os.kill(int(pid), signal.SIGINT)
+        time.sleep(0.2)
     assert all(map(lives, pids))
     os.killpg(process.pid, sent) if sent == signal.SIGINT else process.send_signal(sent)
     _, said = process.communicate(timeout=30)
@@ -240,6 +250,12 @@ def test_a_child_runs_as_a_module_does(tmp_path):
     with command.child_process(["shows", "a", "--b=c d"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
         assert process.communicate()[0] == "__main__ ['a', '--b=c d'] shows\n"
     assert process.returncode == 7
+
+
+def test_a_child_does_not_outlive_its_block():
+    with command.child_process(["timeit", "-n1", "-r1", "import time; time.sleep(60)"]) as process:
+        assert process.poll() is None
+    assert process.returncode == -signal.SIGKILL
 
 
 def limited(soft: int, hard: int):
@@ -257,8 +273,11 @@ def test_a_low_limit_of_open_files_is_raised_or_refused():
     assert "ulimit -n" in said
 
 
-def test_a_reader_that_has_gone_is_one_line():
-    process = start("command.end(command.run(lambda: [print('x' * 100) for _ in range(10_000)] and 0))")
+@pytest.mark.parametrize("lines", [1, 10_000])  # found out at the end, or on the way
+def test_a_reader_that_has_gone_is_one_line(lines):
+    process = start(
+        f"time.sleep(0.3); command.end(command.run(lambda: [print('x' * 99) for _ in range({lines})] and 0))"
+    )
     assert process.stdout is not None
     process.stdout.close()
     assert process.stderr is not None
