@@ -1,7 +1,7 @@
 """What every command of the project does alike: errors in one line, Ctrl-C, open files, and children that end with it.
 
 A command is a module whose last line is `command.end(main(...))` and whose `main` returns `command.run(...)`; the packages
-call `interruptible_imports` when it is started by `python -m`. Exit codes: 0 done, 2 refused (one line says why and what
+call `interruptible_imports` when it is started by `python -m`. Exit codes: 0 done, 2 rejected (one line says why and what
 to change), 130 stopped by Ctrl-C; a command may have others of its own.
 
 Only the standard library is imported, and little of it: this module is loaded before everything else.
@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-EXIT_REFUSED, EXIT_INTERRUPTED = 2, 130
+EXIT_REJECTED, EXIT_INTERRUPTED = 2, 130
 # A process pool, XLA and the readers of a training run need some hundred; below the first number nothing is started.
 MIN_OPEN_FILES, WANTED_OPEN_FILES = 128, 16_384
 # Seconds after Ctrl-C: the main thread may sit in a compiler that never looks; what it cleans up has an end too.
@@ -43,7 +43,7 @@ def run(work: Callable[[], int], *, stopped: str = STOPPED) -> int:
       work: raises ValueError or OSError for what the user must change.
       stopped: what to say after Ctrl-C: whether the same command goes on or begins anew.
 
-    Returns: the exit code of `work`, EXIT_REFUSED or EXIT_INTERRUPTED. Other exceptions, which are faults of the
+    Returns: the exit code of `work`, EXIT_REJECTED or EXIT_INTERRUPTED. Other exceptions, which are faults of the
     program, pass.
     """
     _tolerant_output()
@@ -68,7 +68,7 @@ def run(work: Callable[[], int], *, stopped: str = STOPPED) -> int:
         if isinstance(error, BrokenPipeError):
             _discard_output()
         _say(f"error: {line}")
-        return EXIT_REFUSED
+        return EXIT_REJECTED
 
 
 def end(code: int) -> NoReturn:
@@ -94,7 +94,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         _say(f"error: {message} (--help lists the options)")
-        raise SystemExit(EXIT_REFUSED)
+        raise SystemExit(EXIT_REJECTED)
 
 
 # --- children ---------------------------------------------------------------------------------------------------------
@@ -181,16 +181,16 @@ def _end_with(descriptor: int) -> None:
 
 
 @contextlib.contextmanager
-def temporary_folder(path: str | os.PathLike[str] | None = None) -> Iterator[Path]:
-    """A folder, at `path` or where the system keeps such, that goes with the block, also when Ctrl-C ends the process."""
-    folder = Path(path) if path else Path(tempfile.mkdtemp(prefix="opencoder-"))
-    _temporary.add(folder)
+def temporary_directory(path: str | os.PathLike[str] | None = None) -> Iterator[Path]:
+    """A directory, at `path` or where the system keeps such, that goes with the block, also when Ctrl-C ends the process."""
+    directory = Path(path) if path else Path(tempfile.mkdtemp(prefix="opencoder-"))
+    _temporary.add(directory)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder
+        directory.mkdir(parents=True, exist_ok=True)
+        yield directory
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        _temporary.discard(folder)
+        shutil.rmtree(directory, ignore_errors=True)
+        _temporary.discard(directory)
 
 
 @contextlib.contextmanager
@@ -268,7 +268,7 @@ def _say(line: str) -> None:
 
 
 def _end_now(line: str) -> NoReturn:
-    """From any thread: children, temporary folders and this process are gone, whatever the main thread does."""
+    """From any thread: children, temporary directories and this process are gone, whatever the main thread does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN) if threading.current_thread() is threading.main_thread() else None
     if line:
         _say(line)
@@ -276,8 +276,8 @@ def _end_now(line: str) -> NoReturn:
         process.kill()
     if "multiprocessing" in sys.modules:
         kill_workers()
-    for folder in list(_temporary):
-        shutil.rmtree(folder, ignore_errors=True)
+    for directory in list(_temporary):
+        shutil.rmtree(directory, ignore_errors=True)
     os._exit(EXIT_INTERRUPTED)
 
 

@@ -129,13 +129,13 @@ WAITING = {
 
 @pytest.mark.parametrize("state", list(WAITING))
 def test_ctrl_c_in_any_state(state, tmp_path):
-    """One line, 130, soon; the temporary folder is gone."""
+    """One line, 130, soon; the temporary directory is gone."""
     ready = "" if state == "deaf" else "print('ready', flush=True); "
     code = f"""
 def wait():
     {ready}{WAITING[state]}
 def work():
-    with command.temporary_folder({str(tmp_path / "part")!r}):
+    with command.temporary_directory({str(tmp_path / "part")!r}):
         wait()
 command.end(command.run(work, stopped='stopped: again'))
 """
@@ -186,7 +186,7 @@ def test_a_background_job_of_a_shell_keeps_ignoring_it():
     "module", ["opencoder_data.pack", "opencoder_data.tokenizer", "opencoder_data.refinecode.handover"]
 )
 def test_ctrl_c_while_modules_are_imported(module, tmp_path):
-    """The import of numpy stands for all that take seconds: here it waits."""
+    """The import of numpy represents all that take seconds: here it waits."""
     (tmp_path / "numpy.py").write_text("import time; print('ready', flush=True); time.sleep(60)\n")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     process = subprocess.Popen(
@@ -262,7 +262,7 @@ def limited(soft: int, hard: int):
     return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_low_limit_of_open_files_is_raised_or_refused():
+def test_a_low_limit_of_open_files_is_raised_or_rejected():
     code = "import resource\ncommand.end(command.run(lambda: print(resource.getrlimit(resource.RLIMIT_NOFILE)) or 0))"
     process = start(code, preexec_fn=limited(24, 1024))
     assert process.communicate(timeout=20) == ("(1024, 1024)\n", "")
