@@ -29,7 +29,7 @@ from opencoder_jax.config import replace
 from tests.opencoder_jax.training import ROOT, environment
 
 pytestmark = pytest.mark.slow
-TRIALS = 6
+TRIALS = 4
 # Files that differ from run to run, as times do.
 TIMED = ("sweep", "profile", "plan")
 
