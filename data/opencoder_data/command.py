@@ -29,6 +29,12 @@ MIN_OPEN_FILES, WANTED_OPEN_FILES = 128, 16_384
 # Seconds after Ctrl-C: the main thread may sit in a compiler that never looks; what it cleans up has an end too.
 NOTICE_SECONDS, CLEAN_UP_SECONDS = 2.0, 15.0
 MORE_FILES = "raise the limit (`ulimit -n 4096`) and run the same command again"
+REMEDIES = {
+    errno.EACCES: "give a place that this user may use, or change who may",
+    errno.EROFS: "give a place that can be written",
+    errno.ENOSPC: "make room and run the same command again",
+    errno.EDQUOT: "make room and run the same command again",
+}
 STOPPED = "stopped by Ctrl-C; run the same command again"
 
 # What a process that is ended from outside its main thread still has to take with it.
@@ -46,11 +52,11 @@ def run(work: Callable[[], int], *, stopped: str = STOPPED) -> int:
     Returns: the exit code of `work`, EXIT_REJECTED or EXIT_INTERRUPTED. Other exceptions, which are faults of the
     program, pass.
     """
-    _tolerant_output()
+    escape_what_cannot_be_encoded()
     interrupts = _Interrupts(stopped)
     try:
         with interrupts:
-            _room_for_files()
+            room_for_files()
             code = work()
             if sys.stdout is not None:
                 sys.stdout.flush()  # what cannot be written is found out here, not at exit
@@ -62,7 +68,7 @@ def run(work: Callable[[], int], *, stopped: str = STOPPED) -> int:
         if interrupts.noticed:  # by a library that made another exception of it
             interrupts.say(stopped)
             return EXIT_INTERRUPTED
-        line = _one_line(error)
+        line = one_line(error)
         if line is None:
             raise
         if isinstance(error, BrokenPipeError):
@@ -206,7 +212,7 @@ def progress(total: float | None = None, **options: Any) -> Iterator[Any]:
             raise
 
 
-def _room_for_files() -> None:
+def room_for_files() -> None:
     """Raises the limit of open files as far as this user may. Raises: ValueError when nothing can run below it."""
     try:
         import resource
@@ -226,7 +232,7 @@ def _room_for_files() -> None:
 # --- one line ---------------------------------------------------------------------------------------------------------
 
 
-def _one_line(error: Exception) -> str | None:
+def one_line(error: Exception) -> str | None:
     """What to tell the user, or None for a fault of the program."""
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
@@ -241,6 +247,7 @@ def _one_line(error: Exception) -> str | None:
         return f"{text!r} is not UTF-8, or the locale is not: set PYTHONUTF8=1, or give another name"
     if isinstance(error, OSError) and error.strerror:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename is not None else error.strerror
+        text += f"; {REMEDIES[error.errno]}" if error.errno in REMEDIES else ""
     elif isinstance(error, (ValueError, OSError)):
         text = str(error) or type(error).__name__
     else:
@@ -248,7 +255,7 @@ def _one_line(error: Exception) -> str | None:
     return " ".join(text.split("\n")).strip()
 
 
-def _tolerant_output() -> None:
+def escape_what_cannot_be_encoded() -> None:
     """Names and texts that the terminal's encoding does not have are escaped rather than an error."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):

@@ -50,6 +50,9 @@ def gone(pids, seconds: float = 10) -> bool:
     return not any(map(lives, pids))
 
 
+AGAIN = "make room and run the same command again\n"
+
+
 def fail(error: BaseException, capsys) -> tuple[int, str]:
     def work() -> int:
         raise error
@@ -66,8 +69,8 @@ def fail(error: BaseException, capsys) -> tuple[int, str]:
         (ValueError("x=3: give 4"), "error: x=3: give 4\n"),
         (ValueError("one\ntwo\n\n  three"), "error: one two    three\n"),
         (ValueError(), "error: ValueError\n"),
-        (OSError(errno.ENOSPC, "No space left on device", "/a/b"), "error: /a/b: No space left on device\n"),
-        (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "/a/b"), "error: /a/b: No space left on device; " + AGAIN),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device; " + AGAIN),
         (FileNotFoundError(errno.ENOENT, "No such file", b"/a/\xff"), "error: /a/\\udcff: No such file\n"),
         (ChildProcessError("a worker died"), "error: a worker died\n"),
         (
