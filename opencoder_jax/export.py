@@ -204,7 +204,7 @@ def complete_folder(final: Path, num_bytes: int) -> Iterator[Path]:
     _remove_abandoned(final)
     part = final.with_name(f"{_part_prefix(final)}{os.getpid()}")
     try:
-        with command.temporary_folder(part), _locked(part):
+        with command.temporary_directory(part), _locked(part):
             yield part
             if final.exists():
                 final.rmdir()

@@ -1,7 +1,7 @@
 """Completions: `python -m opencoder_jax.generate --checkpoint=RUN --prompt='def fib(n):'`.
 
 One pass over the prompts fills the key/value cache, then one token per row and step. Prompts of a batch may differ in
-length: they are padded on the left, and padding is no segment of theirs. Tokens are drawn in blocks between which the
+length: they are padded on the left, and padding has no segment. Tokens are drawn in blocks between which the
 host looks for stops; what is drawn does not depend on the block's length.
 """
 
@@ -311,14 +311,14 @@ def _main(arguments: list[str]) -> int:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="of the computation (default: the run's)")
     parser.add_argument("--json", help="file for prompts and completions")
     args = parser.parse_args(arguments)
-    # What can be refused is refused before the parameters are read.
+    # What can be rejected is rejected before the parameters are read.
     sampling = Sampling(args.max_new_tokens, args.temperature, args.top_p, args.seed)
     if args.num_samples < 1:
         raise ValueError(f"num_samples={args.num_samples}: must be at least 1")
     if "" in args.stop:
         raise ValueError("--stop='': an empty stop string would stop before the first token; leave it out")
     if args.json and not Path(args.json).absolute().parent.is_dir():
-        raise ValueError(f"--json={args.json}: its folder is not there; make it first")
+        raise ValueError(f"--json={args.json}: its directory does not exist; make it first")
     checkpoint = resolve(args.checkpoint)
     tokenizer = Tokenizer(args.tokenizer or checkpoint.parent.parent)
     params, config, record = load_params(checkpoint)

@@ -15,7 +15,8 @@ TOKENIZER = """## Tokenizer
 
 Nothing is put before or after a text (`add_bos_token: false`, `add_prefix_space: false`); batches are padded on the left.
 `bos_token` is `<|endoftext|>`, for tools that need a token in front of a text without context: lm-eval takes it as its
-prefix token. `<s>` (id 1) never occurs in training: never put it in front of a prompt.
+prefix token. Training had nothing in front of a document: likelihoods of texts without any context are to be compared
+among models of this project alone. `<s>` (id 1) never occurs in training: never put it in front of a prompt.
 
 llama.cpp: its converter reads `tokenizer.model` as plain SentencePiece. The two settings above keep `<s>` and a space
 from being put in front, but the text is not split into words first, as it was in training: pieces cross the borders of

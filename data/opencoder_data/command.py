@@ -1,7 +1,7 @@
 """What every command of the project does alike: errors in one line, Ctrl-C, open files, and children that end with it.
 
 A command is a module whose last line is `command.end(main(...))` and whose `main` returns `command.run(...)`; the packages
-call `interruptible_imports` when it is started by `python -m`. Exit codes: 0 done, 2 refused (one line says why and what
+call `interruptible_imports` when it is started by `python -m`. Exit codes: 0 done, 2 rejected (one line says why and what
 to change), 130 stopped by Ctrl-C; a command may have others of its own.
 
 Only the standard library is imported, and little of it: this module is loaded before everything else.
@@ -23,12 +23,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-EXIT_REFUSED, EXIT_INTERRUPTED = 2, 130
+EXIT_REJECTED, EXIT_INTERRUPTED = 2, 130
 # A process pool, XLA and the readers of a training run need some hundred; below the first number nothing is started.
 MIN_OPEN_FILES, WANTED_OPEN_FILES = 128, 16_384
 # Seconds after Ctrl-C: the main thread may sit in a compiler that never looks; what it cleans up has an end too.
 NOTICE_SECONDS, CLEAN_UP_SECONDS = 2.0, 15.0
 MORE_FILES = "raise the limit (`ulimit -n 4096`) and run the same command again"
+REMEDIES = {
+    errno.EACCES: "give a place that this user may use, or change who may",
+    errno.EROFS: "give a place that can be written",
+    errno.ENOSPC: "make room and run the same command again",
+    errno.EDQUOT: "make room and run the same command again",
+}
 STOPPED = "stopped by Ctrl-C; run the same command again"
 
 # What a process that is ended from outside its main thread still has to take with it.
@@ -43,14 +49,14 @@ def run(work: Callable[[], int], *, stopped: str = STOPPED) -> int:
       work: raises ValueError or OSError for what the user must change.
       stopped: what to say after Ctrl-C: whether the same command goes on or begins anew.
 
-    Returns: the exit code of `work`, EXIT_REFUSED or EXIT_INTERRUPTED. Other exceptions, which are faults of the
+    Returns: the exit code of `work`, EXIT_REJECTED or EXIT_INTERRUPTED. Other exceptions, which are faults of the
     program, pass.
     """
-    _tolerant_output()
+    escape_what_cannot_be_encoded()
     interrupts = _Interrupts(stopped)
     try:
         with interrupts:
-            _room_for_files()
+            room_for_files()
             code = work()
             if sys.stdout is not None:
                 sys.stdout.flush()  # what cannot be written is found out here, not at exit
@@ -62,13 +68,13 @@ def run(work: Callable[[], int], *, stopped: str = STOPPED) -> int:
         if interrupts.noticed:  # by a library that made another exception of it
             interrupts.say(stopped)
             return EXIT_INTERRUPTED
-        line = _one_line(error)
+        line = one_line(error)
         if line is None:
             raise
         if isinstance(error, BrokenPipeError):
             _discard_output()
         _say(f"error: {line}")
-        return EXIT_REFUSED
+        return EXIT_REJECTED
 
 
 def end(code: int) -> NoReturn:
@@ -94,7 +100,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         _say(f"error: {message} (--help lists the options)")
-        raise SystemExit(EXIT_REFUSED)
+        raise SystemExit(EXIT_REJECTED)
 
 
 # --- children ---------------------------------------------------------------------------------------------------------
@@ -181,16 +187,16 @@ def _end_with(descriptor: int) -> None:
 
 
 @contextlib.contextmanager
-def temporary_folder(path: str | os.PathLike[str] | None = None) -> Iterator[Path]:
-    """A folder, at `path` or where the system keeps such, that goes with the block, also when Ctrl-C ends the process."""
-    folder = Path(path) if path else Path(tempfile.mkdtemp(prefix="opencoder-"))
-    _temporary.add(folder)
+def temporary_directory(path: str | os.PathLike[str] | None = None) -> Iterator[Path]:
+    """A directory, at `path` or where the system keeps such, that goes with the block, also when Ctrl-C ends the process."""
+    directory = Path(path) if path else Path(tempfile.mkdtemp(prefix="opencoder-"))
+    _temporary.add(directory)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder
+        directory.mkdir(parents=True, exist_ok=True)
+        yield directory
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        _temporary.discard(folder)
+        shutil.rmtree(directory, ignore_errors=True)
+        _temporary.discard(directory)
 
 
 @contextlib.contextmanager
@@ -206,7 +212,7 @@ def progress(total: float | None = None, **options: Any) -> Iterator[Any]:
             raise
 
 
-def _room_for_files() -> None:
+def room_for_files() -> None:
     """Raises the limit of open files as far as this user may. Raises: ValueError when nothing can run below it."""
     try:
         import resource
@@ -226,7 +232,7 @@ def _room_for_files() -> None:
 # --- one line ---------------------------------------------------------------------------------------------------------
 
 
-def _one_line(error: Exception) -> str | None:
+def one_line(error: Exception) -> str | None:
     """What to tell the user, or None for a fault of the program."""
     chain: list[BaseException] = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
@@ -241,6 +247,7 @@ def _one_line(error: Exception) -> str | None:
         return f"{text!r} is not UTF-8, or the locale is not: set PYTHONUTF8=1, or give another name"
     if isinstance(error, OSError) and error.strerror:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename is not None else error.strerror
+        text += f"; {REMEDIES[error.errno]}" if error.errno in REMEDIES else ""
     elif isinstance(error, (ValueError, OSError)):
         text = str(error) or type(error).__name__
     else:
@@ -248,7 +255,7 @@ def _one_line(error: Exception) -> str | None:
     return " ".join(text.split("\n")).strip()
 
 
-def _tolerant_output() -> None:
+def escape_what_cannot_be_encoded() -> None:
     """Names and texts that the terminal's encoding does not have are escaped rather than an error."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
@@ -268,7 +275,7 @@ def _say(line: str) -> None:
 
 
 def _end_now(line: str) -> NoReturn:
-    """From any thread: children, temporary folders and this process are gone, whatever the main thread does."""
+    """From any thread: children, temporary directories and this process are gone, whatever the main thread does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN) if threading.current_thread() is threading.main_thread() else None
     if line:
         _say(line)
@@ -276,8 +283,8 @@ def _end_now(line: str) -> NoReturn:
         process.kill()
     if "multiprocessing" in sys.modules:
         kill_workers()
-    for folder in list(_temporary):
-        shutil.rmtree(folder, ignore_errors=True)
+    for directory in list(_temporary):
+        shutil.rmtree(directory, ignore_errors=True)
     os._exit(EXIT_INTERRUPTED)
 
 

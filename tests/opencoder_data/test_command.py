@@ -21,6 +21,7 @@ def start(code: str, **options) -> subprocess.Popen[str]:
     """A command made of `code`; when it prints `ready` it is where the test wants it."""
     program = "import os, sys, time\nfrom opencoder_data import command\n" + code
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    options["env"] = (options.get("env") or os.environ) | {"PYTHONUNBUFFERED": ""}
     return subprocess.Popen([sys.executable, "-c", program], **streams, **options)
 
 
@@ -49,6 +50,9 @@ def gone(pids, seconds: float = 10) -> bool:
     return not any(map(lives, pids))
 
 
+AGAIN = "make room and run the same command again\n"
+
+
 def fail(error: BaseException, capsys) -> tuple[int, str]:
     def work() -> int:
         raise error
@@ -65,8 +69,8 @@ def fail(error: BaseException, capsys) -> tuple[int, str]:
         (ValueError("x=3: give 4"), "error: x=3: give 4\n"),
         (ValueError("one\ntwo\n\n  three"), "error: one two    three\n"),
         (ValueError(), "error: ValueError\n"),
-        (OSError(errno.ENOSPC, "No space left on device", "/a/b"), "error: /a/b: No space left on device\n"),
-        (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "/a/b"), "error: /a/b: No space left on device; " + AGAIN),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device; " + AGAIN),
         (FileNotFoundError(errno.ENOENT, "No such file", b"/a/\xff"), "error: /a/\\udcff: No such file\n"),
         (ChildProcessError("a worker died"), "error: a worker died\n"),
         (
@@ -128,13 +132,13 @@ WAITING = {
 
 @pytest.mark.parametrize("state", list(WAITING))
 def test_ctrl_c_in_any_state(state, tmp_path):
-    """One line, 130, soon; the temporary folder is gone."""
+    """One line, 130, soon; the temporary directory is gone."""
     ready = "" if state == "deaf" else "print('ready', flush=True); "
     code = f"""
 def wait():
     {ready}{WAITING[state]}
 def work():
-    with command.temporary_folder({str(tmp_path / "part")!r}):
+    with command.temporary_directory({str(tmp_path / "part")!r}):
         wait()
 command.end(command.run(work, stopped='stopped: again'))
 """
@@ -152,10 +156,15 @@ command.end(command.run(work, stopped='stopped: again'))
 def test_the_second_ctrl_c_ends_at_once():
     code = """
 def work():
-    print('ready', flush=True)
-    try: time.sleep(60)
+    try:
+        print('ready', flush=True)
+        time.sleep(60)
     finally:
-        print('cleaning', flush=True); time.sleep(60)
+        for word in ('cleaning', 'still'):
+            try:
+                print(word, flush=True)
+                time.sleep(30)
+            except KeyboardInterrupt: pass
 command.end(command.run(work))
 """
     process = start(code)
@@ -180,7 +189,7 @@ def test_a_background_job_of_a_shell_keeps_ignoring_it():
     "module", ["opencoder_data.pack", "opencoder_data.tokenizer", "opencoder_data.refinecode.handover"]
 )
 def test_ctrl_c_while_modules_are_imported(module, tmp_path):
-    """The import of numpy stands for all that take seconds: here it waits."""
+    """The import of numpy represents all that take seconds: here it waits."""
     (tmp_path / "numpy.py").write_text("import time; print('ready', flush=True); time.sleep(60)\n")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     process = subprocess.Popen(
@@ -222,11 +231,15 @@ if __name__ == '__main__': command.end(command.run(work))
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("code", [CHILD, POOL], ids=["child", "pool"])
+@pytest.mark.parametrize("code", [CHILD, POOL, POOL.replace("with command.starting_workers()", "if True")])
 def test_no_child_outlives_a_command(code, sent):
     process = start(code, start_new_session=True)
     pids = wait_until_ready(process)[:-1]
     assert pids
+    if code != CHILD:
+        for pid in pids:  # as Ctrl-C at a terminal does
+            os.kill(int(pid), signal.SIGINT)
+        time.sleep(0.2)
     assert all(map(lives, pids))
     os.killpg(process.pid, sent) if sent == signal.SIGINT else process.send_signal(sent)
     _, said = process.communicate(timeout=30)
@@ -242,11 +255,17 @@ def test_a_child_runs_as_a_module_does(tmp_path):
     assert process.returncode == 7
 
 
+def test_a_child_does_not_outlive_its_block():
+    with command.child_process(["timeit", "-n1", "-r1", "import time; time.sleep(60)"]) as process:
+        assert process.poll() is None
+    assert process.returncode == -signal.SIGKILL
+
+
 def limited(soft: int, hard: int):
     return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_low_limit_of_open_files_is_raised_or_refused():
+def test_a_low_limit_of_open_files_is_raised_or_rejected():
     code = "import resource\ncommand.end(command.run(lambda: print(resource.getrlimit(resource.RLIMIT_NOFILE)) or 0))"
     process = start(code, preexec_fn=limited(24, 1024))
     assert process.communicate(timeout=20) == ("(1024, 1024)\n", "")
@@ -257,8 +276,11 @@ def test_a_low_limit_of_open_files_is_raised_or_refused():
     assert "ulimit -n" in said
 
 
-def test_a_reader_that_has_gone_is_one_line():
-    process = start("command.end(command.run(lambda: [print('x' * 100) for _ in range(10_000)] and 0))")
+@pytest.mark.parametrize("lines", [1, 10_000])  # found out at the end, or on the way
+def test_a_reader_that_has_gone_is_one_line(lines):
+    process = start(
+        f"time.sleep(0.3); command.end(command.run(lambda: [print('x' * 99) for _ in range({lines})] and 0))"
+    )
     assert process.stdout is not None
     process.stdout.close()
     assert process.stderr is not None

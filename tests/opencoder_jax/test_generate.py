@@ -363,7 +363,7 @@ def test_command_line(texts_model, tokenizer, tmp_path, capsys):
         ([f"--tokenizer={tokenizer.path}", "--temperature=nan"], "temperature=nan"),
         ([f"--tokenizer={tokenizer.path}", "--num_samples=0"], "num_samples=0"),
         ([f"--tokenizer={tokenizer.path}", "--prompt=" + "x = 1\n" * 200], "model.max_seq_len=128"),
-        ([f"--tokenizer={tokenizer.path}", f"--json={tmp_path / 'none' / 'x.json'}"], "folder is not there"),
+        ([f"--tokenizer={tokenizer.path}", f"--json={tmp_path / 'none' / 'x.json'}"], "directory does not exist"),
     ):
         assert gen.main([*common, *extra]) == 2
         error = capsys.readouterr().err

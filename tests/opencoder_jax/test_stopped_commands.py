@@ -29,7 +29,7 @@ from opencoder_jax.config import replace
 from tests.opencoder_jax.training import ROOT, environment
 
 pytestmark = pytest.mark.slow
-TRIALS = 6
+TRIALS = 4
 # Files that differ from run to run, as times do.
 TIMED = ("sweep", "profile", "plan")
 
@@ -44,34 +44,34 @@ class Command:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
     """Under a name that is not ASCII: corpus, tokenizer, run, release and a finished RefineCode run."""
-    folder = tmp_path_factory.mktemp("wörld-世界")
-    (folder / "corpus").mkdir()
-    (folder / "out").mkdir()
+    base = tmp_path_factory.mktemp("wörld-世界")
+    (base / "corpus").mkdir()
+    (base / "out").mkdir()
     files = sorted(p for p in ROOT.rglob("*.py") if not set(p.parts) & {".venv", ".venv-oracle"})[:120]
     for i, path in enumerate(files):
-        (folder / "corpus" / f"{i}-é.py").write_bytes(path.read_bytes())
-    words = [str(folder / "corpus"), "--vocab_size", "640", "--num_threads", "1"]
-    run(["opencoder_data.tokenizer", "train", "--output", str(folder / "tok"), "--input", *words])
+        (base / "corpus" / f"{i}-é.py").write_bytes(path.read_bytes())
+    words = [str(base / "corpus"), "--vocab_size", "640", "--num_threads", "1"]
+    run(["opencoder_data.tokenizer", "train", "--output", str(base / "tok"), "--input", *words])
     cfg = replace(golden.FAMILIES["gqa"], vocab_size=640)
     config = replace(golden.run_config(cfg), name="x")
-    checkpoints = Checkpoints(folder / "run", config.checkpoint)
+    checkpoints = Checkpoints(base / "run", config.checkpoint)
     state = {"params": jax.device_put(hf.from_hf(cfg, golden.weights(cfg, 0)))}
-    checkpoints.save(3, state, run_record(config, 3, {"tokenizer": gen.Tokenizer(folder / "tok").hash}))
+    checkpoints.save(3, state, run_record(config, 3, {"tokenizer": gen.Tokenizer(base / "tok").hash}))
     checkpoints.close()
     run(
         [
             "opencoder_jax.export",
-            f"--checkpoint={folder / 'run'}",
-            f"--tokenizer={folder / 'tok'}",
-            f"--to={folder / 'hf'}",
+            f"--checkpoint={base / 'run'}",
+            f"--tokenizer={base / 'tok'}",
+            f"--to={base / 'hf'}",
         ]
     )
-    refine = [f"--input={folder / 'corpus'}", f"--output={folder / 'refine'}", "--layout.partition_mb=0.2"]
+    refine = [f"--input={base / 'corpus'}", f"--output={base / 'refine'}", "--layout.partition_mb=0.2"]
     run(["opencoder_data.refinecode", *refine])
-    (folder / "micro.py").write_text(
+    (base / "micro.py").write_text(
         "from tests.opencoder_jax.training import micro_config\ndef config():\n    return micro_config()\n"
     )
-    return folder
+    return base
 
 
 def command(world: Path, name: str) -> Command:
@@ -117,7 +117,7 @@ def run(arguments: list[str], variables: dict[str, str] | None = None, code: int
 
 
 def processes(mark: str) -> list[int]:
-    """Those that have `mark` in their environment and are no zombies."""
+    """Those that have `mark` in their environment and are not zombies."""
     found = []
     for path in Path("/proc").iterdir():
         try:
@@ -193,7 +193,7 @@ def test_stopped_at_random_moments_it_ends_with_the_same_bytes(world, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_few_open_files_are_one_line(world, name):
-    """Refused at 24; at the least number that is let in, and above, done or one line that names the remedy."""
+    """Rejected at 24; at the least number that is let in, and above, done or one line that names the remedy."""
     import resource
 
     for limit in (24, 127, 128, 200):

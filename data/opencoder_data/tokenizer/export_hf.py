@@ -28,8 +28,9 @@ def export_hf(
     them: in source code they are text. Nothing is put before or after a text; batches are padded on the left, so that the
     new tokens of every row follow its last one.
 
-    `bos_token` is `<|endoftext|>`: what scorers (lm-eval) put in front of a text without context, where a document of
-    pre-training has the end of the one before. SentencePiece's `<s>` never occurs in training.
+    `bos_token` is `<|endoftext|>`: what scorers (lm-eval) put in front of a text without context. In training nothing is
+    in front of a document, which attends to itself alone: no token was learned in this place, but `<|endoftext|>` means
+    the border of documents and was learned as an output, where SentencePiece's `<s>` never occurs at all.
 
     Args:
         model_max_length: longest input the model takes, in tokens.

@@ -19,7 +19,7 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
 from opencoder_data.command import progress as progress_bar
-from opencoder_data.command import temporary_folder
+from opencoder_data.command import temporary_directory
 from opencoder_data.shard_format import write_atomically
 from opencoder_data.tokenizer.presplit import split_words
 from opencoder_data.tokenizer.special_tokens import num_pieces_for
@@ -69,7 +69,7 @@ def train(
     words = count_words(texts, max_bytes=max_bytes, progress=progress)
     if not words:
         raise ValueError("tokenizer training: the input holds no text")
-    with temporary_folder() as folder:
+    with temporary_directory() as folder:
         table = folder / "words.tsv"
         # Ties between merges fall to what SentencePiece read first: sort, so that the model depends on the counts only.
         with table.open("w", encoding="utf-8", newline="\n") as file:
