@@ -65,8 +65,8 @@ _CODE_TEXT = frozenset((
 _GRAMMARS = {
     "apex": "apex", "objective-c": "objc", "objective-c++": "objc", "emacs lisp": "elisp", "common lisp": "commonlisp", "f#": "fsharp",
     "shell": "bash", "alpine abuild": "bash", "gentoo ebuild": "bash", "gentoo eclass": "bash", "vim script": "vim",
-    "protocol buffer": "proto", "fortran free form": "fortran", "qml": "qmljs", "systemverilog": "verilog", "assembly": "asm",
-    "unix assembly": "asm", "c2hs haskell": "haskell", "plpgsql": "sql", "gradle": "groovy", "gradle kotlin dsl": "kotlin",
+    "protocol buffer": "proto", "fortran free form": "fortran", "qml": "qmljs", "systemverilog": "verilog", 
+    "c2hs haskell": "haskell", "plpgsql": "sql", "gradle": "groovy", "gradle kotlin dsl": "kotlin",
     "linker script": "linkerscript", "postcss": "scss", "nextflow": "groovy", "open policy agent": "rego", "webassembly": "wat",
     "tsx": "tsx", "terraform": "terraform", "jsx": "javascript", "snakemake": "python", "xonsh": "python", "vyper": "python",
     "aidl": "java", "aspectj": "java", "opencl": "c", "metal": "cpp", "unified parallel c": "c", "renderscript": "c",
@@ -78,6 +78,8 @@ _OWN_NAME = words(
     "llvm lua luau matlab meson netlinx nim nix ocaml pascal perl php pony powershell prisma puppet purescript python r racket ruby rust "
     "scala scheme scss smali smithy solidity sparql sql squirrel starlark swift tcl thrift typescript v verilog vhdl wgsl zig"
 )
+# Languages of many dialects, of which the grammar has one: what it calls an error may be none.
+_ONE_DIALECT = frozenset(("sql", "plpgsql"))
 # Nodes of words that no quotes protect, by grammar.
 _BARE = {
     "bash": frozenset(("word", "concatenation", "variable_assignment", "command_name", "number", "test_operator")),
@@ -163,17 +165,14 @@ class Locator:
         if kinds is None:
             return _scanned(data, self.language, spans)
         found = [_TREE_PLACES.get(kinds[i : i + 1], Place.CODE) for i in range(len(spans))]
-        opaque = {i for i in range(len(spans)) if kinds[i : i + 1] == b"o"}
+        unread = b"oe" if self.language in _ONE_DIALECT else b"o"  # where the table alone decides
+        opaque = {i for i in range(len(spans)) if kinds[i] in unread}
         if not self.parsed and literals.knows(self.language):  # the parser guessed: both must agree
             opaque |= {i for i in range(len(spans)) if found[i] in (Place.COMMENT, Place.STRING)}
         if opaque:
             doubtful = sorted(opaque)
             for i, place in zip(doubtful, _scanned(data, self.language, [spans[i] for i in doubtful]), strict=True):
                 found[i] = place
-        if self.language == "erlang":  # a quoted atom that names a person, not a node
-            for i, (start, _) in enumerate(spans):
-                if found[i] is Place.CODE and data[max(0, start - 9) : start].endswith(b"author('"):
-                    found[i] = Place.STRING
         return found
 
 
