@@ -81,6 +81,7 @@ def look(grammar: str, source: bytes, spans: list[tuple[int, int]], bare: frozen
 
 def serve(descriptor: int) -> None:
     """Answer (grammar, source, spans, bare names, seconds) with what `look` says, until the parent goes away."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
     pipe = Connection(descriptor)
     while True:
         try:

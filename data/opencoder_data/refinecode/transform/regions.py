@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from opencoder_data.refinecode.languages import language_types
-from opencoder_data.refinecode.transform import literals
+from opencoder_data.refinecode.transform import literals, parse_child
 from opencoder_data.refinecode.transform.candidates import compile_latin1, words
 from opencoder_data.refinecode.transform.tree_parser import tree_parser
 
@@ -165,7 +165,8 @@ class Locator:
         if kinds is None:
             return _scanned(data, self.language, spans)
         found = [_TREE_PLACES.get(kinds[i : i + 1], Place.CODE) for i in range(len(spans))]
-        unread = b"oe" if self.language in _ONE_DIALECT else b"o"  # where the table alone decides
+        # Where the table alone decides.
+        unread = parse_child.OPAQUE + (parse_child.ERROR if self.language in _ONE_DIALECT else b"")
         opaque = {i for i in range(len(spans)) if kinds[i] in unread}
         if not self.parsed and literals.knows(self.language):  # the parser guessed: both must agree
             opaque |= {i for i in range(len(spans)) if found[i] in (Place.COMMENT, Place.STRING)}
@@ -176,7 +177,12 @@ class Locator:
         return found
 
 
-_TREE_PLACES = {b"c": Place.COMMENT, b"s": Place.STRING, b"m": Place.MARKUP, b"b": Place.WORD}
+_TREE_PLACES = {
+    parse_child.COMMENT: Place.COMMENT,
+    parse_child.STRING: Place.STRING,
+    parse_child.MARKUP: Place.MARKUP,
+    parse_child.BARE: Place.WORD,
+}
 _SCAN_PLACES = {literals.COMMENT: Place.COMMENT, literals.STRING: Place.STRING}
 
 
