@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from tree_sitter import Node, Parser
 from tree_sitter_language_pack import get_language
 
-CODE, COMMENT, STRING, MARKUP, BARE, OPAQUE = b"-", b"c", b"s", b"m", b"b", b"o"
+CODE, COMMENT, STRING, MARKUP, BARE, OPAQUE, ERROR = b"-", b"c", b"s", b"m", b"b", b"o", b"e"
 
 _COMMENT = re.compile(r"comment(?!_statement)|marginalia|haddock|data_section|^(?:pod|docstring)$")
 _STRING = re.compile(
@@ -62,8 +62,10 @@ def _kind(root: Node, source: bytes, start: int, end: int, bare: frozenset[str])
             return STRING if plain and whole else CODE
         if name in ("text", "jsx_text", "html_text"):
             return MARKUP
-        if name in ("preproc_arg", "ERROR"):
+        if name == "preproc_arg":
             return OPAQUE
+        if name == "ERROR":
+            return ERROR
         plain = plain and bool(_INSIDE.search(name))
         innermost = False
         node = node.parent
@@ -79,6 +81,7 @@ def look(grammar: str, source: bytes, spans: list[tuple[int, int]], bare: frozen
 
 def serve(descriptor: int) -> None:
     """Answer (grammar, source, spans, bare names, seconds) with what `look` says, until the parent goes away."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
     pipe = Connection(descriptor)
     while True:
         try:

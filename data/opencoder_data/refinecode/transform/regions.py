@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from opencoder_data.refinecode.languages import language_types
-from opencoder_data.refinecode.transform import literals
+from opencoder_data.refinecode.transform import literals, parse_child
 from opencoder_data.refinecode.transform.candidates import compile_latin1, words
 from opencoder_data.refinecode.transform.tree_parser import tree_parser
 
@@ -65,8 +65,8 @@ _CODE_TEXT = frozenset((
 _GRAMMARS = {
     "apex": "apex", "objective-c": "objc", "objective-c++": "objc", "emacs lisp": "elisp", "common lisp": "commonlisp", "f#": "fsharp",
     "shell": "bash", "alpine abuild": "bash", "gentoo ebuild": "bash", "gentoo eclass": "bash", "vim script": "vim",
-    "protocol buffer": "proto", "fortran free form": "fortran", "qml": "qmljs", "systemverilog": "verilog", "assembly": "asm",
-    "unix assembly": "asm", "c2hs haskell": "haskell", "plpgsql": "sql", "gradle": "groovy", "gradle kotlin dsl": "kotlin",
+    "protocol buffer": "proto", "fortran free form": "fortran", "qml": "qmljs", "systemverilog": "verilog", 
+    "c2hs haskell": "haskell", "plpgsql": "sql", "gradle": "groovy", "gradle kotlin dsl": "kotlin",
     "linker script": "linkerscript", "postcss": "scss", "nextflow": "groovy", "open policy agent": "rego", "webassembly": "wat",
     "tsx": "tsx", "terraform": "terraform", "jsx": "javascript", "snakemake": "python", "xonsh": "python", "vyper": "python",
     "aidl": "java", "aspectj": "java", "opencl": "c", "metal": "cpp", "unified parallel c": "c", "renderscript": "c",
@@ -78,6 +78,8 @@ _OWN_NAME = words(
     "llvm lua luau matlab meson netlinx nim nix ocaml pascal perl php pony powershell prisma puppet purescript python r racket ruby rust "
     "scala scheme scss smali smithy solidity sparql sql squirrel starlark swift tcl thrift typescript v verilog vhdl wgsl zig"
 )
+# Languages of many dialects, of which the grammar has one: what it calls an error may be none.
+_ONE_DIALECT = frozenset(("sql", "plpgsql"))
 # Nodes of words that no quotes protect, by grammar.
 _BARE = {
     "bash": frozenset(("word", "concatenation", "variable_assignment", "command_name", "number", "test_operator")),
@@ -163,21 +165,24 @@ class Locator:
         if kinds is None:
             return _scanned(data, self.language, spans)
         found = [_TREE_PLACES.get(kinds[i : i + 1], Place.CODE) for i in range(len(spans))]
-        opaque = {i for i in range(len(spans)) if kinds[i : i + 1] == b"o"}
+        # Where the table alone decides.
+        unread = parse_child.OPAQUE + (parse_child.ERROR if self.language in _ONE_DIALECT else b"")
+        opaque = {i for i in range(len(spans)) if kinds[i] in unread}
         if not self.parsed and literals.knows(self.language):  # the parser guessed: both must agree
             opaque |= {i for i in range(len(spans)) if found[i] in (Place.COMMENT, Place.STRING)}
         if opaque:
             doubtful = sorted(opaque)
             for i, place in zip(doubtful, _scanned(data, self.language, [spans[i] for i in doubtful]), strict=True):
                 found[i] = place
-        if self.language == "erlang":  # a quoted atom that names a person, not a node
-            for i, (start, _) in enumerate(spans):
-                if found[i] is Place.CODE and data[max(0, start - 9) : start].endswith(b"author('"):
-                    found[i] = Place.STRING
         return found
 
 
-_TREE_PLACES = {b"c": Place.COMMENT, b"s": Place.STRING, b"m": Place.MARKUP, b"b": Place.WORD}
+_TREE_PLACES = {
+    parse_child.COMMENT: Place.COMMENT,
+    parse_child.STRING: Place.STRING,
+    parse_child.MARKUP: Place.MARKUP,
+    parse_child.BARE: Place.WORD,
+}
 _SCAN_PLACES = {literals.COMMENT: Place.COMMENT, literals.STRING: Place.STRING}
 
 
