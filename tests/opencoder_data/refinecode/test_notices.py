@@ -89,6 +89,8 @@ GOES = [
     ("c", f"/* {C}\r\r\n * {R}\r\r\n */\r\r\n", "int x;\r\r\n"),
     ("java", f"/* {C}\n * {R}\r\n */\n", "class A {}\r\n"),
     ("elixir", f"# {C}\n", "defmodule A do\nend\n"),
+    ("ada", "-- You should have received a copy of the GNU General Public License\n-- along with this program.  If not, see\n"
+     "-- <https://www.gnu.org/licenses/>.\n", "procedure A is begin null; end;\n"),
     ("ada", f"-- {C}\n", "procedure A is begin null; end;\n"),
 ]  # fmt: skip
 GOES = [g for g in GOES if g[2] is not None]

@@ -172,6 +172,8 @@ def _continues(text: str, before: Row, row: Row, sentence: list[Part]) -> bool:
     """Whether a row goes on with the sentence that the row before it ends with."""
     previous, words = text[before.left : before.right], text[row.left : row.right]
     broken_off = _GOES_ON.search(previous) is not None
+    if broken_off and words.startswith(("http://", "https://")):
+        return True
     if _STARTER.match(words) and not (words[:1].islower() and broken_off and " " in words):
         return False
     if _OPENER.match(words) and not words[:1].islower() and not broken_off:
