@@ -89,6 +89,10 @@ GOES = [
     ("c", f"/* {C}\r\r\n * {R}\r\r\n */\r\r\n", "int x;\r\r\n"),
     ("java", f"/* {C}\n * {R}\r\n */\n", "class A {}\r\n"),
     ("elixir", f"# {C}\n", "defmodule A do\nend\n"),
+    ("ada", "-- You should have received a copy of the GNU General Public License\n-- along with this program.  If not, see\n"
+     "-- <https://www.gnu.org/licenses/>.\n", "procedure A is begin null; end;\n"),
+    ("c", f"/* This file is part of Acme.\n *\n * (c) Jane Roe\n *\n * {C}\n *\n * 1. Redistributions of source code must retain the above\n"
+     " *    copyright notice.\n *\n * This file is part of Acme. */\n", "int x;\n"),
     ("ada", f"-- {C}\n", "procedure A is begin null; end;\n"),
 ]  # fmt: skip
 GOES = [g for g in GOES if g[2] is not None]
@@ -160,6 +164,7 @@ STAYS = [
     ("rust", f"// {C}\n//! Parses things.\nfn f() {{}}\n", "//! Parses things.\nfn f() {}\n"),
     ("rust", f"//! Parses things.\n//!\n//! {C}\nfn f() {{}}\n", "//! Parses things.\n//!\nfn f() {}\n"),
     ("python", f"# {C}\n#\n#  +---+\n#  | a |\n#  +---+\nimport a\n", "#  +---+\n#  | a |\n#  +---+\nimport a\n"),
+    ("c", f"// {C}\n//                    Beta University Press\n// Walks trees.\nint x;\n", "// Walks trees.\nint x;\n"),
     ("python", "# Checks copyright headers.\nimport a\n", None),
     ("python", "# Checks that each file begins with an Apache License header.\nimport a\n", None),
     ("shell", "# This script adds a copyright notice and the MIT license to files.\nls\n", None),

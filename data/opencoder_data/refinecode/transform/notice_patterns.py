@@ -106,6 +106,9 @@ WEAK = _compile(
     """
 )
 
+# Beside a paragraph with a notice, what consists of these belongs to it.
+PART_OF = re.compile(r"\W*(?:this\s+(?:\w+\s+){1,2}(?:is|are)\s+(?:a\s+)?part\s+of\b|\(c\)\s+\w)", re.I)
+
 _TOOLS = r"""(?:eslint|jshint|jslint|jscs|tslint|stylelint|csslint|htmlhint|prettier|istanbul|c8|v8|biome|oxlint|deno|ts|flowlint|dprint|rome|
     sourceMappingURL|webpack\w*|pylint|flake8|mypy|pyright|ruff|isort|yapf|fmt|black|pytype|type|noqa|nopep8|nosec|pragma|coverage|bandit|cython|
     distutils|numpydoc|doctest|sphinx|autopep8|rubocop|frozen[_-]string[_-]literal|warn[_-]indent|shareable[_-]constant[_-]value|typed|steep|

@@ -13,6 +13,7 @@ from opencoder_data.refinecode.transform.notice_patterns import (
     ABOUT,
     COPYRIGHT_OF,
     MACHINE,
+    PART_OF,
     RANGE_MARKER,
     RANGES,
     STRONG,
@@ -50,7 +51,7 @@ _GOES_ON = re.compile(
 _SENTENCE_END = re.compile(r"[.!?:][\"')\]]*$")
 _BOUNDARY = re.compile(r"(?<=[.!?])[\"')\]]?\s+(?=[\"'(\[]?[A-Z©@])")
 _ABBREVIATION = re.compile(
-    r"(?:\b[A-Za-z]|\b(?:inc|ltd|co|corp|dr|mr|mrs|ms|st|jr|sr|vs|e\.g|i\.e|no|dept|univ|prof|etc|al|ver|vol|llc|cf|fig|sec|bros))\.[\"')\]]?$",
+    r"(?:^\W*\d{1,2}|\b[A-Za-z]|\b(?:inc|ltd|co|corp|dr|mr|mrs|ms|st|jr|sr|vs|e\.g|i\.e|no|dept|univ|prof|etc|al|ver|vol|llc|cf|fig|sec|bros))\.[\"')\]]?$",
     re.I,
 )
 
@@ -108,9 +109,11 @@ def notice_parts(text: str, rows: list[Row], machine: list[bool]) -> list[Part]:
     if not legal:
         return out
     first, last = legal[0], legal[-1]
+    while first > 0 and all(PART_OF.match(w) for w in words[first - 1]):
+        first -= 1
     for i in range(first, len(paragraphs)):
         # Behind a notice, a paragraph that speaks of rights twice goes on with it.
-        if i > last and (i > last + 1 or len(WEAK.findall(" ".join(words[i]))) < 2):
+        if i > last and not all(PART_OF.match(w) for w in words[i]) and len(WEAK.findall(" ".join(words[i]))) < 2:
             break
         last = max(last, i)
         for sentence in _legal_sentences(paragraphs[i], words[i], strong[i]):
@@ -172,6 +175,8 @@ def _continues(text: str, before: Row, row: Row, sentence: list[Part]) -> bool:
     """Whether a row goes on with the sentence that the row before it ends with."""
     previous, words = text[before.left : before.right], text[row.left : row.right]
     broken_off = _GOES_ON.search(previous) is not None
+    if broken_off and words.startswith(("http://", "https://")):
+        return True
     if _STARTER.match(words) and not (words[:1].islower() and broken_off and " " in words):
         return False
     if _OPENER.match(words) and not words[:1].islower() and not broken_off:
@@ -186,8 +191,12 @@ def _continues(text: str, before: Row, row: Row, sentence: list[Part]) -> bool:
         return False
     tail = text[sentence[-1].left : sentence[-1].right]
     if _COPYRIGHT.match(_words(text, sentence)) and len(sentence) == 1 and _COPYRIGHT.match(tail):
+        deeper = row.left - row.start >= before.left - before.start + 8 and len(words.split()) <= 6
         return (
-            previous.endswith((",", "&", "-")) or previous.endswith((" and", " by")) or _HOLDER.match(words) is not None
+            deeper
+            or previous.endswith((",", "&", "-"))
+            or previous.endswith((" and", " by"))
+            or _HOLDER.match(words) is not None
         )
     if " " not in words and not words.endswith((".", ",", ";")) and row.wall > row.right:
         return words[-1:].isalnum() is False or text[row.right : row.wall].strip()[:1] in (".", ",", ";")
