@@ -28,8 +28,12 @@ def one_line(failure: Exception) -> str:
         return f"too many open files; {MORE_FILES}"
     if isinstance(failure, OSError) and failure.strerror:
         where = os.fsdecode(failure.filename) if failure.filename is not None else "files of the run"
-        full = failure.errno in (errno.ENOSPC, errno.EDQUOT)
-        return f"{where}: {failure.strerror}" + ("; make room, then the same command resumes" if full else "")
+        remedy = ""
+        if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "; make room, then the same command resumes"
+        elif isinstance(failure, PermissionError):
+            remedy = "; give another place, or its owner's permission"
+        return f"{where}: {failure.strerror}{remedy}"
     return " ".join(str(failure).split("\n")).strip() or type(failure).__name__
 
 

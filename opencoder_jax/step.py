@@ -113,7 +113,10 @@ def _update(config: RunConfig, optimizer: optax.GradientTransformation) -> Calla
         grad_norm = optax.tree.norm(grads)
         lr = schedule(state["step"])
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & all_finite(updated(grads, state, lr))
-        params, opt_state = updated(*jax.lax.optimization_barrier((grads, state)), lr)
+        # The update is computed twice, once for its finiteness alone: kept until that is known it would need the state's
+        # memory once more. The barrier keeps the two apart.
+        grads, state = jax.lax.optimization_barrier((grads, state))
+        params, opt_state = updated(grads, state, lr)
         keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)  # noqa: E731
         skipped = jnp.where(finite, 0, 1)
         new_state = {
