@@ -85,7 +85,8 @@ def language_of(text: str) -> str | None:
         return "central" if any(c in _CENTRAL for c in beyond) else "western"
     if set(kinds) <= {"Han", "kana"} and kinds["kana"] > 0:
         return "Japanese"
-    return {("Han",): "Chinese", ("Cyrillic",): "Russian", ("Hangul",): "Korean", ("Greek",): "Greek"}.get(tuple(kinds))
+    scripts = {"Han": "Chinese", "Cyrillic": "Russian", "Hangul": "Korean", "Greek": "Greek"}
+    return scripts.get(next(iter(kinds))) if len(kinds) == 1 else None
 
 
 # A file with fewer letters beyond ASCII than this is counted apart: a name or a formula, hardly a text.
