@@ -34,6 +34,7 @@ def class_table() -> np.ndarray:
             table[code] |= kernels.CAPITAL
         elif c.islower() or c.istitle():
             table[code] |= kernels.SMALL
+    table[ord("_")] |= kernels.RE_WORD
     return table
 
 

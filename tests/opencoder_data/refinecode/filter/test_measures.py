@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from opencoder_data.refinecode.filter import compute_signals, needles, signals_code, structure
 from opencoder_data.refinecode.filter import document_kernels as d
 from opencoder_data.refinecode.filter import measures as m
-from opencoder_data.refinecode.filter.document_view import View, _word_table, class_table, code_points
-from opencoder_data.refinecode.filter.kernels import depth, operator_run
+from opencoder_data.refinecode.filter.document_view import View, _ascii_table, _word_table, class_table, code_points
+from opencoder_data.refinecode.filter.kernels import CAPITAL, RE_WORD, SMALL, depth, operator_run
 from opencoder_data.refinecode.filter.markup import visible
 from opencoder_data.refinecode.filter.normalise import by_runs, by_table
 from opencoder_data.refinecode.filter.runs import next_run
@@ -90,6 +90,25 @@ def test_the_table_normalises_as_the_runs_do(text):
         plain = m.word_measures(code_points(by_runs(text)), _word_table(), False)
         table = m.word_measures(out, _word_table(), False)
         assert table[:2] == plain[:2] and table[2].tolist() == plain[2].tolist()
+
+
+def test_the_classes_of_all_characters_are_those_of_str_and_re():
+    table = class_table()
+    assert (table[:128] == _ascii_table()).all()
+    every = "".join(map(chr, range(0x110000)))
+    assert np.flatnonzero(table & RE_WORD).tolist() == [x.start() for x in re.finditer(r"\w", every)]
+    assert np.flatnonzero(table & CAPITAL).tolist() == [ord(c) for c in every if c.isupper()]
+    assert np.flatnonzero(table & SMALL).tolist() == [
+        ord(c) for c in every if c.islower() or (c.istitle() and not c.isupper())
+    ]
+
+
+@pytest.mark.parametrize("text", ["function_to_apply = (é\n", "return_x (; é", "if_ é (", "_ . é _ ! ?"])
+def test_an_underscore_is_part_of_a_word_beside_other_alphabets_too(text):
+    line = text.split("\n")[0]
+    assert commented_code(code_points(text), class_table())[1] == (_COMMENTED.search(line) is not None)
+    sentences = len(re.findall(r"\b[^.!?。！？؟]+", text))
+    assert d.document_measures(code_points(text), class_table())[d.SENTENCES] == sentences
 
 
 def test_the_table_serves_common_text_and_leaves_what_depends_on_neighbours():
