@@ -8,10 +8,18 @@ DIR/documents holds what is kept, DIR/ledger the fate of every file; the same co
 """
 
 import argparse
+import errno
+import signal
 import sys
 
 from opencoder_data.refinecode.config import fields_and_defaults, load
-from opencoder_data.refinecode.pipeline import print_summary, run_pipeline
+
+_REMEDIES = {
+    errno.EMFILE: "raise the limit of open files: ulimit -n 1024",
+    errno.ENFILE: "raise the machine's limit of open files: sysctl fs.file-max",
+    errno.ENOSPC: "free some space and run the same command again: finished partitions are kept",
+    errno.EDQUOT: "free some space and run the same command again: finished partitions are kept",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,6 +44,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="go on from what another version of the program finished")
     arguments, rest = parser.parse_known_args(argv)
     try:
+        # Here and not above: they take a second or two, in which Ctrl-C must have its one line too.
+        from opencoder_data.refinecode.pipeline import print_summary, run_pipeline
+
         overrides = []
         for item in rest:
             if not item.startswith("--"):
@@ -49,9 +60,13 @@ def main(argv: list[str] | None = None) -> int:
             keep=arguments.keep,
         )
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        remedy = _REMEDIES.get(error.errno or 0) if isinstance(error, OSError) else None
+        message = f"error: {error}; {remedy}" if remedy else f"error: {error}"
+        # A name that is no UTF-8 may stand in it.
+        print(message.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("stopped; the same command resumes", file=sys.stderr)
         return 130
     print_summary(summary)

@@ -7,6 +7,8 @@ decides when and where, never what. Ray is imported only when asked for.
 import multiprocessing
 import multiprocessing.connection
 import os
+import resource
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +21,9 @@ from tqdm import tqdm
 from opencoder_data.refinecode.config import EngineConfig, LayoutConfig
 
 Task = Callable[..., Any]
+
+# Open files: measured with lsof for one process of a run with all stages, doubled, and pipes for each worker.
+_DRIVER_FILES, _WORKER_FILES = 64, 8
 
 
 # Measured on code of a Python installation (docs/experiments/2026-11-21-refinecode-engine.md), with a fifth to spare.
@@ -39,9 +44,10 @@ def workers_within(memory_mb: int, layout: LayoutConfig) -> int:
     return workers
 
 
-def _end_with_parent() -> None:
+def _start_worker() -> None:
     """Ends this worker when the driver is killed: it would wait for tasks for ever, or write into a folder that a new run
-    has begun anew."""
+    has begun anew. Ctrl-C reaches the whole group of processes; the driver alone answers it, by ending the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -50,6 +56,19 @@ def _end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="end with parent").start()
+
+
+def need_open_files(workers: int) -> None:
+    """Raise this process's limit of open files to what so many workers need. Raises ValueError with the remedy."""
+    need = _DRIVER_FILES + _WORKER_FILES * workers
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < need:
+        if hard != resource.RLIM_INFINITY and hard < need:
+            raise ValueError(
+                f"only {hard} files may be open at a time and {workers} workers need {need}: raise the limit with "
+                f"`ulimit -n {max(1024, need)}`, or lower --engine.workers"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
 
 
 class LocalExecutor:
@@ -61,6 +80,7 @@ class LocalExecutor:
         self.workers = config.workers or len(os.sched_getaffinity(0))
         if config.memory_mb:
             self.workers = min(self.workers, workers_within(config.memory_mb, layout))
+        need_open_files(self.workers)
         self._pool: ProcessPoolExecutor | None = None
 
     def _open(self) -> ProcessPoolExecutor:
@@ -68,7 +88,7 @@ class LocalExecutor:
             context = multiprocessing.get_context("forkserver")
             # Imported once in the fork server instead of once per worker.
             context.set_forkserver_preload(["opencoder_data.refinecode.stages"])
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_end_with_parent)
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_start_worker)
         return self._pool
 
     def run(self, function: Task, tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
@@ -99,6 +119,17 @@ class LocalExecutor:
         finally:
             for future in running:
                 future.cancel()
+
+    def stop(self) -> None:
+        """End the workers now, in the midst of their tasks."""
+        if self._pool is not None:
+            workers = multiprocessing.active_children()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            for worker in workers:
+                worker.kill()
+            for worker in workers:
+                worker.join()
+            self.close()
 
     def close(self) -> None:
         if self._pool is not None:
@@ -151,6 +182,9 @@ class RayExecutor:
             for reference in done:
                 index = running.pop(reference)
                 yield index, ray.get(reference)
+
+    def stop(self) -> None:
+        """Tasks under way end with the cluster, or by themselves."""
 
     def close(self) -> None:
         if self._owned:

@@ -37,6 +37,12 @@ def exists(url: str) -> bool:
     return fs.exists(path)
 
 
+def size(url: str) -> int:
+    """Bytes of a file; 0 where the file system does not say."""
+    fs, path = filesystem(url)
+    return int(fs.size(path) or 0)
+
+
 def is_below(url: str, folder: str) -> bool:
     """Whether `url` is the folder or lies in it."""
     (fs, path), (folder_fs, folder_path) = filesystem(url), filesystem(folder)

@@ -1,12 +1,16 @@
 """What every reader yields: one file of the input, read or refused."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
 class RawFile:
-    """One input file. Exactly one of `data`, `text` and `rule` is set: bytes, decoded text, or why it is refused."""
+    """One input file. Exactly one of `data`, `text` and `rule` is set: bytes, decoded text, or why it is refused.
+
+    `key` is what its identity is made of, (source, path) before they were made printable: two names that are no UTF-8 may
+    print alike. `odd` names the metadata that could not be converted and is null.
+    """
 
     source: str
     repo: str
@@ -26,11 +30,24 @@ class RawFile:
     doc_id: str | None = None
     sha256: str | None = None
     encoding: str = "utf-8"
+    declared_encoding: str | None = None
+    key: tuple[str, str] | None = None
+    odd: list[str] = field(default_factory=list)
 
 
 def printable_path(path: str | bytes) -> str:
     """A path as valid text: bytes that are no UTF-8 are written as escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace").replace("\0", "\\0")
+    if isinstance(path, str):
+        try:
+            path = os.fsencode(path)
+        except UnicodeEncodeError:  # not a name of the file system, or the locale has no such letter
+            path = path.encode("utf-8", "surrogateescape" if _only_escapes(path) else "backslashreplace")
+    return path.decode("utf-8", "backslashreplace").replace("\0", "\\0")
+
+
+def _only_escapes(text: str) -> bool:
+    """Whether all surrogates in the text stand for single bytes."""
+    return all(not "\ud800" <= c <= "\udfff" or "\udc80" <= c <= "\udcff" for c in text)
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
