@@ -33,17 +33,18 @@ def run_pipeline(
             raise ValueError(f"input {url} is given twice")
         if storage.is_below(run.output, url):
             raise ValueError(f"output folder {run.output} lies in the input {url}; give another one")
-    with lock.held(run.output):
-        executor = make_executor(config.engine, config.layout)
-        try:
-            return _run_stages(run, executor, overwrite, keep)
-        except BaseException:
-            executor.stop()
-            # Nobody writes any more, and the lock says that nobody else does.
-            storage.remove_temporaries(run.output)
-            raise
-        finally:
-            executor.close()
+    executor = make_executor(config.engine, config.layout)
+    try:
+        with lock.held(run.output):
+            try:
+                return _run_stages(run, executor, overwrite, keep)
+            except BaseException:
+                executor.stop()
+                # Nobody writes any more, and the lock says that nobody else does.
+                storage.remove_temporaries(run.output)
+                raise
+    finally:
+        executor.close()
 
 
 def _run_stages(run: Run, executor: Executor, overwrite: bool, keep: bool) -> dict[str, Any]:

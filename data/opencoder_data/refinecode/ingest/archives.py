@@ -7,7 +7,7 @@ from typing import Any
 from opencoder_data.refinecode import storage
 from opencoder_data.refinecode.config import IngestConfig
 from opencoder_data.refinecode.ingest.bounds import Budget, LimitError
-from opencoder_data.refinecode.ingest.raw_file import RawFile, one_line, printable_path
+from opencoder_data.refinecode.ingest.raw_file import RawFile, one_line, printable_text
 from opencoder_data.refinecode.ingest.streams import ERRORS, Counted, decompressed
 from opencoder_data.refinecode.ingest.tar import TarMember, members
 from opencoder_data.refinecode.ingest.zip import Zip, ZipEntry
@@ -78,7 +78,7 @@ def _tar(url: str, budget: Budget, source: str, key: str) -> Iterator[RawFile]:
         for raw in raws:
             raw.rule, raw.detail = (
                 "not_a_file",
-                f"hard link to {printable_path(target)}, which the archive does not hold",
+                f"hard link to {printable_text(target)}, which the archive does not hold",
             )
             yield raw
     if failed is not None:
@@ -86,7 +86,7 @@ def _tar(url: str, budget: Budget, source: str, key: str) -> Iterator[RawFile]:
 
 
 def _raw(member: TarMember, source: str, key: str, index: int) -> RawFile:
-    raw = RawFile(source, source, printable_path(member.name), member.size, member.data, None, member.rule, member.detail,
+    raw = RawFile(source, source, printable_text(member.name), member.size, member.data, None, member.rule, member.detail,
                   index, odd=member.odd, key=(key, member.name))  # fmt: skip
     _time(raw, member.mtime)
     return raw
@@ -101,7 +101,7 @@ def _zip(handle: Any, budget: Budget, source: str, key: str) -> Iterator[RawFile
             yield RawFile(source, source, "", rule="unreadable_archive", detail=detail, index=-2, key=(key, ""))
     for index, entry in enumerate(archive.entries()):
         if not entry.name.endswith("/"):
-            raw = RawFile(source, source, printable_path(entry.name), index=index, key=(key, entry.name))
+            raw = RawFile(source, source, printable_text(entry.name), index=index, key=(key, entry.name))
             yield _zip_member(archive, entry, budget, raw)
 
 

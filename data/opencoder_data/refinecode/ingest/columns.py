@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from opencoder_data.refinecode.ingest.bounds import MAX_NAME_BYTES
-from opencoder_data.refinecode.ingest.raw_file import RawFile, printable_path
+from opencoder_data.refinecode.ingest.raw_file import RawFile, printable_text
 from opencoder_data.refinecode.schema import doc_id
 
 # First present wins.
@@ -73,7 +73,7 @@ def row_file(values: dict[str, Any], source: str, key: str, index: int, *, own_i
     odd: list[str] = []
     repo = _text(values, "repo", odd) or ""
     path = _text(values, "path", odd) or f"row {index}"
-    raw = RawFile(source, printable_path(repo), printable_path(path), index=index, key=(key, path), odd=odd)
+    raw = RawFile(source, printable_text(repo), printable_text(path), index=index, key=(key, path), odd=odd)
     _content(raw, values.get("content"))
     raw.stars = _number(values, "stars", odd)
     raw.commit_time = seconds(values, odd)
@@ -82,7 +82,7 @@ def row_file(values: dict[str, Any], source: str, key: str, index: int, *, own_i
     if "doc_id" in values and all(isinstance(values.get(name), kind) for name, kind in OWN_TYPES.items()):
         _own(raw, values, own_ids)
         return raw
-    language = _text(values, "language", odd)
+    language = _valid(_text(values, "language", odd) or "")
     raw.language = _LANGUAGES.get(language.lower(), language.lower()) if language else None
     raw.declared_encoding = _encoding(values, odd)
     return raw
@@ -114,7 +114,8 @@ def _own(raw: RawFile, values: Mapping[str, Any], own_ids: bool) -> None:
 
 
 def _valid(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
+    """Text without surrogates; those that stand for bytes become escapes of these, as in paths."""
+    return printable_text(text) if not text.isascii() else text
 
 
 def _text(values: Mapping[str, Any], name: str, odd: list[str]) -> str | None:

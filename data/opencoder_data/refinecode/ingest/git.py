@@ -7,7 +7,7 @@ import pygit2
 from opencoder_data.refinecode.config import IngestConfig
 from opencoder_data.refinecode.ingest.bounds import MAX_NAME_BYTES, Budget, LimitError
 from opencoder_data.refinecode.ingest.git_open import RepositoryError, has_work_tree, is_repository, open_head
-from opencoder_data.refinecode.ingest.raw_file import RawFile, one_line, printable_path
+from opencoder_data.refinecode.ingest.raw_file import RawFile, one_line, printable_text
 
 _MAX_TREE = 64 << 20
 _MAX_COMMIT = 16 << 20
@@ -52,7 +52,7 @@ def read_git(path: str, source: str, key: str, root: str, config: IngestConfig) 
                 raw.source, raw.repo = source, repo
                 yield raw
             for name, (mode, oid) in sorted(blobs.items()):
-                raw = RawFile(source, repo, printable_path(name), commit_time=times.get(name), time_source="commit",
+                raw = RawFile(source, repo, printable_text(name), commit_time=times.get(name), time_source="commit",
                               key=(key, name.decode("utf-8", "surrogateescape")))  # fmt: skip
                 if not complete and raw.commit_time is None:
                     raw.odd.append("commit_time")
@@ -103,7 +103,7 @@ def _walk(
     stack: list[tuple[bytes, pygit2.Oid]] = [(b"", root.id)]
     while stack:
         prefix, oid = stack.pop()
-        shown = printable_path(prefix[:MAX_NAME_BYTES])
+        shown = printable_text(prefix[:MAX_NAME_BYTES])
         try:
             if len(prefix) > MAX_NAME_BYTES:
                 raise ValueError(f"a path of more than {MAX_NAME_BYTES} bytes")

@@ -1,7 +1,10 @@
 """What every reader yields: one file of the input, read or refused."""
 
 import os
+import re
 from dataclasses import dataclass, field
+
+_SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 @dataclass(slots=True)
@@ -35,19 +38,24 @@ class RawFile:
     odd: list[str] = field(default_factory=list)
 
 
-def printable_path(path: str | bytes) -> str:
-    """A path as valid text: bytes that are no UTF-8 are written as escapes."""
-    if isinstance(path, str):
-        try:
-            path = os.fsencode(path)
-        except UnicodeEncodeError:  # not a name of the file system, or the locale has no such letter
-            path = path.encode("utf-8", "surrogateescape" if _only_escapes(path) else "backslashreplace")
-    return path.decode("utf-8", "backslashreplace").replace("\0", "\\0")
+def printable_path(path: str) -> str:
+    """A path of the file system as valid text: bytes that are no UTF-8 are written as escapes."""
+    try:
+        return printable_text(os.fsencode(path))
+    except UnicodeEncodeError:  # the locale has no such letter: it comes from a URL or the command line
+        return printable_text(path)
+
+
+def printable_text(text: str | bytes) -> str:
+    """A name out of an archive, table or repository likewise; surrogate escapes stand for bytes."""
+    if isinstance(text, str):
+        text = text.encode("utf-8", "surrogateescape" if _only_escapes(text) else "backslashreplace")
+    return text.decode("utf-8", "backslashreplace").replace("\0", "\\0")
 
 
 def _only_escapes(text: str) -> bool:
     """Whether all surrogates in the text stand for single bytes."""
-    return all(not "\ud800" <= c <= "\udfff" or "\udc80" <= c <= "\udcff" for c in text)
+    return text.isascii() or not _SURROGATES.search(text)
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from opencoder_data.refinecode.ingest.bounds import MAX_HEADER_BYTES, Budget
-from opencoder_data.refinecode.ingest.raw_file import printable_path
+from opencoder_data.refinecode.ingest.raw_file import printable_text
 from opencoder_data.refinecode.ingest.streams import ERRORS, Counted
 
 _BLOCK = 512
@@ -111,7 +111,7 @@ class _Reader:
             if info.type == tarfile.LNKTYPE:
                 member.link = link.rstrip("/")
             else:
-                member.rule, member.detail = "symlink", printable_path(link)
+                member.rule, member.detail = "symlink", printable_text(link)
             if self.only is None:
                 yield member
         elif info.isreg():
@@ -120,7 +120,7 @@ class _Reader:
                 real, size = self._sparse(info, block, size, pax)
             yield from self._regular(member, size, real)
         else:
-            member.rule, member.detail = "not_a_file", _KINDS.get(info.type, printable_path(link))
+            member.rule, member.detail = "not_a_file", _KINDS.get(info.type, printable_text(link))
             if self.only is None:
                 yield member
             if info.type not in _NO_DATA:
@@ -209,7 +209,7 @@ class _Reader:
 
 
 def _shown(name: str) -> str:
-    return printable_path(name)[:200]
+    return printable_text(name)[:200]
 
 
 def _integer(text: str) -> int | None:
