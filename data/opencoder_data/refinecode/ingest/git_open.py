@@ -15,6 +15,8 @@ from functools import cache
 
 import pygit2
 
+from opencoder_data.refinecode.ingest.git_loose import LooseObjects
+
 _SMALL = 1 << 20
 _PACKED_REFS = 256 << 20
 _ID = re.compile(rb"[0-9a-f]{40}")
@@ -64,7 +66,7 @@ def open_head(path: str, root: str) -> Iterator[tuple[pygit2.Repository, pygit2.
             database = pygit2.Odb()
             for place in objects:
                 database.add_backend(pygit2.OdbBackendPack(place), 2)
-                database.add_backend(pygit2.OdbBackendLoose(place, -1, False), 1)
+                database.add_backend(LooseObjects(place), 1)
             repository.set_odb(database)
             commit = repository[pygit2.Oid(hex=head.decode())].peel(pygit2.Commit)
             _ = commit.tree
