@@ -15,6 +15,8 @@ import sys
 from opencoder_data.refinecode.config import fields_and_defaults, load
 
 _REMEDIES = {
+    errno.EACCES: "give a place that this user may use, or change who may",
+    errno.EROFS: "give a place that can be written",
     errno.EMFILE: "raise the limit of open files: ulimit -n 1024",
     errno.ENFILE: "raise the machine's limit of open files: sysctl fs.file-max",
     errno.ENOSPC: "free some space and run the same command again: finished partitions are kept",
@@ -67,6 +69,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Python remembers an interrupt inside `exec` (as the import of a dataclass has it), caught or not, and would end by
+        # the signal instead of our exit code; another `exec` makes it forget.
+        exec("pass")
         print("stopped; the same command resumes", file=sys.stderr)
         return 130
     print_summary(summary)

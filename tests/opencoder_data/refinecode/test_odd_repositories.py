@@ -322,11 +322,12 @@ def test_deep_folders_and_trees(tmp_path):
             os.mkdir("d")
             os.chdir("d")
         Path("b.py").write_text("b = 1\n")
+        os.chdir(here)
+        documents, ledger, _ = ingest(root, tmp_path / "out")
     finally:
         os.chdir(here)
-    documents, ledger, _ = ingest(root, tmp_path / "out")
+        subprocess.run(["rm", "-rf", str(root)], check=True)  # pytest's own removal is recursive
     assert "a.py" in {d["path"] for d in documents} and len(ledger) == 2
-    subprocess.run(["rm", "-rf", str(root)], check=True)
 
     repository = pygit2.init_repository(str(tmp_path / "git"), bare=True)
     blob = repository.create_blob(b"x = 1\n")

@@ -12,7 +12,7 @@ from opencoder_data.refinecode.ingest import archives, git, plan, table_files, t
 from opencoder_data.refinecode.ingest.bounds import within_memory
 from opencoder_data.refinecode.ingest.declared import decode_declared
 from opencoder_data.refinecode.ingest.decode import decode
-from opencoder_data.refinecode.ingest.raw_file import RawFile, printable_path
+from opencoder_data.refinecode.ingest.raw_file import RawFile, printable_text
 from opencoder_data.refinecode.languages import name_verdict
 from opencoder_data.refinecode.run import Run, partition_writers, run_step
 from opencoder_data.refinecode.schema import DOCUMENTS, LEDGER, doc_id, table_of
@@ -108,7 +108,7 @@ def _read_unit(unit: plan.Unit, source: str, key: str, config: IngestConfig) -> 
     else:
         path = unit.get("path", "")
         yield RawFile(
-            source, "", printable_path(path), rule=unit["rule"], detail=unit["detail"], index=-1, key=(key, path)
+            source, "", printable_text(path), rule=unit["rule"], detail=unit["detail"], index=-1, key=(key, path)
         )
 
 

@@ -10,7 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 from opencoder_data.refinecode import storage
 from opencoder_data.refinecode.config import IngestConfig, LayoutConfig
 from opencoder_data.refinecode.ingest import archives, git, table_files
-from opencoder_data.refinecode.ingest.raw_file import one_line, printable_path
+from opencoder_data.refinecode.ingest.raw_file import one_line, path_key, printable_text
 from opencoder_data.refinecode.languages import name_verdict
 
 # A file costs at least this much in a partition's size, so that a million empty files make several partitions.
@@ -30,12 +30,12 @@ def plan(inputs: tuple[str, ...], config: IngestConfig, layout: LayoutConfig, sk
     pending: list[Unit] = []
     weight = 0.0
     found = False
-    keys = [os.path.basename(url.rstrip("/")) or url for url in inputs]
-    names = [printable_path(key) for key in keys]
+    keys = [path_key(os.path.basename(url.rstrip("/")) or url) for url in inputs]
+    names = [printable_text(key) for key in keys]
     own = _own_ids(inputs, config)
     for url, key, name in zip(inputs, keys, names, strict=True):
         # Sources are part of a file's identity: two inputs of the same name go by their whole path.
-        key = key if names.count(name) == 1 else url
+        key = key if names.count(name) == 1 else path_key(url)
         for unit, cost in _units(url, key, config, limit, skip_names):
             found = True
             if pending and weight + cost > limit:
@@ -43,7 +43,7 @@ def plan(inputs: tuple[str, ...], config: IngestConfig, layout: LayoutConfig, sk
                 pending, weight = [], 0.0
             if unit["kind"] == "parquet" and own:
                 unit["own"] = True
-            unit["source"] = printable_path(unit["key"])
+            unit["source"] = printable_text(unit["key"])
             pending.append(unit)
             weight += cost
     if not found:
@@ -108,7 +108,7 @@ def _units(url: str, key: str, config: IngestConfig, limit: float, skip_names: b
         tables, refused = _tables(fs, path, config)
         if tables or refused:
             for table, rule in sorted([*((t, "") for t in tables), *refused]):
-                relative = storage.join(key, os.path.relpath(table, path))
+                relative = storage.join(key, path_key(os.path.relpath(table, path)))
                 if rule:
                     yield _bad(relative, rule, "a link that leads out of the input, or no regular file"), _FILE_COST
                     continue
@@ -204,7 +204,7 @@ def _tree(
 
     walk = _walk_local(base, config) if isinstance(fs, LocalFileSystem) else _walk_remote(fs, base, config)
     for relative, size, kind, detail in walk:
-        below = storage.join(key, relative)
+        below = storage.join(key, path_key(relative))
         if kind == "bad":
             yield _bad(below, "unreadable_repository", detail), _FILE_COST
             continue

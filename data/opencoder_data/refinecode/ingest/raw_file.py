@@ -38,12 +38,17 @@ class RawFile:
     odd: list[str] = field(default_factory=list)
 
 
+def path_key(path: str) -> str:
+    """A path of the file system as text that no locale changes: UTF-8, other bytes as surrogate escapes."""
+    try:
+        return os.fsencode(path).decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # the locale has no such letter: it comes from a URL or the command line
+        return path
+
+
 def printable_path(path: str) -> str:
     """A path of the file system as valid text: bytes that are no UTF-8 are written as escapes."""
-    try:
-        return printable_text(os.fsencode(path))
-    except UnicodeEncodeError:  # the locale has no such letter: it comes from a URL or the command line
-        return printable_text(path)
+    return printable_text(path_key(path))
 
 
 def printable_text(text: str | bytes) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from opencoder_data.refinecode import storage
 from opencoder_data.refinecode.config import IngestConfig
-from opencoder_data.refinecode.ingest.raw_file import RawFile, one_line, printable_path
+from opencoder_data.refinecode.ingest.raw_file import RawFile, one_line, path_key, printable_path
 
 
 def read_files(
@@ -23,7 +23,7 @@ def read_files(
         shown = printable_path(relative)
         pieces = shown.split("/")
         repo = "/".join(pieces[:repo_depth]) if 0 < repo_depth < len(pieces) else name
-        raw = RawFile(source, repo, shown, key=(key, relative))
+        raw = RawFile(source, repo, shown, key=(key, path_key(relative)))
         try:
             if local:
                 raw.size, raw.data, raw.rule, raw.detail = _read_local(
@@ -42,6 +42,8 @@ def _read_local(path: str, inside: str, rule: str, limit: int) -> tuple[int, byt
     info = os.lstat(path)
     if stat.S_ISLNK(info.st_mode):
         return 0, None, "symlink", printable_path(os.readlink(path))
+    if stat.S_ISDIR(info.st_mode):
+        return 0, None, "unreadable", "the folder cannot be listed"
     if not stat.S_ISREG(info.st_mode):
         return 0, None, "not_a_file", stat.filemode(info.st_mode)
     if rule:
