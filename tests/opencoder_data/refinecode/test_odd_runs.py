@@ -15,6 +15,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from opencoder_data.refinecode import lock
+from opencoder_data.refinecode.__main__ import main
 from opencoder_data.refinecode.config import IngestConfig
 from opencoder_data.refinecode.ingest.bounds import within_memory
 from opencoder_data.refinecode.ingest.raw_file import RawFile
@@ -68,9 +70,7 @@ def test_tables_that_unfold_cost_their_rows_and_no_memory(tmp_path):
     small = pa.DictionaryArray.from_arrays(pa.array([0] * 9000, pa.int32()), pa.array(["y = 1\n" * 1_300_000]))
     pq.write_table(pa.table({"content": small}), root / "small.parquet", compression="zstd")
     assert (root / "dictionary.parquet").stat().st_size < 20_000
-    code, errors = bounded(
-        root, tmp_path / "out", "--ingest.max_archive_ratio=1", "--ingest.max_archive_bytes=600000000"
-    )
+    code, errors = bounded(root, tmp_path / "out")
     assert code == 0, errors
     rows = read_ledger(str(tmp_path / "out")).to_pylist()
     of = lambda name: [r for r in rows if r["source"] == f"in/{name}"]  # noqa: E731
@@ -123,7 +123,7 @@ def interrupted(corpus, output, workers, delay):
     return process.returncode, errors
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_ctrl_c_ends_with_one_line_and_a_rerun_gives_equal_bytes(workers, corpus, tmp_path):
     whole = tmp_path / "whole"
     subprocess.run(command(corpus, whole, "--engine.workers=1"), check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
@@ -145,32 +145,33 @@ def test_ctrl_c_ends_with_one_line_and_a_rerun_gives_equal_bytes(workers, corpus
     assert digest(tmp_path / "out") == digest(whole)
 
 
-def test_a_second_run_on_the_same_output_is_refused_and_touches_nothing(corpus, tmp_path):
+def test_a_second_run_on_the_same_output_is_refused_and_touches_nothing(corpus, tmp_path, capsys):
     output = tmp_path / "out"
     output.mkdir()
-    from opencoder_data.refinecode import lock
-
+    arguments = command(corpus, output, "--engine.workers=1")[3:]
     temporary = output / ".tmp-part-00000.parquet-x"
     with lock.held(str(output)):
         temporary.write_text("in writing")
-        done = subprocess.run(command(corpus, output), capture_output=True, text=True, cwd=ROOT)
-        assert done.returncode == 2 and done.stderr.count("\n") == 1
-        assert f"in use by another run (process {os.getpid()} on " in done.stderr
-        assert temporary.read_text() == "in writing"
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert f"in use by another run (process {os.getpid()} on " in error and error.count("\n") == 1
+        assert temporary.read_text() == "in writing" and (output / ".lock").exists()
     assert not (output / ".lock").exists()
-    subprocess.run(command(corpus, output, "--engine.workers=1"), check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
-    assert not temporary.exists()
+    assert main(arguments) == 0 and not temporary.exists()
 
 
-def test_a_lock_left_by_a_killed_run_does_not_hold(corpus, tmp_path):
+def test_a_lock_left_by_a_killed_run_does_not_hold(tmp_path):
     output = tmp_path / "out"
     hold = f"from opencoder_data.refinecode import lock; import time\nwith lock.held({str(output)!r}): print(1, flush=True); time.sleep(99)"
     holder = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, cwd=ROOT)
     assert holder.stdout and holder.stdout.readline()
+    with pytest.raises(ValueError, match=f"process {holder.pid} on"), lock.held(str(output)):
+        pass
     holder.kill()
     holder.wait()
     assert (output / ".lock").exists()
-    subprocess.run(command(corpus, output, "--engine.workers=1"), check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+    with lock.held(str(output)):
+        pass
     assert not (output / ".lock").exists()
 
 
@@ -185,15 +186,19 @@ def test_few_open_files(corpus, tmp_path):
     )  # fmt: skip
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "ulimit -n 1024" in done.stderr
     assert not (tmp_path / "out").exists()
+    raised = "from opencoder_data.refinecode.engine import need_open_files as n; import resource; n(2); print(resource.getrlimit(7))"
     done = subprocess.run(
-        command(corpus, tmp_path / "out", "--engine.workers=2", "--stages=ingest"), capture_output=True, text=True, cwd=ROOT,
-        preexec_fn=limit_files(24, 4096),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+        [sys.executable, "-c", raised], capture_output=True, text=True, cwd=ROOT, preexec_fn=limit_files(24, 4096)
+    )
+    assert done.stdout == "(80, 4096)\n", done.stderr
 
 
 @pytest.mark.parametrize(
-    "environment", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
+    "environment",
+    [
+        pytest.param({"LC_ALL": "C"}, marks=pytest.mark.slow),
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
 )
 def test_names_beyond_ascii_in_the_c_locale(environment, tmp_path):
     root = tmp_path / "größe-中"

@@ -110,7 +110,8 @@ def _own(raw: RawFile, values: Mapping[str, Any], own_ids: bool) -> None:
     raw.source, raw.sha256, raw.encoding = own["source"], own["sha256"], own["encoding"]
     raw.language, raw.doc_type = own["language"], own["doc_type"]
     raw.time_source = own["time_source"] or raw.time_source
-    raw.size = own["size"] if 0 <= own["size"] < 2**63 else 0
+    size = integer(own["size"]) or 0
+    raw.size = max(size, 0)
 
 
 def _valid(text: str) -> str:

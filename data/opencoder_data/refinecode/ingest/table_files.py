@@ -258,7 +258,7 @@ def text_cells(array: pa.Array, budget: Budget) -> Iterator[Any]:
         return
     binary = pa.large_binary() if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind) else pa.binary()
     values = values.cast(binary)
-    sizes = pc.binary_length(values).to_pylist()
+    sizes = pc.call_function("binary_length", [values]).to_pylist()
     text = not any(t(kind) for t in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
     for index in indices:
         budget.row()
