@@ -162,6 +162,15 @@ def test_a_pax_size_that_lies(size, tmp_path):
     assert found == kept("a.py") and refused.pop("") == "unreadable_archive" and set(refused) <= {"b.py"}
 
 
+def test_a_header_with_a_negative_size_ends_the_archive(tmp_path):
+    block = bytearray(member("b.py"))
+    block[124:136] = b"\xff" * 11 + b"\x00"
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    found, refused = read(tmp_path, "a.tar", tar("a.py")[:-1024] + bytes(block) + tar("c.py"))
+    assert found == kept("a.py") and refused == {"": "unreadable_archive"}
+
+
 @pytest.mark.parametrize("form", ["old", "0.1", "1.0"])
 @pytest.mark.parametrize("holes", [True, False])
 def test_sparse_members(form, holes, tmp_path):

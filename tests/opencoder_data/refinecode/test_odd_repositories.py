@@ -180,7 +180,7 @@ def outside(tmp_path):
     return make(tmp_path / "elsewhere", {"secret.py": SECRET, "a.py": SECRET})
 
 
-WAYS = ["file", "link", "worktree", "submodule", "alternates", "objects link", "pack link", "object link", "head link",
+WAYS = ["file", "link", "worktree", "submodule", "alternates", "objects link", "pack link", "pack file link", "object link", "head link",
         "refs link", "commondir", "alternates link", "bare alternates"]  # fmt: skip
 
 
@@ -231,6 +231,11 @@ def test_no_way_out_of_the_input(way, tmp_path):
             shutil.rmtree(own / "objects" / "pack")
             (own / "objects" / "pack").symlink_to(inner / "objects" / "pack")
             (own / "refs" / "heads" / "main").write_text(head)
+        elif way == "pack file link":
+            git(secret, "gc", "-q")
+            for path in (inner / "objects" / "pack").iterdir():
+                (own / "objects" / "pack" / path.name).symlink_to(path)
+            (own / "refs" / "heads" / "main").write_text(head)
         elif way == "object link":
             for path in (inner / "objects").glob("??/*"):
                 (own / "objects" / path.parent.name).mkdir(exist_ok=True)
@@ -241,8 +246,8 @@ def test_no_way_out_of_the_input(way, tmp_path):
             (own / "HEAD").unlink()
             (own / "HEAD").symlink_to(inner / "HEAD")
         elif way == "refs link":
-            shutil.rmtree(own / "refs")
-            (own / "refs").symlink_to(inner / "refs")
+            shutil.move(own / "refs", tmp_path / "refs")
+            (own / "refs").symlink_to(tmp_path / "refs")
         elif way == "commondir":
             (own / "commondir").write_text(f"{inner}\n")
     documents, ledger, _ = ingest(root, tmp_path / "out")

@@ -269,7 +269,8 @@ def test_names_that_print_alike_are_two_files(tmp_path):
     for name in (b"a\xff.py", b"a\\xff.py", "a\u00ff.py".encode(), b"\xc3\x28.py"):
         (root / "x").write_bytes(b"print(%d)\n" % len(name))
         (root / "x").rename(str(root).encode().decode() + "/" + name.decode("utf-8", "surrogateescape"))
-    documents, _, _ = ingest(root, tmp_path / "out")
+    # Each in a partition of its own.
+    documents, _, _ = ingest(root, tmp_path / "out", "layout.partition_mb=0.0001")
     assert len(documents) == 4 and sorted(d["path"] for d in documents)[:2] == ["\\xc3(.py", "a\\xff.py"]
 
 
@@ -281,7 +282,7 @@ def test_archives_whose_names_print_alike_hold_different_files(tmp_path):
         with zipfile.ZipFile(tmp_path / "in" / name.decode("utf-8", "surrogateescape"), "w") as archive:
             archive.writestr("a.py", f"x = {number}\n")
     (tmp_path / "in" / "b.py").write_text("y = 1\n")
-    assert len(ingest(tmp_path / "in", tmp_path / "out")[0]) == 3
+    assert len(ingest(tmp_path / "in", tmp_path / "out", "layout.partition_mb=0.0001")[0]) == 3
 
 
 LINES = {
@@ -401,3 +402,18 @@ def test_dates_as_python_has_them(tmp_path):
     when = [datetime.datetime(2017, 7, 14, 2, 40, tzinfo=datetime.UTC)] * 2
     documents, _, _ = parquet(tmp_path, {"content": CODE[:2], "path": PATHS[:2], "revision_date": when})
     assert {d["commit_time"] for d in documents} == {SECOND}
+
+
+def test_all_worksheets_of_an_old_notebook(tmp_path):
+    def sheet(source):
+        return {"cells": [{"cell_type": "code", "input": [source], "outputs": []}]}
+
+    for number, sheets in enumerate(
+        ([sheet("a = 1\n"), sheet("b = 2\n")], [sheet("a = 1\n"), {"cells": None}, "odd", {}, sheet("b = 2\n")])
+    ):
+        notebook = {"nbformat": 3, "metadata": {}, "worksheets": sheets}
+        (tmp_path / f"{number}.ipynb").write_text(json.dumps(notebook))
+    (tmp_path / "none.ipynb").write_text(json.dumps({"nbformat": 3, "worksheets": [{}]}))
+    documents, ledger, _ = ingest(tmp_path, tmp_path.parent / f"{tmp_path.name}-out")
+    assert len(documents) == 2 and all("a = 1" in d["content"] and "b = 2" in d["content"] for d in documents)
+    assert [r["rule"] for r in ledger if r["rule"]] == ["unreadable_notebook"]
