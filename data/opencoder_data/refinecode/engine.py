@@ -6,6 +6,7 @@ decides when and where, never what. Ray is imported only when asked for.
 
 import multiprocessing
 import os
+import resource
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -18,6 +19,9 @@ from opencoder_data import command
 from opencoder_data.refinecode.config import EngineConfig, LayoutConfig
 
 Task = Callable[..., Any]
+
+# Open files: measured with lsof for one process of a run with all stages, doubled, and pipes for each worker.
+_DRIVER_FILES, _WORKER_FILES = 64, 8
 
 
 # Measured on code of a Python installation (docs/experiments/2026-11-21-refinecode-engine.md), with a fifth to spare.
@@ -38,6 +42,19 @@ def workers_within(memory_mb: int, layout: LayoutConfig) -> int:
     return workers
 
 
+def need_open_files(workers: int) -> None:
+    """Raise this process's limit of open files to what so many workers need. Raises ValueError with the remedy."""
+    need = _DRIVER_FILES + _WORKER_FILES * workers
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < need:
+        if hard != resource.RLIM_INFINITY and hard < need:
+            raise ValueError(
+                f"only {hard} files may be open at a time and {workers} workers need {need}: raise the limit with "
+                f"`ulimit -n {max(1024, need)}`, or lower --engine.workers"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+
+
 class LocalExecutor:
     """Fork-server processes; with one worker, this process."""
 
@@ -47,6 +64,7 @@ class LocalExecutor:
         self.workers = config.workers or len(os.sched_getaffinity(0))
         if config.memory_mb:
             self.workers = min(self.workers, workers_within(config.memory_mb, layout))
+        need_open_files(self.workers)
         self._pool: ProcessPoolExecutor | None = None
 
     def _open(self) -> ProcessPoolExecutor:
@@ -89,6 +107,17 @@ class LocalExecutor:
         finally:
             for future in running:
                 future.cancel()
+
+    def stop(self) -> None:
+        """End the workers now, in the midst of their tasks."""
+        if self._pool is not None:
+            workers = multiprocessing.active_children()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            for worker in workers:
+                worker.kill()
+            for worker in workers:
+                worker.join()
+            self.close()
 
     def close(self) -> None:
         if self._pool is not None:
@@ -141,6 +170,9 @@ class RayExecutor:
             for reference in done:
                 index = running.pop(reference)
                 yield index, ray.get(reference)
+
+    def stop(self) -> None:
+        """Tasks under way end with the cluster, or by themselves."""
 
     def close(self) -> None:
         if self._owned:
