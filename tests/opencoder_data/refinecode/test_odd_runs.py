@@ -185,7 +185,7 @@ def test_few_open_files(corpus, tmp_path):
         command(corpus, tmp_path / "out", "--engine.workers=2"), capture_output=True, text=True, cwd=ROOT,
         preexec_fn=limit_files(24, 24),
     )  # fmt: skip
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "ulimit -n 1024" in done.stderr
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "ulimit -n" in done.stderr
     assert not (tmp_path / "out").exists()
     raised = "from opencoder_data.refinecode.engine import need_open_files as n; import resource; n(2); print(resource.getrlimit(7))"
     done = subprocess.run(
