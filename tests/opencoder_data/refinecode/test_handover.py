@@ -100,7 +100,7 @@ def test_overlap_is_the_share_of_the_held_out_file():
 def test_a_training_file_exactly_at_the_overlap_limit_goes(tmp_path, monkeypatch):
     """10 five-word runs held out: with a limit of 0.5 a file with 5 of them goes and one with 4 stays; with 0.51 both stay."""
     words = [f"w{i}" for i in range(14)]
-    files = {"held": words, "five": words[:9] + ["x"], "four": words[:8] + ["y"], "none": ["z"] * 9}
+    files = {"held": words, "five": [*words[:9], "x"], "four": [*words[:8], "y"], "none": ["z"] * 9}
     rows = [{"path": f"{name}.txt", "content": " ".join(text) + "\n"} for name, text in files.items()]
     (tmp_path / "in").mkdir()
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in" / "rows.parquet")

@@ -43,7 +43,7 @@ def run(finished, tmp_path):
 
 
 def test_every_row_says_what_the_file_is(finished):
-    run, summary = finished
+    run, _ = finished
     rows = {r["path"]: r for r in read_ledger(run.output).to_pylist()}
     found = {path: (r["status"], r["stage"], r["rule"], r["language"], r["doc_type"]) for path, r in rows.items()}
     kept = ("kept", None, None)
