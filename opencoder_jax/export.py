@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
+import glob
 import itertools
 import json
 import os
@@ -26,6 +28,7 @@ import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
+from opencoder_data import command
 from opencoder_data.tokenizer import Tokenizer
 from opencoder_data.tokenizer.special_tokens import ENDOFTEXT, IM_END
 
@@ -41,8 +44,6 @@ from opencoder_jax.step import make_train_step
 DTYPES = {"bf16": ("bfloat16", np.dtype(ml_dtypes.bfloat16)), "fp32": ("float32", np.dtype(np.float32))}
 # Arrays of an imported checkpoint are stored in pieces of this size.
 CHUNK_BYTES = 64 << 20
-# The published configuration's bos_token_id: SentencePiece's <s>.
-BOS_TOKEN_ID = 1
 
 
 def export(
@@ -84,11 +85,11 @@ def export(
                     writer.write(row.name, row.to_hf(whole if row.layer is None else whole[row.layer]))
                 del whole  # before the next one is read
         stops = [spelled.special_ids[IM_END], spelled.special_ids[ENDOFTEXT]] if spelled else None
-        fields = hf.hf_config(
-            config.model, dtype=name, bos_token_id=BOS_TOKEN_ID, eos_token_id=stops[0] if stops else None
-        )
+        # As in the tokenizer; the published configuration has SentencePiece's <s> here, which no model was trained on.
+        first = spelled.endoftext_id if spelled else None
+        fields = hf.hf_config(config.model, dtype=name, bos_token_id=first, eos_token_id=stops[0] if stops else None)
         # Documents of pre-training end with <|endoftext|>, turns of a chat with <|im_end|>: both stop generation.
-        generation = {"bos_token_id": BOS_TOKEN_ID, "eos_token_id": stops, "do_sample": False}
+        generation = {"bos_token_id": first, "eos_token_id": stops, "do_sample": False}
         if spelled:
             from opencoder_data.tokenizer.export_hf import export_hf
 
@@ -96,7 +97,7 @@ def export(
             export_hf(spelled, folder, model_max_length=config.model.max_seq_len)
         _write_json(folder / "config.json", fields)
         _write_json(folder / "generation_config.json", generation)
-        (folder / "README.md").write_text(model_card(config, record, source, dtype=name))
+        (folder / "README.md").write_text(model_card(config, record, source, dtype=name), encoding="utf-8")
     return Path(to)
 
 
@@ -141,7 +142,7 @@ def import_hf(source: str | Path, to: str | Path, *, memory_gb: float = 4.0) -> 
         _save(folder / "checkpoints" / "0", state, record, memory_gb)
         del state
         shutil.rmtree(scratch)
-        (folder / "config.json").write_text(to_json(config))
+        (folder / "config.json").write_text(to_json(config), encoding="utf-8")
         if (source / "tokenizer.model").is_file():
             shutil.copyfile(source / "tokenizer.model", folder / "tokenizer.model")
     return Path(to)
@@ -200,17 +201,44 @@ def complete_folder(final: Path, num_bytes: int) -> Iterator[Path]:
     free = shutil.disk_usage(existing).free
     if free < num_bytes:
         raise ValueError(f"{existing}: {num_bytes / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free; make room")
-    part = final.with_name(f".{final.name}.part-{os.getpid()}")
+    _remove_abandoned(final)
+    part = final.with_name(f"{_part_prefix(final)}{os.getpid()}")
     try:
-        part.mkdir(parents=True)
-        yield part
-        if final.exists():
-            final.rmdir()
-        part.rename(final)
+        with command.temporary_folder(part), _locked(part):
+            yield part
+            if final.exists():
+                final.rmdir()
+            part.rename(final)
     except OSError as error:
         raise ValueError(f"{final}: {error.strerror or error}; nothing was written") from error
+
+
+def _part_prefix(final: Path) -> str:
+    return f".{final.name}.part-"
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Holds the folder's lock, which the system takes back however this process ends; False where another holds it, or
+    the file system has no locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        ours = True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            ours = False
+        yield ours
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _remove_abandoned(final: Path) -> None:
+    """What killed exports to the same name left; whatever a running one works on stays."""
+    for part in final.parent.glob(glob.escape(_part_prefix(final)) + "*"):
+        with contextlib.suppress(OSError), _locked(part) as ours:
+            if ours:
+                shutil.rmtree(part, ignore_errors=True)
 
 
 def _tokenizer(given: str | Path | None, source: Path, record: dict[str, Any], vocab_size: int) -> Tokenizer | None:
@@ -249,12 +277,18 @@ def _file_order(row: hf.Tensor) -> tuple[int, int]:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n")
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:
+    return command.run(
+        lambda: _main(arguments), stopped="stopped by Ctrl-C; nothing was written, the same command begins anew"
+    )
+
+
+def _main(arguments: list[str]) -> int:
     importing = arguments[:1] == ["import"]
-    parser = argparse.ArgumentParser(
+    parser = command.Parser(
         prog="python -m opencoder_jax.export" + (" import" if importing else ""),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -268,20 +302,16 @@ def main(arguments: list[str]) -> int:
         parser.add_argument("--max_shard_gb", type=float, default=5.0)
     parser.add_argument("--to", required=True, help="folder to make")
     args = parser.parse_args(arguments[1:] if importing else arguments)
-    try:
-        if importing:
-            print(f"run at step 0: {import_hf(args.source, args.to)}")
-        else:
-            options = {"dtype": args.dtype, "tokenizer": args.tokenizer, "max_shard_gb": args.max_shard_gb}
-            folder = export(args.checkpoint, args.to, **options)
-            print(f"model folder: {folder}")
-            if not (folder / "tokenizer.json").exists():
-                print("warning: no tokenizer files: give --tokenizer", file=sys.stderr)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if importing:
+        print(f"run at step 0: {import_hf(args.source, args.to)}")
+        return 0
+    options = {"dtype": args.dtype, "tokenizer": args.tokenizer, "max_shard_gb": args.max_shard_gb}
+    folder = export(args.checkpoint, args.to, **options)
+    print(f"model folder: {folder}")
+    if not (folder / "tokenizer.json").exists():
+        print("warning: no tokenizer files: give --tokenizer", file=sys.stderr)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command.end(main(sys.argv[1:]))

@@ -22,7 +22,8 @@ from opencoder_kernels import attention, linear_cross_entropy, rms_norm, swiglu
 
 from opencoder_jax import sharding
 from opencoder_jax.config import ModelConfig
-from opencoder_jax.sharding import constrain, gather, per_shard
+from opencoder_jax.precision import look_up, project
+from opencoder_jax.sharding import RULES, constrain, gather, per_shard
 
 Array = jax.Array
 Params = dict[str, Any]
@@ -156,9 +157,9 @@ class Transformer(nnx.Module):
             # Gathered over fsdp before the look-up: a table is smaller than the activations of a step.
             table = gather(table, self.cfg.compute_dtype, "fsdp", 1)
             if mesh.empty:
-                return _look_up(table, tokens)
+                return look_up(table, tokens)
             first = jax.lax.axis_index("tensor") * table.shape[0]  # row of this device's part of the vocabulary
-            return jax.lax.psum(_look_up(table, tokens - first), "tensor")
+            return jax.lax.psum(look_up(table, tokens - first), "tensor")
 
         return per_shard(local, [("vocab", "embed"), ("batch", "time")], ACTIVATION)(self.embed[...], tokens)
 
@@ -180,61 +181,16 @@ class Transformer(nnx.Module):
     def _layer(self, w: Params, x: Array, positions: Array, attend: Callable[[Array, Array, Array], Array]) -> Array:
         """One block: x [B, T, D] -> [B, T, D]; w holds this layer's slices in the parameter dtype."""
         h = self._norm(x, w["attention_norm"])
-        q, k, v = (_project("btd,dnh->btnh", h, w[name]) for name in "qkv")
+        q, k, v = (project("btd,dnh->btnh", h, w[name]) for name in "qkv")
         q, k = rope(q, positions, self.cfg.rope_theta), rope(k, positions, self.cfg.rope_theta)
         q = constrain(checkpoint_name(q, "qkv"), "batch", "time", "q_heads", "head_dim")
         k, v = (constrain(checkpoint_name(a, "qkv"), "batch", "time", "kv_heads", "head_dim") for a in (k, v))
         with jax.named_scope("attention"):  # profiles and plans find it by this name
             h = attend(q, k, v)  # what its backward pass needs the kernels themselves name "attention"
-        x = x + constrain(_project("btnh,nhd->btd", h, w["o"]), *ACTIVATION)
+        x = x + constrain(project("btnh,nhd->btd", h, w["o"]), *ACTIVATION)
         x = checkpoint_name(x, "residual")
         h = checkpoint_name(self._swiglu(self._norm(x, w["ffn_norm"]), w["gate"], w["up"]), "gated")
-        return x + constrain(_project("btf,fd->btd", h, w["down"]), *ACTIVATION)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _project(equation: str, x: Array, w: Array) -> Array:
-    """einsum(x, w) in x's dtype. The gradient of w leaves its product in fp32 at least, so that devices add their
-    parts of it in fp32 and not in the compute dtype."""
-    return jnp.einsum(equation, x, w.astype(x.dtype))
-
-
-def _project_forward(equation: str, x: Array, w: Array):
-    w_cast = w.astype(x.dtype)  # saved as gathered: what recomputes this and the gradient of x share one gather
-    return jnp.einsum(equation, x, w_cast), (x, w_cast, jnp.zeros((), w.dtype))
-
-
-def _project_backward(equation: str, saved: tuple[Array, Array, Array], d_out: Array):
-    x, w, like = saved
-    inputs, out = equation.split("->")
-    left, right = inputs.split(",")
-    dx = jnp.einsum(f"{out},{right}->{left}", d_out, w)
-    wide = jnp.promote_types(like.dtype, jnp.float32)
-    dw = jnp.einsum(f"{left},{out}->{right}", x, d_out, preferred_element_type=wide)
-    return dx, dw.astype(like.dtype)
-
-
-_project.defvjp(_project_forward, _project_backward)
-
-
-@jax.custom_vjp
-def _look_up(table: Array, tokens: Array) -> Array:
-    """Rows of table [V, D], zeros for tokens outside it. Gradients of a row, of a common token thousands, are added in fp32."""
-    return table.at[tokens].get(mode="fill", fill_value=0, wrap_negative_indices=False)
-
-
-def _look_up_forward(table: Array, tokens: Array):
-    return _look_up(table, tokens), (table, tokens)
-
-
-def _look_up_backward(saved: tuple[Array, Array], d_rows: Array):
-    table, tokens = saved
-    d_rows = d_rows.astype(jnp.promote_types(table.dtype, jnp.float32))
-    zeros = jnp.zeros_like(table, d_rows.dtype)
-    return zeros.at[tokens].add(d_rows, mode="drop", wrap_negative_indices=False).astype(table.dtype), None
-
-
-_look_up.defvjp(_look_up_forward, _look_up_backward)
+        return x + constrain(project("btf,fd->btd", h, w["down"]), *ACTIVATION)
 
 
 def rope(x: Array, positions: Array, theta: float) -> Array:
@@ -252,14 +208,13 @@ def rope(x: Array, positions: Array, theta: float) -> Array:
 
 
 def _attend(q: Array, k: Array, v: Array, segment_ids: Array | None, implementation: str) -> Array:
-    """Attention over packed documents; where time is cut over `context`, the kernels deal its work out evenly."""
+    """Attention over packed documents, each device on its part; where time is sharded over `context`, as a ring."""
 
-    def attend(q, k, v, segments) -> Any:
-        return attention(q, k, v, q_segment_ids=segments, kv_segment_ids=segments, implementation=implementation)
+    def attend(q, k, v, segments):
+        ring_axis = None if jax.sharding.get_abstract_mesh().empty else RULES["time"]
+        masks = {"q_segment_ids": segments, "kv_segment_ids": segments, "ring_axis": ring_axis}
+        return attention(q, k, v, **masks, implementation=implementation)
 
-    mesh = jax.sharding.get_abstract_mesh()
-    if not mesh.empty and mesh.shape["context"] > 1:
-        return attend(q, k, v, segment_ids)
     queries, keys = ("batch", "time", "q_heads", "head_dim"), ("batch", "time", "kv_heads", "head_dim")
     segments = None if segment_ids is None else ("batch", "time")
     return per_shard(attend, [queries, keys, keys, segments], queries)(q, k, v, segment_ids)

@@ -11,6 +11,17 @@ from opencoder_jax import model as lm
 from opencoder_jax.config import RunConfig
 from opencoder_jax.overrides import leaves
 
+TOKENIZER = """## Tokenizer
+
+Nothing is put before or after a text (`add_bos_token: false`, `add_prefix_space: false`); batches are padded on the left.
+`bos_token` is `<|endoftext|>`, for tools that need a token in front of a text without context: lm-eval takes it as its
+prefix token. `<s>` (id 1) never occurs in training: never put it in front of a prompt.
+
+llama.cpp: its converter reads `tokenizer.model` as plain SentencePiece. The two settings above keep `<s>` and a space
+from being put in front, but the text is not split into words first, as it was in training: pieces cross the borders of
+words, numbers and indentation, and most files get other ids than the model was trained on, without a warning. For
+scores and for serious use take transformers or vLLM, or give llama.cpp token ids made by this `tokenizer.json`."""
+
 
 def model_card(config: RunConfig, record: dict[str, Any], checkpoint: Path, *, dtype: str) -> str:
     """Markdown with the front matter that model hubs read."""
@@ -42,6 +53,7 @@ def model_card(config: RunConfig, record: dict[str, Any], checkpoint: Path, *, d
         "A decoder of the OpenCoder architecture (arXiv 2411.04905), trained with opencoder_jax.",
         "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         'tokenizer = AutoTokenizer.from_pretrained("PATH")\nmodel = AutoModelForCausalLM.from_pretrained("PATH")\n```',
+        TOKENIZER,
         "## Architecture",
         _rows(shape),
         "## Training record",

@@ -25,9 +25,11 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
+
+from opencoder_data import command
+from opencoder_data.shard_format import write_atomically
 
 from opencoder_jax import overrides, sweep_hosts
 from opencoder_jax.config import MeshConfig, RunConfig, replace
@@ -81,7 +83,9 @@ def sweep(arguments: list[str]) -> int:
     results = out / "results.jsonl"
     known = {}
     if hosts.is_first and results.exists():
-        known = {row["key"]: row for row in map(json.loads, results.read_text().splitlines())}
+        whole = [line for line in results.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        write_atomically(results, "".join(whole).encode())  # without the line that a kill cut short
+        known = {row["key"]: row for row in map(json.loads, whole)}
     rows = []
     for index, (mesh, here) in enumerate(zip(meshes, configs, strict=True)):
         key = fingerprint(here, own)
@@ -168,40 +172,23 @@ def run_child(files: dict[str, Path], own: dict[str, str], fakes: int, variables
         rest = re.sub(r"--xla_force_host_platform_device_count=\d+", "", environment.get("XLA_FLAGS", ""))
         environment["XLA_FLAGS"] = f"{rest} --xla_force_host_platform_device_count={fakes}".strip()
         environment["JAX_PLATFORMS"] = "cpu"
-    command = [
-        sys.executable,
-        "-m",
-        "opencoder_jax.sweep",
-        "--child",
-        str(job),
-        str(answer),
-        own["steps"],
-        own["warmup"],
-    ]
-    # One end is held until this process ends, however it does: no child keeps the devices then.
-    watched, held = os.pipe()
+    arguments = ["opencoder_jax.sweep", "--child", str(job), str(answer), own["steps"], own["warmup"]]
+    streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
     try:
-        with log.open("w") as file:
-            done = subprocess.run(
-                command,
-                env=environment,
-                stdin=watched,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                timeout=float(own["timeout"]),
-            )
+        with (
+            log.open("w") as file,
+            command.child_process(arguments, env=environment, stdout=file, **streams) as process,
+        ):
+            code = process.wait(float(own["timeout"]))
     except subprocess.TimeoutExpired:
         return {"error": f"stopped after {own['timeout']} s (--timeout); see {log}"}
-    finally:
-        os.close(watched)
-        os.close(held)
-    if done.returncode == 0 and variables.get("JAX_PROCESS_ID", "0") != "0":
+    if code == 0 and variables.get("JAX_PROCESS_ID", "0") != "0":
         return {}
-    if done.returncode == 0 and answer.exists():
+    if code == 0 and answer.exists():
         return json.loads(answer.read_text())
-    if done.returncode < 0:
-        return {"error": f"ended by signal {-done.returncode}; see {log}"}
-    return {"error": f"{_reason(log.read_text()) or f'exit code {done.returncode}'}; see {log}"}
+    if code < 0:
+        return {"error": f"ended by signal {-code}; see {log}"}
+    return {"error": f"{_reason(log.read_text()) or f'exit code {code}'}; see {log}"}
 
 
 def _reason(log: str) -> str:
@@ -213,7 +200,6 @@ def _reason(log: str) -> str:
 def child(arguments: list[str]) -> int:
     """Measures one mesh and writes the answer: timed steps, then two under the profiler for the split of time."""
     job, answer, steps, warmup = arguments
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     from opencoder_jax.xla_flags import set_memory_fraction
 
     set_memory_fraction()
@@ -254,11 +240,5 @@ def child(arguments: list[str]) -> int:
     return 0
 
 
-def _end_with_parent() -> None:
-    """Waits for the end of the pipe that `run_child` holds."""
-    os.read(sys.stdin.fileno(), 1)
-    os._exit(1)
-
-
 if __name__ == "__main__":
-    sys.exit(overrides.command(run, sys.argv[1:], __doc__))
+    command.end(overrides.command(run, sys.argv[1:], __doc__))

@@ -6,21 +6,26 @@ where the first one stopped. `SOURCE=folder make demo` takes another corpus than
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":
+    from opencoder_data import command
+
+    command.interruptible_imports()
+
 import json
 import os
 import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import sysconfig
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from demo_report import write_report
-from opencoder_data.shard_format import read_manifest
+from opencoder_data import command
+from opencoder_data.shard_format import read_manifest, write_atomically
 
 from opencoder_jax import overrides
 from opencoder_jax.checkpoint import resolve
@@ -51,13 +56,14 @@ class Demo:
         self.seconds: dict[str, float] = {}
         (out / "logs").mkdir(parents=True, exist_ok=True)
 
-    def run(self, name: str, *command: str, until_step: int | None = None, run_dir: Path | None = None) -> int:
+    def run(self, name: str, *module: str, until_step: int | None = None, run_dir: Path | None = None) -> int:
         """Runs a module of the project; with until_step the process is killed outright once its run got that far."""
-        full = [sys.executable, "-m", *command]
-        print(f"\n[{name}] python {shlex.join(full[1:])}", flush=True)
+        print(f"\n[{name}] python -m {shlex.join(module)}", flush=True)
         began = time.monotonic()
-        with (self.out / "logs" / f"{name}.log").open("w") as log:
-            process = subprocess.Popen(full, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        streams |= {"text": True, "encoding": "utf-8", "errors": "replace", "env": os.environ | {"PYTHONUTF8": "1"}}
+        path = self.out / "logs" / f"{name}.log"
+        with path.open("w", encoding="utf-8") as log, command.child_process(module, **streams) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 log.write(line)
@@ -77,20 +83,23 @@ class Demo:
             code = process.wait()
         self.seconds[name] = self.seconds.get(name, 0) + time.monotonic() - began
         if code not in (0, -signal.SIGKILL):
-            raise SystemExit(f"error: step {name} ended with exit code {code}; its log: {self.out / 'logs' / name}.log")
+            raise ValueError(f"step {name} ended with exit code {code}; its log: {path}")
         return code
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    return command.run(_main, stopped="stopped by Ctrl-C; the same command goes on with the step that was stopped")
+
+
+def _main() -> int:
+    parser = command.Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--source", default="", help="folder of source code (default: Python's library and packages)")
     parser.add_argument("--out", default="demo", help="folder for everything the demo makes")
     args = parser.parse_args()
     sources = [args.source] if args.source else [sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")]
     for source in sources:
         if not Path(source).is_dir():
-            print(f"error: SOURCE={source}: no such folder", file=sys.stderr)
-            return 2
+            raise ValueError(f"SOURCE={source}: no such folder")
     began = time.monotonic()
     out = Path(args.out)
     check_same_source(out, sources)
@@ -104,7 +113,7 @@ def main() -> int:
     if not (out / "refine" / "report.html").exists():
         demo.run("1-refine-report", "opencoder_data.refinecode.report", f"--run={out}/refine")
     data = out / "data"
-    if not (data / "held_out").exists():
+    if not ((data / "handover.json").exists() and (data / "held_out").exists()):  # the first is its last file
         for share in HOLD_OUT_SHARES:
             shutil.rmtree(data, ignore_errors=True)
             options = [f"--run={out}/refine", f"--output={data}", "--group=input,doc_type", f"--holdout={share}"]
@@ -114,9 +123,7 @@ def main() -> int:
     token_sources = token_sources_of(data / "train", sysconfig.get_path("stdlib"))
     held_out_folders = sorted((data / "held_out").iterdir()) if (data / "held_out").exists() else []
     if not held_out_folders or not token_sources["code"]:
-        raise SystemExit(
-            "error: SOURCE holds too little code for a training and a held-out part (some 1 MB are needed)"
-        )
+        raise ValueError("SOURCE holds too little code for a training and a held-out part (some 1 MB are needed)")
     tokenizer = out / "tokenizer"
     if not (tokenizer / "tokenizer.model").exists():
         size = [f"--vocab_size={VOCAB_SIZE}", f"--output={tokenizer}"]
@@ -163,11 +170,9 @@ def check_same_source(out: Path, sources: list[str]) -> None:
     """A folder holds one demo: another corpus wants another folder."""
     path = out / "source.json"
     if path.exists() and json.loads(path.read_text()) != sources:
-        raise SystemExit(
-            f"error: {out} holds the demo of {json.loads(path.read_text())}; give --out=FOLDER or remove it"
-        )
+        raise ValueError(f"{out} holds the demo of {json.loads(path.read_text())}; give --out=FOLDER or remove it")
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(sources))
+    write_atomically(path, json.dumps(sources).encode())
 
 
 def token_sources_of(train: Path, standard_library: str) -> dict[str, list[Path]]:
@@ -188,7 +193,7 @@ def pretrain_mixture(data: Path, token_sources: dict[str, list[Path]]) -> dict[s
 
 
 def pack(demo: Demo, documents: Sequence[Path], tokenizer: Path, shards: Path, seq_len: int) -> None:
-    if (shards / "manifest.json").exists() or not documents:
+    if (shards / "pack.json").exists() or not documents:  # the packer's last file
         return
     inputs = [f"--tokenizer={tokenizer}", f"--output={shards}", f"--seq_len={seq_len}", f"--source={shards.name}"]
     demo.run("4-pack", "opencoder_data.pack", "--input", *map(str, documents), *inputs)
@@ -213,8 +218,8 @@ def num_steps(demo: Demo, *mixtures: dict[str, float]) -> list[int]:
             tokens_per_step = config.data.global_batch_size * config.data.seq_len
             steps.append(min(int(part * fitting), int(config.data.max_epochs * lasting / tokens_per_step)))
         if min(steps) < config.schedule.warmup_steps:
-            raise SystemExit(f"error: SOURCE holds too little code: its tokens last for {steps} steps of training")
-        path.write_text(json.dumps(steps))
+            raise ValueError(f"SOURCE holds too little code: its tokens last for {steps} steps of training")
+        write_atomically(path, json.dumps(steps).encode())
     return json.loads(path.read_text())
 
 
@@ -236,4 +241,4 @@ def _saved(run_dir: Path) -> list[int]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.end(main())

@@ -1,9 +1,10 @@
 """Gather the measuring corpus: real code in many languages from source packages of PyPI, npm and Debian.
 
-    python scripts/gather_corpus.py --output DIR [--recipe docs/refinecode/corpus.toml] [--limit_mb 0]
+    python scripts/gather_corpus.py --output DIR [--recipe docs/refinecode/corpus.toml ...] [--limit_mb 0]
 
-Needs uv, npm and apt-get with dpkg's tools; which hosts they ask is their configuration, not ours. The package lists
-and pinned versions are the recipe's. Writes `DIR/downloads` (archives, kept between calls), `DIR/corpus/REGISTRY/PACKAGE/`
+Needs uv, npm, apt-get with dpkg's tools and git; which hosts they ask is their configuration, not ours. The package lists
+and pinned versions are the recipes'. A GitHub repository is read from a bare clone at `DIR/downloads/github/OWNER+NAME.git`
+(or from the folder of bare clones that --clones names), which is made where it is missing. Writes `DIR/downloads` (archives, kept between calls), `DIR/corpus/REGISTRY/PACKAGE/`
 (unpacked; times are the archives') and `DIR/corpus.json` (files, bytes
 and SHA-256 of each archive, and what could not be had, which also makes the exit code 1). Archives inside the
 packages stay packed. DIR must lie outside the repository.
@@ -94,11 +95,62 @@ def debian(downloads: Path) -> Fetch:
     def fetch(package: str, folder: Path) -> list[Path]:
         if not (folder / ".complete").exists():
             folder.mkdir(parents=True, exist_ok=True)
-            command("apt-get", "source", "--download-only", *options, package, cwd=folder)
+            try:
+                command("apt-get", "source", "--download-only", *options, package, cwd=folder)
+            except ValueError:
+                # A mirror may lack the distribution's own part; the upstream archive is what is measured.
+                if not list(folder.glob("*.orig*.tar.*")):
+                    raise
             (folder / ".complete").touch()
         return [p for p in folder.iterdir() if ".tar." in p.name and not p.name.endswith(".asc")]
 
     return fetch
+
+
+def github(clones: Path) -> Callable[[Path], Fetch]:
+    """The newest commit of bare clones `clones/OWNER+NAME.git` (or `.../repo` below a folder of that name)."""
+
+    def prepare(_: Path) -> Fetch:
+        def fetch(repository: str, folder: Path) -> list[Path]:
+            archive = folder / "source.tar"
+            if not archive.exists():
+                flat = repository.replace("/", "+")
+                bare = next(
+                    (p for p in (clones / f"{flat}.git", clones / flat / "repo") if p.is_dir()), clones / f"{flat}.git"
+                )
+                if not bare.is_dir():
+                    command(
+                        "git", "clone", "--quiet", "--bare", "--depth=1", f"https://github.com/{repository}", str(bare)
+                    )
+                # A snapshot may lack its largest files: what is not there is left out.
+                there = command("git", "-C", str(bare), "rev-list", "--objects", "--missing=print", "--no-walk", "HEAD")
+                absent = {line[1:] for line in there.splitlines() if line.startswith("?")}
+                listed = [
+                    line.split("\t")
+                    for line in command("git", "-C", str(bare), "ls-tree", "-rz", "HEAD").split("\0")
+                    if line
+                ]
+                without = [f":(exclude,literal){path}" for entry, path in listed if entry.split()[2] in absent]
+                folder.mkdir(parents=True, exist_ok=True)
+                partial = folder / ".partial"
+                command(
+                    "git",
+                    "-C",
+                    str(bare),
+                    "archive",
+                    "--format=tar",
+                    f"--output={partial}",
+                    "HEAD",
+                    "--",
+                    ".",
+                    *without,
+                )
+                partial.replace(archive)
+            return [archive]
+
+        return fetch
+
+    return prepare
 
 
 def unpack(archives: list[Path], target: Path) -> None:
@@ -115,15 +167,19 @@ def unpack(archives: list[Path], target: Path) -> None:
                         print(f"left out: {archive.name}: {member.name}: {error}", file=sys.stderr)
 
 
-def gather(recipe: Path, output: Path, limit_mb: float) -> dict:
-    """Fetch and unpack the recipe's packages; stops after `limit_mb` megabytes unpacked (0: no limit)."""
+def gather(recipes: list[Path], output: Path, limit_mb: float, clones: Path | None = None) -> dict:
+    """Fetch and unpack the recipes' packages; stops after `limit_mb` megabytes unpacked (0: no limit)."""
     if output.resolve().is_relative_to(ROOT):
-        raise ValueError(f"{output} lies inside the repository; give a folder outside")
-    lists = tomllib.loads(recipe.read_text())
+        raise ValueError(f"{output} is inside the repository; give a directory outside")
+    tables = [tomllib.loads(recipe.read_text()) for recipe in recipes]
+    repositories = github(clones or output / "downloads" / "github")
     report: dict = {"packages": {}, "missing": {}, "files": 0, "bytes": 0}
-    for registry, prepare in (("debian", debian), ("npm", npm), ("pypi", pypi)):
+    for registry, prepare in (("debian", debian), ("npm", npm), ("pypi", pypi), ("github", repositories)):
+        packages = [package for table in tables for package in table.get(registry, [])]
+        if not packages:
+            continue
         fetch = prepare(output / "downloads" / registry)
-        for package in lists[registry]:
+        for package in dict.fromkeys(packages):
             if limit_mb and report["bytes"] > limit_mb * 1e6:
                 break
             name = package.replace("==", "-").replace("=", "_").replace(":", "%").replace("/", "+")
@@ -136,7 +192,11 @@ def gather(recipe: Path, output: Path, limit_mb: float) -> dict:
             if not target.exists():
                 temporary = target.with_name(".unpacking")
                 shutil.rmtree(temporary, ignore_errors=True)
-                unpack(archives, temporary)
+                try:
+                    unpack(archives, temporary)
+                except tarfile.TarError as error:
+                    report["missing"][f"{registry}/{package}"] = f"{error}; remove {archives[0].parent} and try again"
+                    continue
                 temporary.replace(target)
             sizes = [p.stat().st_size for p in target.rglob("*") if p.is_file()]
             hashes = {a.name: hashlib.sha256(a.read_bytes()).hexdigest() for a in sorted(archives)}
@@ -151,11 +211,12 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--recipe", type=Path, default=ROOT / "docs" / "refinecode" / "corpus.toml")
+    parser.add_argument("--recipe", type=Path, nargs="+", default=[ROOT / "docs" / "refinecode" / "corpus.toml"])
+    parser.add_argument("--clones", type=Path, help="directory of bare clones OWNER+NAME.git that are there already")
     parser.add_argument("--limit_mb", type=float, default=0)
     arguments = parser.parse_args()
     try:
-        report = gather(arguments.recipe, arguments.output, arguments.limit_mb)
+        report = gather(arguments.recipe, arguments.output, arguments.limit_mb, arguments.clones)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,7 +1,7 @@
 """Fused operations of the decoder and their references; needs jax and nothing else.
 
-Every public function takes `implementation=`: "auto" picks the fastest back end that can honour the request on the
-current platform (`chosen()` tells which), a named one that cannot raises `ValueError` with the reason.
+Every public function takes `implementation=`: "auto" picks the fastest backend that supports the request on the
+current platform (`chosen()` tells which), a named one that does not raises `ValueError` with the reason.
 """
 
 from opencoder_kernels.attention import attention

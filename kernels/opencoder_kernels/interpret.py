@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import wraps
+from typing import Any
 
 import jax
 from jax.sharding import AbstractDevice, AbstractMesh
@@ -21,8 +23,8 @@ def is_interpreted(device: str) -> bool:
 
 
 @contextlib.contextmanager
-def gpu(detect_races: bool = True):
-    """Within it, Mosaic GPU kernels run in the interpreter, as on H100s in the current mesh with every memory poisoned at first.
+def gpu(detect_races: bool = True) -> Iterator[None]:
+    """Within it, Mosaic GPU kernels run in the interpreter, as on H100s in the current mesh; memory starts filled with NaN.
 
     With detect_races, accesses of shared or global memory that no barrier orders raise an error (are printed by jax 0.11).
     """
@@ -43,7 +45,7 @@ def gpu(detect_races: bool = True):
         _detect_races.reset(races)
 
 
-def on_each_device(kernel):
+def on_each_device(kernel: Callable[..., Any]) -> Callable[..., Any]:
     """`kernel` inside a shard_map over several devices that the GPU interpreter plays; elsewhere the kernel itself.
 
     That interpreter keeps one state for all devices and, when one of them has finished a block of its grid, resets the clocks
@@ -66,8 +68,8 @@ def on_each_device(kernel):
 
 
 @contextlib.contextmanager
-def tpu(detect_races: bool = True):
-    """Within it, Pallas TPU kernels run in the TPU interpreter, every memory poisoned at first.
+def tpu(detect_races: bool = True) -> Iterator[None]:
+    """Within it, Pallas TPU kernels run in the TPU interpreter; memory starts filled with NaN.
 
     A block of an output keeps its place from one step of the grid to the next: what a later step does not write holds what
     an earlier one wrote, not NaN. With detect_races, accesses that no semaphore orders raise an error.

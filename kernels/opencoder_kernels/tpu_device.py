@@ -18,18 +18,18 @@ from opencoder_kernels.interpret import is_interpreted
 VMEM_BYTES = 56 * 2**20
 
 
-def refuses() -> str | None:
+def unsupported() -> str | None:
     """Why this device cannot run a Pallas TPU kernel, or None."""
     if platform() != "tpu" and not is_interpreted("tpu"):
         return f"it needs a TPU; the device is {device_kind()!r}; use 'xla'"
     return None
 
 
-def params(dims: int):
+def params(dims: int) -> pltpu.CompilerParams:
     """Compiler parameters of a grid whose blocks do not depend on one another."""
     return pltpu.CompilerParams(dimension_semantics=("parallel",) * dims, vmem_limit_bytes=VMEM_BYTES)
 
 
-def precision(x):
-    """Products of fp32 in fp32, of bf16 in one pass."""
+def precision(x: jax.Array) -> jax.lax.Precision | None:
+    """Matmuls of fp32 in fp32, of bf16 in one pass."""
     return jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None

@@ -15,6 +15,9 @@ import json
 import sys
 from pathlib import Path
 
+from opencoder_data import command
+from opencoder_data.shard_format import write_atomically
+
 from opencoder_jax import overrides
 from opencoder_jax.config import RunConfig
 from opencoder_jax.plan import topology as machines
@@ -59,9 +62,10 @@ def plan(config: RunConfig, topology: machines.Topology, compiler: str, out: Pat
         print(f"does not fit: {report.out_of_memory(config, shape, error.needed, topology)}")
         print(f"the compiler says: {error}")
         return EXIT_MEMORY
-    (out / "plan.md").write_text(report.text(made))
-    (out / "plan.json").write_text(json.dumps(made.as_dict(), indent=1) + "\n")
-    (out / "step.hlo.txt").write_text(compiled.hlo)
+    (out / "plan.md").write_text(report.text(made), encoding="utf-8")
+    (out / "step.hlo.txt").write_text(compiled.hlo, encoding="utf-8")
+    # The one that a search reads.
+    write_atomically(out / "plan.json", json.dumps(made.as_dict(), indent=1).encode() + b"\n")
     print(report.text(made))
     print(f"written to {out}: {', '.join(FILES)}")
     if not made.memory.fits:
@@ -71,4 +75,4 @@ def plan(config: RunConfig, topology: machines.Topology, compiler: str, out: Pat
 
 
 if __name__ == "__main__":
-    sys.exit(overrides.command(run, sys.argv[1:], __doc__))
+    command.end(overrides.command(run, sys.argv[1:], __doc__))

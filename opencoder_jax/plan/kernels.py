@@ -8,7 +8,7 @@ from opencoder_jax.plan.hlo import Computation, Instruction, Module, Shape
 
 _TARGETS = ("mosaic_gpu", "tpu_custom_call", "__cudnn$fmha")
 
-# Scope of attention kernels without a causal mask: `UNMASKED` in the kernels' attention/context.py, which imports JAX.
+# Scope of attention kernels without a causal mask: `UNMASKED` in the kernels' attention/ring.py, which imports JAX.
 UNMASKED = "unmasked"
 
 # Share of the peak that a plain product reaches: an 8192^3 bf16 product ran at 769-798 of 989 TFLOP/s on one H200; the

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from opencoder_data import command
 
 from opencoder_jax import overrides
 from opencoder_jax.config import MeshConfig, RunConfig, replace
@@ -249,21 +249,20 @@ def _others(c: Candidate, arguments: list[str]) -> list[str]:
 def _compile(c: Candidate, topology: Topology, compiler: str, out: Path, arguments: list[str]) -> None:
     """Plans a candidate in a process of its own; fills in its plan, or the reason why there is none that fits."""
     (out / "plan.json").unlink(missing_ok=True)
-    command = [sys.executable, "-m", "opencoder_jax.plan", f"--topology={topology}", f"--compiler={compiler}"]
+    plan = ["opencoder_jax.plan", f"--topology={topology}", f"--compiler={compiler}", f"--out={out}"]
+    streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     try:
-        done = subprocess.run(
-            [*command, f"--out={out}", *_others(c, arguments), *c.overrides],
-            capture_output=True, text=True, timeout=3600, check=False,
-        )  # fmt: skip
+        with command.child_process([*plan, *_others(c, arguments), *c.overrides], **streams) as process:
+            said, _ = process.communicate(timeout=3600)
     except subprocess.TimeoutExpired:
         c.reason = "not compiled within an hour"
         return
     if (out / "plan.json").exists():
         c.plan = json.loads((out / "plan.json").read_text())
-    if done.returncode:
-        said = [x for x in (done.stdout + done.stderr).splitlines() if x.strip()]
-        telling = [x for x in said if x.startswith(("does not fit", "error"))]
-        c.reason = ([*telling, *said[-1:], "failed"])[0][:300]
+    if process.returncode:
+        lines = [x for x in said.splitlines() if x.strip()]
+        telling = [x for x in lines if x.startswith(("does not fit", "error"))]
+        c.reason = ([*telling, *lines[-1:], "failed"])[0][:300]
 
 
 def _not_tried(c: Candidate, best: Candidate) -> str:

@@ -18,6 +18,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from opencoder_data import command
+
 from opencoder_jax import overrides
 from opencoder_jax.config import profile_steps, replace
 
@@ -80,4 +82,4 @@ def tables(trace_dir: Path, hlo_file: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(overrides.command(run, sys.argv[1:], __doc__))
+    command.end(overrides.command(run, sys.argv[1:], __doc__))

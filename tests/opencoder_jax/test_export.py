@@ -20,6 +20,7 @@ from opencoder_jax import hf, sharding
 from opencoder_jax import model as lm
 from opencoder_jax.checkpoint import Checkpoints, load_params, resolve, run_record
 from opencoder_jax.config import replace
+from opencoder_jax.generate import Sampling, generate_text
 from opencoder_jax.overrides import load
 from opencoder_jax.step import make_train_step
 
@@ -84,9 +85,15 @@ def test_export_holds_every_tensor_once(released):
 def test_export_writes_what_transformers_reads(released, tokenizer):
     fields = json.loads((released / "config.json").read_text())
     im_end, endoftext = tokenizer.special_ids["<|im_end|>"], tokenizer.endoftext_id
-    assert fields == hf.hf_config(CFG, dtype="float32", bos_token_id=1, eos_token_id=im_end)
+    assert fields == hf.hf_config(CFG, dtype="float32", bos_token_id=endoftext, eos_token_id=im_end)
     generation = json.loads((released / "generation_config.json").read_text())
     assert generation["eos_token_id"] == [im_end, endoftext]
+    assert generation["bos_token_id"] == endoftext
+    settings = json.loads((released / "tokenizer_config.json").read_text())
+    wanted = {"padding_side": "left", "add_bos_token": False, "add_eos_token": False, "add_prefix_space": False}
+    assert settings.items() >= wanted.items()
+    assert settings["bos_token"] == "<|endoftext|>"
+    assert json.loads((released / "tokenizer.json").read_text())["padding"] is None
     for name in ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "README.md"):
         assert (released / name).stat().st_size > 0
     assert "chat_template" in (released / "tokenizer_config.json").read_text()
@@ -98,6 +105,8 @@ def test_model_card_holds_the_training_record(released):
         assert text in card
     assert f"| tokens of this run | {7 * golden.B * golden.T} |" in card
     assert "optimizer.weight_decay=0.1" in card
+    assert "llama.cpp: its converter reads `tokenizer.model` as plain SentencePiece" in card
+    assert "lm-eval takes it as its\nprefix token" in card
 
 
 def test_round_trip_is_byte_equal(released, run, tmp_path):
@@ -185,6 +194,23 @@ def test_an_existing_folder_is_not_touched(run, tmp_path):
     with pytest.raises(ValueError, match="exists already"):
         ex.export(run, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_what_a_killed_export_left_is_removed_and_a_running_ones_is_not(run, tmp_path):
+    """Only under the same name, whatever characters it has."""
+    target = tmp_path / "model[1]*"
+    with ex.complete_folder(target, 0) as running:
+        (running / "x").write_text("")
+        for name in (".model[1]*.part-7", ".model[1]*.part-8", ".model11.part-7", "model[1]*.part-7"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "model.safetensors").write_text("")
+        with ex.complete_folder(target, 0):
+            left = {p.name for p in tmp_path.iterdir()}
+            assert (running / "x").exists()
+        assert not left & {".model[1]*.part-7", ".model[1]*.part-8"}
+        assert left >= {".model11.part-7", "model[1]*.part-7"}
+        target.rmdir()
+    assert (target / "x").exists()
 
 
 def test_full_disk_leaves_nothing(run, tmp_path, monkeypatch, capsys):
@@ -311,3 +337,38 @@ def test_transformers_loads_the_release(released, tokenizer, tmp_path):
     assert json.loads(str(result["decoded"])) == texts
     assert str(result["chat"]).endswith("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")
     assert json.loads(str(result["special"]))[0] == "<|im_end|>"
+    assert json.loads(str(result["special"]))[1:] == ["<|pad|>", tokenizer.special_ids["<|im_end|>"]]
+    assert result["bos"].tolist() == [tokenizer.endoftext_id]
+    longest = max(result["lengths"])
+    assert result["padded"].shape == (len(texts), longest)
+    for row, mask, ids in zip(result["padded"], result["mask"], np.split(result["ids"], ends[:-1]), strict=True):
+        pads = longest - len(ids)
+        assert row.tolist() == [tokenizer.pad_id] * pads + ids.tolist()
+        assert mask.tolist() == [0] * pads + [1] * len(ids)
+
+
+@pytest.mark.oracle
+def test_lm_eval_scores_and_generates_as_we_do(released, run, tokenizer):
+    """lm-eval's own back end on the folder: its prefix token is <|endoftext|>, its padded batches change nothing."""
+    contexts = ["", "def f(x):\n", "", "x = [1, 2"]
+    texts = ["import os\nimport sys\n", "    return x\n", "# déjà vu 12345", ", 3]\n"]
+    prompts = ["def f(x):\n    return", "x", "class Stack:\n    def __init__(self, items=()):\n        self"]
+    arrays = {"contexts": np.array(contexts), "texts": np.array(texts), "prompts": np.array(prompts)}
+    theirs = client.call("harness", released, **arrays, steps=np.array(12))
+    assert theirs["prefix"].tolist() == [tokenizer.endoftext_id]
+
+    params, _, _ = load_params(run)
+    model = lm.bind(CFG, jax.tree.map(jax.numpy.asarray, params))
+
+    def score(before: list[int], after: list[int]) -> float:
+        ids = jax.numpy.asarray([before + after])
+        hidden = model(ids, jax.numpy.arange(ids.shape[1])[None], jax.numpy.ones_like(ids))
+        log_p = jax.nn.log_softmax(model.logits(hidden)[0])
+        return float(sum(log_p[len(before) - 1 + i, token] for i, token in enumerate(after)))
+
+    prefix = [tokenizer.endoftext_id]
+    ours = [score(tokenizer.encode(c) or prefix, tokenizer.encode(t)) for c, t in zip(contexts, texts, strict=True)]
+    np.testing.assert_allclose(theirs["likelihoods"], ours, rtol=1e-4)
+    np.testing.assert_allclose(theirs["rolling"], [score(prefix, tokenizer.encode(t)) for t in texts], rtol=1e-4)
+    rows = generate_text(CFG, params, tokenizer, prompts, Sampling(12))
+    assert json.loads(str(theirs["generated"])) == [tokenizer.decode(r.tokens, skip_special=True) for r in rows]

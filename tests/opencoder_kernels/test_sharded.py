@@ -34,14 +34,14 @@ def operations(implementation: str):
     def attend(q, k, v, ids):
         return attention(q, k, v, q_segment_ids=ids, kv_segment_ids=ids, implementation=implementation)
 
-    def norm(x, residual, weight):
-        return rms_norm(x, weight, eps=1e-5, residual=residual, implementation=implementation)[0]
+    def norm(x, weight):
+        return rms_norm(x, weight, eps=1e-5, implementation=implementation)
 
     heads, columns = P(("data", "fsdp"), None, "tensor", None), P(None, "tensor")
     return {
         "attention": (attend, (heads, heads, heads, TOKENS), heads),
         "swiglu": (partial(swiglu, implementation=implementation), (HIDDEN, columns, columns), P(("data", "fsdp"), None, "tensor")),
-        "rms_norm": (norm, (HIDDEN, HIDDEN, P()), HIDDEN),
+        "rms_norm": (norm, (HIDDEN, P()), HIDDEN),
         "linear_cross_entropy": (loss, (HIDDEN, columns, TOKENS, TOKENS), P()),
     }  # fmt: skip
 
@@ -58,7 +58,7 @@ def arguments(name: str, dtype):
     return {
         "attention": (*[jax.ShapeDtypeStruct((B, T, N, H), dtype)] * 3, ids),
         "swiglu": (x, matrix(F), matrix(F)),
-        "rms_norm": (x, x, jax.ShapeDtypeStruct((D,), dtype)),
+        "rms_norm": (x, jax.ShapeDtypeStruct((D,), dtype)),
         "linear_cross_entropy": (x, matrix(V), ids, weights),
     }[name]
 
@@ -67,7 +67,7 @@ def gradients(name: str, implementation: str):
     """Function that gives the gradients of sum(f^2) with respect to every float matrix or activation."""
     f, in_specs, out_specs = operations(implementation)[name]
     f = jax.shard_map(f, in_specs=in_specs, out_specs=out_specs)
-    floats = (0, 1) if name == "linear_cross_entropy" else (0, 1, 2)
+    floats = (0, 1) if name in ("linear_cross_entropy", "rms_norm") else (0, 1, 2)
     return jax.grad(lambda *args: jnp.square(f(*args).astype(jnp.float32)).sum(), floats)
 
 

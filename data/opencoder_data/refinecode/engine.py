@@ -5,10 +5,8 @@ decides when and where, never what. Ray is imported only when asked for.
 """
 
 import multiprocessing
-import multiprocessing.connection
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -16,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from opencoder_data import command
 from opencoder_data.refinecode.config import EngineConfig, LayoutConfig
 
 Task = Callable[..., Any]
@@ -39,19 +38,6 @@ def workers_within(memory_mb: int, layout: LayoutConfig) -> int:
     return workers
 
 
-def _end_with_parent() -> None:
-    """Ends this worker when the driver is killed: it would wait for tasks for ever, or write into a folder that a new run
-    has begun anew."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="end with parent").start()
-
-
 class LocalExecutor:
     """Fork-server processes; with one worker, this process."""
 
@@ -68,7 +54,7 @@ class LocalExecutor:
             context = multiprocessing.get_context("forkserver")
             # Imported once in the fork server instead of once per worker.
             context.set_forkserver_preload(["opencoder_data.refinecode.stages"])
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_end_with_parent)
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=command.start_worker)
         return self._pool
 
     def run(self, function: Task, tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
@@ -84,7 +70,8 @@ class LocalExecutor:
             while True:
                 # A few more than workers, so none waits; not all, so a stopped run stops.
                 while len(running) < 2 * self.workers and (item := next(todo, None)) is not None:
-                    running[pool.submit(function, *item[1])] = item[0]
+                    with command.starting_workers():
+                        running[pool.submit(function, *item[1])] = item[0]
                 if not running:
                     return
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -96,6 +83,9 @@ class LocalExecutor:
                 "a worker process died (out of memory?); lower --layout.batch_mb or --engine.workers and run the same "
                 "command again: finished partitions are kept"
             ) from None
+        except KeyboardInterrupt:
+            command.kill_workers()  # their files appear whole or not at all
+            raise
         finally:
             for future in running:
                 future.cancel()

@@ -6,10 +6,19 @@ ids of a row do not increase, and is then computed and masked, never left out wr
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 
 
-def visibility(q_segments, kv_segments, T: int, S: int, block_q: int, block_kv: int, causal: bool):
+def visibility(
+    q_segments: jax.Array | None,
+    kv_segments: jax.Array | None,
+    T: int,
+    S: int,
+    block_q: int,
+    block_kv: int,
+    causal: bool,
+) -> tuple[jax.Array, jax.Array]:
     """(some, every), bool [B, T / block_q, S / block_kv]: some query of a block sees some key of another; all see all.
 
     B is 1 without segment ids (None).
@@ -21,7 +30,7 @@ def visibility(q_segments, kv_segments, T: int, S: int, block_q: int, block_kv: 
     if causal:
         some &= kv_start <= q_start + block_q - 1
         every &= kv_start + block_kv - 1 <= q_start
-    if q_segments is not None:
+    if q_segments is not None and kv_segments is not None:
         q_rows = q_segments.reshape(-1, num_q, 1, block_q)
         kv_rows = kv_segments.reshape(-1, 1, num_kv, block_kv)
         q_low, q_high, kv_low, kv_high = q_rows.min(-1), q_rows.max(-1), kv_rows.min(-1), kv_rows.max(-1)
@@ -30,7 +39,7 @@ def visibility(q_segments, kv_segments, T: int, S: int, block_q: int, block_kv: 
     return some, every & some
 
 
-def ranges(some, every, B: int):
+def ranges(some: jax.Array, every: jax.Array, B: int) -> jax.Array:
     """(first, full_first, full_end, end) along the last dim of two masks [B or 1, rows, n], int32 [B, rows, 4].
 
     Blocks first ... end - 1 have something to see; full_first ... full_end - 1 need no mask.

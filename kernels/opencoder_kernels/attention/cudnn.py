@@ -1,20 +1,32 @@
-"""Attention by cuDNN, through `jax.nn.dot_product_attention`: the yardstick on GPUs.
+"""Attention by cuDNN, through `jax.nn.dot_product_attention`: the baseline on GPUs.
 
-The public route knows no packed documents, so segment ids are refused; its rule drops the gradient of the log-sum-exp
+Its public interface has no segment ids, so packed documents are not supported; it drops the gradient of the log-sum-exp
 in silence, so that is not given out.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from opencoder_kernels import partition
 from opencoder_kernels.attention import residuals
 from opencoder_kernels.dispatch import device_kind, platform
 
 
-def refuses(q, k, v, *, q_segment_ids, q_positions, kv_positions, causal, return_lse=False, **_) -> str | None:
+def unsupported(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    q_segment_ids: jax.Array | None,
+    q_positions: jax.Array | None,
+    kv_positions: jax.Array | None,
+    causal: bool,
+    return_lse: bool = False,
+    **_: Any,
+) -> str | None:
     if platform() != "gpu":
         return f"it needs an NVIDIA GPU; the device is {device_kind()!r}; use 'xla'"
     if q.dtype not in (jnp.bfloat16, jnp.float16):
@@ -29,12 +41,12 @@ def refuses(q, k, v, *, q_segment_ids, q_positions, kv_positions, causal, return
         return "q_positions and kv_positions are given; it counts from 0; use 'xla'"
     if causal and q.shape[1] != k.shape[1]:
         return f"causal with {q.shape[1]} queries and {k.shape[1]} keys; it wants as many of each; use 'xla'"
-    if partition.automatic().get(partition.TIME, 1) > 1:
-        return "time is cut over the mesh axis context, and it has no gradient for a part of the keys; use 'mosaic_gpu' or 'xla'"
     return None
 
 
-def attention(q, k, v, *, causal, scale, **_):
+def attention(
+    q: jax.Array, k: jax.Array, v: jax.Array, *, causal: bool, scale: float, **_: Any
+) -> tuple[jax.Array, jax.Array]:
     """See `opencoder_kernels.attention`."""
     out, lse = jax.nn.dot_product_attention(
         q, k, v, is_causal=causal, scale=scale, implementation="cudnn", return_residual=True

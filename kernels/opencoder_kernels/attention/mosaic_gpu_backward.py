@@ -3,14 +3,32 @@
 `d_keys_values`: a block of 128 keys, 64 to a computing warpgroup, walks over the blocks of queries that see it, for all
 query heads of its group; dk and dv stay in accumulators from the first block to the last, so grouped heads need neither
 a larger buffer nor a second pass. Everything is transposed there ([keys, queries]), so that the probabilities are the
-left operand of their products. `d_queries`: a block of 128 queries walks over the blocks of keys that it sees.
-Scores and d probabilities are computed in both: 7 products of T x S x H instead of 5, the price of no atomics.
+left operand of their matmuls. `d_queries`: a block of 128 queries walks over the blocks of keys that it sees.
+Scores and d probabilities are computed in both: 7 matmuls of T x S x H instead of 5, the price of no atomics.
 
-As in the forward kernel, the interpreter takes the left operands (probabilities, their gradients) by way of shared
-memory, the compiled kernel from registers. That is what it leaves unproven, beside what `hopper.py` lists.
+    copying warpgroup                          each computing warpgroup (d_keys_values; in d_queries k, v and q, d_out change places)
+                                               copy its 64 rows of k and v, wait kv_ready[warpgroup]
+    for each block of queries:                 for each block of queries:
+      wait free[slot] (both have read it)        wait ready[slot]
+      copy q, d_out, lse, delta, ids             s = k q^T, mask; p = exp2(s - lse)
+        -> ready[slot]                           dv += p d_out  (not awaited)
+                                                 dp = v d_out^T; ds = p (dp - delta)
+                                                 dk += ds q; wait for all wgmma; arrive free[slot]
+
+`ready`: one per slot, completed by TMA, once per array copied. `free`: one per slot, an arrival of each computing warpgroup.
+There is no `turn` as in the forward kernel: dk and dv (H/2 registers each a thread) leave no room for a second block in flight.
+
+Constants: BLOCK = 128, two warpgroups of wgmma's 64 rows. STEP = 64: s, p, dp and ds take 32 registers each beside dk and dv;
+at 128, 64 each, more than there are. STAGES = 2: 2 x (q + d_out) of 64 x H bf16 beside k and v of 128 x H are 128 KB at H 128, 160 KB at
+H 160, of 227 KB; a third stage would fit, which nobody has timed.
+
+As in the forward kernel, the interpreter takes the left operands (probabilities, their gradients) through shared
+memory, the compiled kernel from registers. That is what it leaves unproven, besides what `hopper.py` lists.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,21 +49,23 @@ STAGES = 2
 FIXED, MOVING = (WARPGROUPS, ROWS), (STAGES, STEP)  # shapes of the blocks that stay, and of those that are walked over
 
 
-def masked_scores(s, below, q_seg, kv_seg, q_dim: int):
-    """Scores with MASKED outside `below` (None: no such limit) and where segments differ; queries lie along q_dim."""
+def masked_scores(
+    s: jax.Array, below: jax.Array | None, q_seg: jax.Array | None, kv_seg: jax.Array | None, q_dim: int
+) -> jax.Array:
+    """Scores with MASKED outside `below` (None: no such limit) and where segments differ; queries are along q_dim."""
     if below is not None:
         s = jnp.where(below, s, MASKED)
-    if q_seg is not None:
+    if q_seg is not None and kv_seg is not None:
         same = lax.broadcast_in_dim(q_seg, s.shape, [q_dim]) == lax.broadcast_in_dim(kv_seg, s.shape, [1 - q_dim])
         s = jnp.where(same, s, MASKED)
     return s
 
 
-def iotas(shape):
+def iotas(shape: tuple[int, ...]) -> tuple[jax.Array, ...]:
     return tuple(plgpu.broadcasted_iota(jnp.int32, shape, d, layout=plgpu.Layout.WGMMA) for d in (0, 1))
 
 
-def product(shape, a, b):
+def matmul(shape: tuple[int, int], a: Any, b: Any) -> jax.Array:
     """a @ b in a fresh fp32 accumulator, awaited."""
 
     def run(acc_ref):
@@ -55,8 +75,8 @@ def product(shape, a, b):
     return pl.run_scoped(run, plgpu.WGMMAAccumulatorRef(shape, jnp.float32))
 
 
-def left_operand(x, scratch):
-    """x as the left operand of a product: itself, or through shared memory where the interpreter needs that.
+def left_operand(x: jax.Array, scratch: Any) -> Any:
+    """x as the left operand of a matmul: itself, or through shared memory where the interpreter needs that.
 
     No `commit_smem`, which the compiled kernel does not have here either: it would also order this warpgroup's loads
     before later copies and so hide from race detection what the copying warpgroup has to order.
@@ -67,7 +87,19 @@ def left_operand(x, scratch):
     return scratch
 
 
-def d_keys_values(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: bool, scale: float):
+def d_keys_values(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    d_out: jax.Array,
+    lse2: jax.Array,
+    delta: jax.Array,
+    q_segments: jax.Array | None,
+    kv_segments: jax.Array | None,
+    *,
+    causal: bool,
+    scale: float,
+) -> tuple[jax.Array, jax.Array]:
     """(dk, dv) like k and v. lse2 (log-sum-exp, base 2) and delta (out . d out - d lse): fp32 [B, N, T]."""
     B, T, N, H = q.shape
     S, K = k.shape[1], k.shape[2]
@@ -100,7 +132,7 @@ def d_keys_values(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causa
                 def step(head, i, _):
                     slot = rem(head * (end - first) + i - first, STAGES)
                     plgpu.barrier_wait(ready.at[slot])
-                    s = product(shape, k_rows, q_smem.at[slot].transpose((1, 0))) * (scale * LOG2E)
+                    s = matmul(shape, k_rows, q_smem.at[slot].transpose((1, 0))) * (scale * LOG2E)
 
                     def mask(s):
                         kv_index, q_index = iotas(shape)
@@ -112,7 +144,7 @@ def d_keys_values(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causa
                     lse_row = plgpu.load(lse_smem.at[slot], layout=per_query)
                     p = jnp.exp2(s - lax.broadcast_in_dim(lse_row, shape, [1]))
                     hopper.wgmma(dv_acc, left_operand(p.astype(k.dtype), p_smem), do_smem.at[slot])
-                    dp = product(shape, v_rows, do_smem.at[slot].transpose((1, 0)))
+                    dp = matmul(shape, v_rows, do_smem.at[slot].transpose((1, 0)))
                     delta_row = plgpu.load(delta_smem.at[slot], layout=per_query)
                     ds = p * (dp - lax.broadcast_in_dim(delta_row, shape, [1]))
                     hopper.wgmma(dk_acc, left_operand(ds.astype(k.dtype), p_smem), q_smem.at[slot])
@@ -167,7 +199,19 @@ def d_keys_values(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causa
     return unchecked(run)(q, k, v, d_out, lse2, delta, bounds, *((q_segments, kv_segments) if packed else ()))
 
 
-def d_queries(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: bool, scale: float):
+def d_queries(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    d_out: jax.Array,
+    lse2: jax.Array,
+    delta: jax.Array,
+    q_segments: jax.Array | None,
+    kv_segments: jax.Array | None,
+    *,
+    causal: bool,
+    scale: float,
+) -> jax.Array:
     """dq like q; arguments as for d_keys_values."""
     B, T, N, H = q.shape
     S, K = k.shape[1], k.shape[2]
@@ -205,7 +249,7 @@ def d_queries(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: b
                 def step(i, _):
                     slot = rem(i - first, STAGES)
                     plgpu.barrier_wait(ready.at[slot])
-                    s = product(shape, q_rows, k_smem.at[slot].transpose((1, 0))) * (scale * LOG2E)
+                    s = matmul(shape, q_rows, k_smem.at[slot].transpose((1, 0))) * (scale * LOG2E)
 
                     def mask(s):
                         q_index, kv_index = iotas(shape)
@@ -216,7 +260,7 @@ def d_queries(q, k, v, d_out, lse2, delta, q_segments, kv_segments, *, causal: b
 
                     s = lax.cond((i < full_first) | (i >= full_end), mask, lambda s: s, s)
                     p = jnp.exp2(s - lax.broadcast_in_dim(lse_row, shape, [0]))
-                    dp = product(shape, do_rows, v_smem.at[slot].transpose((1, 0)))
+                    dp = matmul(shape, do_rows, v_smem.at[slot].transpose((1, 0)))
                     ds = p * (dp - lax.broadcast_in_dim(delta_row, shape, [0]))
                     hopper.wgmma(dq_acc, left_operand(ds.astype(q.dtype), ds_smem), k_smem.at[slot])
                     plgpu.wgmma_wait(0)

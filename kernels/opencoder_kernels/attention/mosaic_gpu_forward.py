@@ -5,9 +5,31 @@ warpgroup keeps the next blocks of keys and values coming by TMA. The computing 
 cores (ping-pong): while one multiplies, the other exponentiates. Head dim 160 is stored as 5 x 32 values (64-byte
 swizzle), so nothing is padded.
 
-The product with the values goes to a fresh accumulator, which is added by the same multiply-add that rescales the old
-one. The interpreter takes wgmma operands from shared memory only: there the probabilities take the way through shared
-memory, compiled they stay in registers. That one operand is thus what the interpreter does not prove, beside what
+    copying warpgroup               computing warpgroup 0            computing warpgroup 1
+                                    copy q, wait q_ready[0]          copy q, wait q_ready[1]
+    wait k_free[slot]               |                                | turn (lets 0 go first)
+    copy k  -> k_ready[slot]  --->  wait k_ready[slot]               .
+    wait v_free[slot]               s = q k^T                        .
+    copy v  -> v_ready[slot]        turn  <----------------------->  wait k_ready[slot], s = q k^T
+      (next slot)                   mask; arrive k_free[slot]        turn
+                                    p = exp2(s - peak)               .
+                                    wait v_ready[slot]; turn  <--->  mask; arrive k_free[slot]
+                                    acc = acc * shrink + p v         p = exp2(s - peak)
+                                    arrive v_free[slot]              wait v_ready[slot]; turn ...
+
+`k_ready`, `v_ready`: one per slot, completed by TMA (k_ready twice when segment ids come with the keys). `k_free`, `v_free`:
+one per slot, an arrival of each computing warpgroup. `turn`: arrivals of both computing warpgroups; each passes it twice a
+block, so that one is on the tensor cores while the other is in the exponentials. Warpgroup 1 passes it once before its loop
+and warpgroup 0 once after, which keeps them half a block apart and the number of passes equal.
+
+Constants: 64 rows are one wgmma instruction's M, 128 threads a warpgroup. block_kv 128 is the largest for which scores
+(64 fp32 registers a thread), accumulator (64 at H 128) and the fresh product (64) fit 232 registers; 232 + 232 + 40 are the
+504 of 512 that three warpgroups may have in steps of 8 (PTX setmaxnreg). At H 160 the accumulators take 80 each: block_kv 64.
+Base-2 exponentials (ex2 is the instruction): scale and log2(e) are one factor.
+
+The matmul with the values goes to a fresh accumulator, which is added by the same multiply-add that rescales the old
+one. The interpreter takes wgmma operands from shared memory only: there the probabilities go through shared
+memory, compiled they stay in registers. That one operand is thus what the interpreter does not prove, besides what
 `hopper.py` lists.
 """
 
@@ -29,9 +51,9 @@ from opencoder_kernels.interpret import is_interpreted
 from opencoder_kernels.varying import unchecked
 
 LOG2E = math.log2(math.e)
-# Finite: a masked score lies so far below the lowest running maximum that its probability is exactly 0.
+# Finite: a masked score is so far below the lowest running maximum that its probability is exactly 0.
 MASKED = -1e30
-LOWEST = -1e25
+LOWEST = -1e25  # start of the running maximum: above MASKED, so that exp2(MASKED - LOWEST) is 0
 
 
 @dataclass(frozen=True)
@@ -47,11 +69,20 @@ class Config:
 
 
 def config(head_dim: int) -> Config:
-    """Of 227 KB of shared memory queries take 256 H bytes, each stage of keys and values 4 H block_kv."""
+    """Of 227 KB of shared memory (232,448 bytes a block on Hopper) queries take 256 H bytes, each stage of keys and values 4 H block_kv."""
     return Config(block_kv=128, stages=2) if head_dim <= 128 else Config(block_kv=64, stages=3)
 
 
-def forward(q, k, v, q_segments, kv_segments, *, causal: bool, scale: float):
+def forward(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    q_segments: jax.Array | None,
+    kv_segments: jax.Array | None,
+    *,
+    causal: bool,
+    scale: float,
+) -> tuple[jax.Array, jax.Array]:
     """out [B, T, N, H] and lse, fp32 [B, N, T]. T is a multiple of block_q, S of block_kv; segment ids both or neither."""
     B, T, N, H = q.shape
     S, K = k.shape[1], k.shape[2]

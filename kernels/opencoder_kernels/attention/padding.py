@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 
 # Queries and keys are padded to this many; padded ones belong to segments of their own.
@@ -10,7 +14,17 @@ BLOCK = 128
 UNSEEING = 1e30
 
 
-def padded(kernel, q, k, v, *, q_segment_ids, kv_segment_ids, causal, scale):
+def padded(
+    kernel: Callable[..., Any],
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    q_segment_ids: jax.Array | None,
+    kv_segment_ids: jax.Array | None,
+    causal: bool,
+    scale: float,
+) -> tuple[jax.Array, jax.Array]:
     """kernel((causal, scale), q, k, v, q_segment_ids, kv_segment_ids) -> (out, lse), on lengths that are multiples of `BLOCK`.
 
     What is added is seen by nothing that is kept.
@@ -21,7 +35,20 @@ def padded(kernel, q, k, v, *, q_segment_ids, kv_segment_ids, causal, scale):
     return out[:, :T], lse[:, :T]
 
 
-def padded_gradients(kernel, q, k, v, d_out, lse, delta, *, q_segment_ids, kv_segment_ids, causal, scale):
+def padded_gradients(
+    kernel: Callable[..., Any],
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    d_out: jax.Array,
+    lse: jax.Array,
+    delta: jax.Array,
+    *,
+    q_segment_ids: jax.Array | None,
+    kv_segment_ids: jax.Array | None,
+    causal: bool,
+    scale: float,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """As `padded`, for kernel((causal, scale), q, k, v, d_out, lse, delta, q_segment_ids, ...) -> (dq, dk, dv).
 
     See `xla.gradients`.

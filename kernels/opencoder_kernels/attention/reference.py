@@ -1,4 +1,4 @@
-"""Dense attention in the precision of its inputs, at least fp32: the oracle of every other back end."""
+"""Dense attention in the precision of its inputs, at least fp32: the oracle of every other backend."""
 
 from __future__ import annotations
 
@@ -11,24 +11,32 @@ from opencoder_kernels.attention import residuals
 MASKED = -1e30
 
 
-def visible(q_positions, kv_positions, q_segment_ids, kv_segment_ids, causal: bool):
+def visible(
+    q_positions: jax.Array,
+    kv_positions: jax.Array,
+    q_segment_ids: jax.Array | None,
+    kv_segment_ids: jax.Array | None,
+    causal: bool,
+) -> jax.Array | None:
     """Which key each query may see, bool [B or 1, T, S]; None when all of them."""
     mask = None
     if causal:
         mask = (q_positions[:, None] >= kv_positions[None, :])[None]
-    if q_segment_ids is not None:
+    if q_segment_ids is not None and kv_segment_ids is not None:
         same = q_segment_ids[:, :, None] == kv_segment_ids[:, None, :]
         mask = same if mask is None else mask & same
     return mask
 
 
-def scores(q, k, scale, mask):
+def scores(q: jax.Array, k: jax.Array, scale: float, mask: jax.Array | None) -> jax.Array:
     """fp32 scores [B, K, G, T, S] of grouped queries q [B, T, K, G, H] against k [B, S, K, H], masked."""
     s = jnp.einsum("btkgh,bskh->bkgts", q, k, preferred_element_type=jnp.promote_types(q.dtype, jnp.float32)) * scale
     return s if mask is None else jnp.where(mask[:, None, None], s, MASKED)
 
 
-def attend(q, k, v, mask, scale):
+def attend(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, scale: float
+) -> tuple[jax.Array, jax.Array]:
     """Attention of all queries at once.
 
     Args: q [B, T, N, H]; k, v [B, S, K, H]; mask bool [B or 1, T, S] or None.
@@ -48,7 +56,18 @@ def attend(q, k, v, mask, scale):
     return out.reshape(B, T, N, v.shape[-1]).astype(q.dtype), lse.transpose(0, 3, 1, 2).reshape(B, T, N)
 
 
-def attention(q, k, v, *, q_segment_ids, kv_segment_ids, q_positions, kv_positions, causal, scale):
+def attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    q_segment_ids: jax.Array | None,
+    kv_segment_ids: jax.Array | None,
+    q_positions: jax.Array | None,
+    kv_positions: jax.Array | None,
+    causal: bool,
+    scale: float,
+) -> tuple[jax.Array, jax.Array]:
     """See `opencoder_kernels.attention`."""
     q_positions = jnp.arange(q.shape[1]) if q_positions is None else q_positions
     kv_positions = jnp.arange(k.shape[1]) if kv_positions is None else kv_positions

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
@@ -12,7 +14,7 @@ from opencoder_kernels.varying import like
 NAME = "attention"
 
 
-def with_gradient(run, gradients):
+def with_gradient(run: Callable[..., Any], gradients: Callable[..., Any]) -> Callable[..., Any]:
     """`run` with a gradient that saves its arguments, out and log-sum-exp, and from these computes the probabilities again.
 
     Args:
@@ -39,7 +41,7 @@ def with_gradient(run, gradients):
     return attention
 
 
-def named(out, lse):
+def named(out: jax.Array, lse: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(out, lse) under `NAME`, for a custom gradient that saves them: kept, the forward pass is not run again.
 
     lse adds 4 bytes to the 2 H of each query and head.
@@ -47,11 +49,11 @@ def named(out, lse):
     return checkpoint_name(out, NAME), checkpoint_name(lse, NAME)
 
 
-def named_result(out, lse):
+def named_result(out: jax.Array, lse: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The result alone under `NAME`: what it was computed from is computed again."""
     return checkpoint_name(out, NAME), lse
 
 
-def delta(out, d_out, d_lse):
+def delta(out: jax.Array, d_out: jax.Array, d_lse: jax.Array) -> jax.Array:
     """What the gradient of a query's scores takes of all its keys: out . d out - d lse, [B, T, N] like d_lse (fp32 or wider)."""
     return (out.astype(d_lse.dtype) * d_out.astype(d_lse.dtype)).sum(-1) - d_lse

@@ -3,19 +3,20 @@
 A thin use and no kernel of our own: splash attention has grouped heads, segment ids, causal blocks left out and any head
 dim (lanes are padded to 128 in registers, not in memory), and is what MaxText trains with. It reads which blocks to
 compute from an array, which it makes of the causal mask alone; here that array is made on the device, of the segment ids
-too, so that packed documents that do not meet are not computed. Its own gradient has no log-sum-exp cotangent, so its
+too, so that blocks of documents that share no segment are not computed. Its own gradient has no log-sum-exp cotangent, so its
 two backward kernels are called here with d out . out - d lse in the place of d out . out.
 
-Its kernels know no scale: q is scaled before them and rounded to its dtype again. In bf16, with a scale that is no power of
+Its kernels take no scale: q is scaled before them and rounded to its dtype again. In bf16, with a scale that is not a power of
 2, the log-sum-exp is that of the rounded q, off by some 1e-3 where 'xla' errs by 1e-7, so that it is not given out; the ring
 of `context.py` may use it, all of whose parts round alike. Out and gradients stay within 1.5 times the error of 'xla'
-(tests). The interpreter leaves unproven, beside what stands in `tpu_device.py`, the product of
+(tests). The interpreter leaves unproven, besides what `tpu_device.py` says, the matmul of
 probabilities and values, which are fp32 in those kernels, and the batched kernels: there rows go one after another.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,18 @@ BLOCKS = (1024, 512, 256, 128)
 BLIND = -1e20
 
 
-def refuses(q, k, v, *, q_positions, kv_positions, causal, scale, return_lse=False, **_) -> str | None:
+def unsupported(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    q_positions: jax.Array | None,
+    kv_positions: jax.Array | None,
+    causal: bool,
+    scale: float,
+    return_lse: bool = False,
+    **_: Any,
+) -> str | None:
     if q.dtype not in (jnp.bfloat16, jnp.float32):
         return f"q, k, v are {q.dtype}; it takes bfloat16 and float32; cast them, or use 'xla'"
     if q_positions is not None or kv_positions is not None:
@@ -42,13 +54,21 @@ def refuses(q, k, v, *, q_positions, kv_positions, causal, scale, return_lse=Fal
         return f"causal with {q.shape[1]} queries and {k.shape[1]} keys; it wants as many of each; use 'xla'"
     if return_lse and q.dtype == jnp.bfloat16 and math.frexp(scale)[0] != 0.5:
         return (
-            f"return_lse is set, bfloat16 q is rounded with the scale {scale:.4g}, which is no power of 2, and the "
+            f"return_lse is set, bfloat16 q is rounded with the scale {scale:.4g}, which is not a power of 2, and the "
             "log-sum-exp would be off by 1e-3; cast q, k, v to float32, or use 'xla'"
         )
-    return tpu_device.refuses()
+    return tpu_device.unsupported()
 
 
-def attention(q, k, v, *, q_positions, kv_positions, **masks):
+def attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    q_positions: jax.Array | None,
+    kv_positions: jax.Array | None,
+    **masks: Any,
+) -> tuple[jax.Array, jax.Array]:
     """See `opencoder_kernels.attention`."""
     del q_positions, kv_positions
     return padding.padded(_attention, q, k, v, **masks)
@@ -92,7 +112,7 @@ def _at_hand(computed, num: int):
     """Block to hold at each step, of `num`: the one computed then, or the next that is; after a row's last its first.
 
     Args: computed: bool [rows, steps], in the order of a kernel's grid; step i is block i % num.
-    Returns: [rows, steps], as small as splash attention makes it, since it lies in the scalar memory.
+    Returns: [rows, steps], as small as splash attention makes it, since it is kept in scalar memory.
     """
     steps = computed.shape[1]
     following = jnp.where(computed, jnp.arange(steps), steps)
@@ -129,7 +149,9 @@ def _run(static, q, k, v, q_segments, kv_segments):
     return jnp.where((lse > BLIND)[..., None], out, 0), jnp.maximum(lse, splash.DEFAULT_MASK_VALUE)
 
 
-def gradients(q, k, v, d_out, lse, delta, **masks):
+def gradients(
+    q: jax.Array, k: jax.Array, v: jax.Array, d_out: jax.Array, lse: jax.Array, delta: jax.Array, **masks: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """See `xla.gradients`; the results have the inputs' dtype."""
     return padding.padded_gradients(_gradients, q, k, v, d_out, lse, delta, **masks)
 

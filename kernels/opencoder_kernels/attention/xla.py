@@ -16,14 +16,25 @@ from opencoder_kernels.varying import zeros
 # Query blocks written out in the program; each one costs compile time and saves causal work, (1 + 1/n)/2 of T x S left.
 MAX_BLOCKS = 16
 MIN_BLOCK = 128
-# Scores alive at once (fp32: 256 MB); a block with more is cut again, in a loop.
+# Scores alive at once (fp32: 256 MB); a block with more is split again, in a loop.
 MAX_SCORES = 2**26
 # lse of a padded row: its probabilities come out as 0.
 PADDED = 1e30
 
 
-def attention(q, k, v, *, q_segment_ids, kv_segment_ids, q_positions, kv_positions, causal, scale):
-    """See `opencoder_kernels.attention`; positions None stand for 0, 1, ..., and let causal blocks be skipped."""
+def attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    q_segment_ids: jax.Array | None,
+    kv_segment_ids: jax.Array | None,
+    q_positions: jax.Array | None,
+    kv_positions: jax.Array | None,
+    causal: bool,
+    scale: float,
+) -> tuple[jax.Array, jax.Array]:
+    """See `opencoder_kernels.attention`; positions None mean 0, 1, ..., and let causal blocks be skipped."""
     return _attention((causal, scale), q, k, v, q_segment_ids, kv_segment_ids, q_positions, kv_positions)
 
 
@@ -36,7 +47,7 @@ def _blocks(T: int, S: int, skip: bool) -> list[tuple[int, int, int]]:
 
 
 def _pieces(rows_per_call: int, rows, pads):
-    """rows (each [B, n, ...] or None) cut along dim 1 into pieces of a size: [pieces, B, size, ...]."""
+    """rows (each [B, n, ...] or None) split along dim 1 into pieces of a size: [pieces, B, size, ...]."""
     n = next(x.shape[1] for x in rows if x is not None)
     num = -(-n // rows_per_call)
     size = -(-n // num)
@@ -51,7 +62,7 @@ def _pieces(rows_per_call: int, rows, pads):
 
 
 def _joined(x, n: int):
-    """The way back of `_pieces` for a result, n long."""
+    """The inverse of `_pieces` for a result, n long."""
     x = jnp.moveaxis(x, 0, 1)
     return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :n]
 
@@ -112,7 +123,19 @@ def _run(static, q, k, v, q_segments, kv_segments, q_positions, kv_positions):
     return tuple(jnp.concatenate(x, axis=1) for x in zip(*parts, strict=True))
 
 
-def gradients(q, k, v, d_out, lse, delta, *, q_segment_ids, kv_segment_ids, causal, scale):
+def gradients(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    d_out: jax.Array,
+    lse: jax.Array,
+    delta: jax.Array,
+    *,
+    q_segment_ids: jax.Array | None,
+    kv_segment_ids: jax.Array | None,
+    causal: bool,
+    scale: float,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The backward pass for these keys alone, of queries that may see others too.
 
     Args:
@@ -176,7 +199,7 @@ def _add(x, part):
 
 
 def _summed(rows_per_call, block, rows, pads, closed_over):
-    """`block` over pieces of the queries: dq joined, dk and dv summed on the way."""
+    """`block` over pieces of the queries: dq joined, dk and dv summed over the pieces."""
     pieces = _pieces(rows_per_call, rows, pads)
     shapes = jax.eval_shape(block, jax.tree.map(lambda x: x[0], pieces))
 

@@ -1,9 +1,9 @@
-"""What the back ends share: the walk over chunks of tokens, and the products that form the gradient.
+"""What the backends share: the walk over chunks of tokens, and the matmuls that form the gradient.
 
-A back end gives the loss of a chunk and d loss / d logits, in the dtype of the hidden states, for the full vocabulary.
+A backend gives the loss of a chunk and d loss / d logits, in the dtype of the hidden states, for the full vocabulary.
 Gradients are formed in the forward pass: the loss is a sum, so they are known up to one scalar when it is computed, and
-keeping them instead of recomputing logits saves one of four matrix products (the form of Liger Kernel's fused linear
-cross-entropy, arXiv 2410.10989). Products are plain and XLA's.
+keeping them instead of recomputing logits saves one of four matmuls (the form of Liger Kernel's fused linear
+cross-entropy, arXiv 2410.10989). These matmuls are plain and XLA's.
 
 The sum of the gradient of w_out over chunks costs a pass over [D, V] per chunk, so chunks are as large as the memory
 for d logits allows. It is kept in the dtype of w_out itself, which is where it has to end, as long as chunks are few
@@ -25,13 +25,13 @@ from opencoder_kernels.varying import like, zeros
 
 # Chunks whose gradients of w_out are summed in w_out's own dtype.
 MAX_ROUNDED = 4
-# Rows of a chunk come in whole blocks of the kernels, and of the tiles of a matrix product.
+# Rows of a chunk come in whole blocks of the kernels, and of the tiles of a matmul.
 ROWS = 128
 
 
 @dataclass(frozen=True)
 class Softmax:
-    """A back end's part.
+    """A backend's part.
 
     Attributes:
       run: (h [B, n, D], w [D, V], targets [B, n], weights [B, n], z_loss, vocab_axis, gradient) -> (total, z_sum,
@@ -65,7 +65,15 @@ def _split(softmax: Softmax, hidden, w_out, targets, weights):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 5, 6))
-def linear_cross_entropy(softmax: Softmax, hidden, w_out, targets, weights, z_loss, vocab_axis):
+def linear_cross_entropy(
+    softmax: Softmax,
+    hidden: jax.Array,
+    w_out: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+    z_loss: float,
+    vocab_axis: str | None,
+) -> tuple[jax.Array, jax.Array]:
     """See `opencoder_kernels.linear_cross_entropy`; weights are fp32 or wider."""
     w = w_out.astype(hidden.dtype)
 
@@ -122,7 +130,9 @@ def _backward(softmax, z_loss, vocab_axis, saved, cotangents):
 linear_cross_entropy.defvjp(_forward, _backward)
 
 
-def loss(peak, total, hit, weights, z_loss, vocab_axis):
+def loss(
+    peak: jax.Array, total: jax.Array, hit: jax.Array, weights: jax.Array, z_loss: float, vocab_axis: str | None
+) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
     """((total, z_sum), scale) of a chunk from each token's largest logit, sum of p = exp(logit - peak), and target's logit.
 
     d loss / d logit is scale p - weight [target]. With vocab_axis, total and hit are of this device's part, peak is of all.

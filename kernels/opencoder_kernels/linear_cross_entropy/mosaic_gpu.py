@@ -4,15 +4,16 @@ A block of 128 rows, 64 to a computing warpgroup, is multiplied with two tiles o
 registers, and what leaves them is described in `tiles.py`. Rows vary fastest over the grid: the blocks in flight share
 columns of the output matrix, which is read from memory once per chunk, while the rows of a chunk stay in L2. The last
 tile may reach beyond the matrix: TMA fills with zeros and leaves out what is outside, and the epilogue masks all that is
-beyond the vocabulary. A D or V that is no multiple of 64 is brought to one with zeros, once for all chunks: the 8B's V of
+beyond the vocabulary. A D or V that is not a multiple of 64 is brought to one with zeros, once for all chunks: the 8B's V of
 96,640 over tensor=4 (24,160 words to a device) takes a copy of 32 columns more, and of its gradient one of 32 less.
 
-The two products of the gradient are plain and cuBLAS's. What the interpreter leaves unproven stands in `hopper.py`.
+The two matmuls of the gradient are plain and cuBLAS's. What the interpreter leaves unproven is said in `hopper.py`.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,38 +22,40 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from opencoder_kernels import hopper
-from opencoder_kernels.hopper import ROWS, WARPGROUPS, PairOfProducts, smem
+from opencoder_kernels.hopper import ROWS, WARPGROUPS, PairOfMatmuls, smem
 from opencoder_kernels.linear_cross_entropy import chunked, tiles
 
-BLOCK_M, BLOCK_D = PairOfProducts.BLOCK_M, PairOfProducts.BLOCK_K
-TILE = PairOfProducts.BLOCK_N  # columns of a tile; a block has two
-COLUMNS = 64  # of a 128-byte swizzle: lowering refuses a copy of a part of them
+BLOCK_M, BLOCK_D = PairOfMatmuls.BLOCK_M, PairOfMatmuls.BLOCK_K
+TILE = PairOfMatmuls.BLOCK_N  # columns of a tile; a block has two
+COLUMNS = 64  # of a 128-byte swizzle: lowering rejects a copy of a part of them
 STAGES = 4  # beside 32 KB for p
 LOG2E = math.log2(math.e)
 MASKED = -1e30
 
 
-def refuses(hidden, w_out, targets, weights, z_loss, vocab_axis) -> str | None:
+def unsupported(
+    hidden: jax.Array, w_out: jax.Array, targets: jax.Array, weights: jax.Array, z_loss: float, vocab_axis: str | None
+) -> str | None:
     del w_out, targets, weights, z_loss, vocab_axis
     if hidden.dtype != jnp.bfloat16:
         return f"hidden is {hidden.dtype}; it takes bfloat16; cast, or use 'xla'"
-    return hopper.refuses_device() or tiles.refuses_mesh()
+    return hopper.unsupported_device()
 
 
-def linear_cross_entropy(hidden, w_out, *args):
+def linear_cross_entropy(hidden: jax.Array, w_out: jax.Array, *args: Any) -> tuple[jax.Array, jax.Array]:
     """See `opencoder_kernels.linear_cross_entropy`; any D and V."""
     D, V = w_out.shape
-    softmax = chunked.Softmax(tiles.TiledSoftmax(_product, _gradient, V), tiles.GRADIENT_BYTES)
+    softmax = chunked.Softmax(tiles.TiledSoftmax(_matmul, _gradient, V), tiles.GRADIENT_BYTES)
     hidden = jnp.pad(hidden, ((0, 0), (0, 0), (0, -D % BLOCK_D)))
     w_out = jnp.pad(w_out, ((0, -D % BLOCK_D), (0, -V % COLUMNS)))
     return chunked.linear_cross_entropy(softmax, hidden, w_out, *args)
 
 
-def _product(h, w, targets, V: int, gradient: bool):
+def _matmul(h, w, targets, V: int, gradient: bool):
     """See `tiles.TiledSoftmax`."""
     (M, D), columns = h.shape, w.shape[1]
     cols = -(-columns // (2 * TILE))
-    products = PairOfProducts(D, STAGES)
+    matmuls = PairOfMatmuls(D, STAGES)
 
     def kernel(inputs, out_refs, buffers, barriers):
         h_ref, w_ref, targets_ref = inputs
@@ -61,7 +64,7 @@ def _product(h, w, targets, V: int, gradient: bool):
 
         def compute(warpgroup):
             rows = pl.ds(row * BLOCK_M + warpgroup * ROWS, ROWS)
-            both = products.compute(warpgroup, blocks, barriers)
+            both = matmuls.compute(warpgroup, blocks, barriers)
             target = plgpu.load(targets_ref.at[rows], layout=plgpu.Layout.WGMMA.reduce(1), optimized=False)
             for side, s in enumerate(both):
                 tile = col * 2 + side
@@ -90,7 +93,7 @@ def _product(h, w, targets, V: int, gradient: bool):
 
         def copy():
             rows = pl.ds(row * BLOCK_M, BLOCK_M)
-            products.copy(
+            matmuls.copy(
                 lambda inner: h_ref.at[rows, inner],
                 lambda inner, side: w_ref.at[inner, pl.ds((col * 2 + side) * TILE, TILE)], blocks, barriers,
             )  # fmt: skip
@@ -102,11 +105,11 @@ def _product(h, w, targets, V: int, gradient: bool):
         kernel,
         [statistics] * 3 + ([jax.ShapeDtypeStruct((M, columns), h.dtype)] if gradient else []),
         (
-            *products.buffers(),
+            *matmuls.buffers(),
             smem((WARPGROUPS, 3, ROWS), jnp.float32),
             smem((WARPGROUPS, ROWS, TILE)) if gradient else None,
         ),
-        products.barriers(),
+        matmuls.barriers(),
         grid={"cols": cols, "rows": M // BLOCK_M},
         # Rows are summed within four lanes, which takes no scratch; the stages need the room.
         reduction_scratch_bytes=0,

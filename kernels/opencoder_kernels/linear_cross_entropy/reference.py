@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 
 
-def linear_cross_entropy(hidden, w_out, targets, weights, z_loss, vocab_axis):
+def linear_cross_entropy(
+    hidden: jax.Array, w_out: jax.Array, targets: jax.Array, weights: jax.Array, z_loss: float, vocab_axis: str | None
+) -> tuple[jax.Array, jax.Array]:
     """See `opencoder_kernels.linear_cross_entropy`."""
     if vocab_axis is not None:
         w_out = jax.lax.all_gather(w_out, vocab_axis, axis=1, tiled=True)

@@ -1,4 +1,4 @@
-"""Softmax over a vocabulary that a kernel walks over in tiles, what the Pallas back ends share.
+"""Softmax over a vocabulary that a kernel walks over in tiles, which the Pallas backends share.
 
 The kernel multiplies and, in its epilogue, keeps per row and tile of the vocabulary: the largest logit, the sum of
 p = exp(logit - largest) and the target's logit; p goes to memory in the dtype of the hidden states. fp32 logits are
@@ -16,7 +16,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from opencoder_kernels import partition
 from opencoder_kernels.linear_cross_entropy import chunked
 from opencoder_kernels.varying import unchecked
 
@@ -24,26 +23,18 @@ from opencoder_kernels.varying import unchecked
 GRADIENT_BYTES = 800_000_000
 
 
-def refuses_mesh() -> str | None:
-    """Why the kernel cannot run on the current mesh, or None."""
-    cut = {name: size for name, size in partition.automatic().items() if size > 1}
-    if cut:
-        return f"the mesh {cut} is not manual here; call it inside shard_map with vocab_axis, or use 'xla'"
-    return None
-
-
 @dataclass(frozen=True)
 class TiledSoftmax:
-    """A `chunked.Softmax.run` from the two kernels of a back end.
+    """A `chunked.Softmax.run` from the two kernels of a backend.
 
     Attributes:
-      product: (h [M, D], w [D, C], targets int32 [M], vocab, gradient) -> [peak, total, hit] each fp32 [tiles, M], then p
+      matmul: (h [M, D], w [D, C], targets int32 [M], vocab, gradient) -> [peak, total, hit] each fp32 [tiles, M], then p
         [M, C] if gradient, 0 from column vocab on; M a multiple of `chunked.ROWS`; a target of -1 hits nothing.
       gradient_from: (p [M, C], scale [tiles, M], targets, weights [M]) -> p scale - weights [target], in place of p.
       vocab: V, the words (of one device); the columns of w may be more, C, which are no words.
     """
 
-    product: Callable[..., Any]
+    matmul: Callable[..., Any]
     gradient_from: Callable[..., Any]
     vocab: int
 
@@ -55,10 +46,10 @@ class TiledSoftmax:
         rows = jnp.pad(h.reshape(M, D), ((0, pad), (0, 0)))
         if vocab_axis is not None:
             targets = targets - jax.lax.axis_index(vocab_axis) * V
-            # -1 is no word, and none of the masked columns beyond V either.
+            # -1 is not a word, nor any of the masked columns beyond V either.
             targets = jnp.where((targets >= 0) & (targets < V), targets, -1)
         targets, weights = (jnp.pad(x.reshape(M), (0, pad)) for x in (targets.astype(jnp.int32), weights))
-        run = unchecked(lambda h, w, targets: self.product(h, w, targets, V, gradient))
+        run = unchecked(lambda h, w, targets: self.matmul(h, w, targets, V, gradient))
         peaks, totals, hits, *p = run(rows, w, targets)
         peak = peaks.max(0)
         if vocab_axis is not None:

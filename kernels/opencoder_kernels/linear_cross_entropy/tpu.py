@@ -2,11 +2,13 @@
 
 A block of rows is multiplied with a tile of columns over the whole model dim at once; the logits stay in VMEM, and what
 leaves it is described in `tiles.py`. Rows vary fastest over the grid, so that a tile of the output matrix is fetched once
-per chunk. Both products of the gradient are plain and XLA's. The interpreter leaves unproven, beside what stands in
+per chunk. Both matmuls of the gradient are plain and XLA's. The interpreter leaves unproven, besides what is said in
 `tpu_device.py`, that d logits may take the place of p: it writes them elsewhere.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,9 @@ MASKED = -1e30
 MAX_DIM = {2: 8192, 4: 2240}
 
 
-def refuses(hidden, w_out, targets, weights, z_loss, vocab_axis) -> str | None:
+def unsupported(
+    hidden: jax.Array, w_out: jax.Array, targets: jax.Array, weights: jax.Array, z_loss: float, vocab_axis: str | None
+) -> str | None:
     del targets, weights, z_loss, vocab_axis
     if hidden.dtype not in (jnp.bfloat16, jnp.float32):
         return f"hidden is {hidden.dtype}; it takes bfloat16 and float32; cast, or use 'xla'"
@@ -33,16 +37,16 @@ def refuses(hidden, w_out, targets, weights, z_loss, vocab_axis) -> str | None:
         return (
             f"w_out {w_out.shape}: D is at most {most} in {hidden.dtype}, or a block does not fit the memory; use 'xla'"
         )
-    return tpu_device.refuses() or tiles.refuses_mesh()
+    return tpu_device.unsupported()
 
 
-def linear_cross_entropy(hidden, w_out, *args):
+def linear_cross_entropy(hidden: jax.Array, w_out: jax.Array, *args: Any) -> tuple[jax.Array, jax.Array]:
     """See `opencoder_kernels.linear_cross_entropy`; any V: a last tile may reach beyond it."""
-    softmax = tiles.TiledSoftmax(_product, _gradient, w_out.shape[1])
+    softmax = tiles.TiledSoftmax(_matmul, _gradient, w_out.shape[1])
     return chunked.linear_cross_entropy(chunked.Softmax(softmax, tiles.GRADIENT_BYTES), hidden, w_out, *args)
 
 
-def _product(h, w, targets, V: int, gradient: bool):
+def _matmul(h, w, targets, V: int, gradient: bool):
     """See `tiles.TiledSoftmax`."""
     M, D = h.shape
     rows = next(b for b in BLOCK_M if M % b == 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -54,6 +56,6 @@ def _softmax(h, w, targets, weights, z_loss, vocab_axis, gradient: bool):
     return totals.sum(), z_sums.sum(), dlogits[:, :n] if gradient else None
 
 
-def linear_cross_entropy(*args):
+def linear_cross_entropy(*args: Any) -> tuple[jax.Array, jax.Array]:
     """See `opencoder_kernels.linear_cross_entropy`."""
     return chunked.linear_cross_entropy(chunked.Softmax(_softmax, SOFTMAX_GRADIENT_BYTES), *args)

@@ -1,7 +1,7 @@
-"""What the Pallas back ends share: rows, mesh and gradient around two kernels that each pass over their rows once.
+"""What the Pallas backends share: rows and gradient around two kernels that each pass over their rows once.
 
-s = x + residual is written once and kept for the gradient, which takes the statistics again and returns one gradient for
-x and residual both. The gradient of the weight leaves the kernel as one fp32 partial sum per block of rows.
+The gradient computes the statistics again from x. The gradient of the weight leaves the kernel as one fp32 partial sum
+per block of rows.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from opencoder_kernels import partition
 from opencoder_kernels.varying import like, unchecked
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """The two kernels of a back end; M is a multiple of `rows(D)`.
+    """The two kernels of a backend; M is a multiple of `rows(D)`.
 
     Attributes:
-      forward: (x [M, D], weight [D], residual [M, D] or None, eps) -> y, or [y, s] with a residual.
-      backward: (s, weight, dy, ds or None, eps) -> dx [M, D], d weight fp32 [parts, D].
+      forward: (x [M, D], weight [D], eps) -> y [M, D].
+      backward: (x, weight, dy, eps) -> dx [M, D], d weight fp32 [parts, D].
       rows: D -> rows that the kernels take at a time.
     """
 
@@ -33,43 +32,27 @@ class Kernels:
     rows: Callable[[int], int]
 
 
-def rms_norm(kernels: Kernels, x, weight, eps: float, residual):
-    """See `opencoder_kernels.rms_norm`; x [B, T, D] is cut over the mesh as the trainer does it."""
-    activation = partition.spec(*partition.activation(x.ndim), None)
-    args = (x, weight) if residual is None else (x, weight, residual)
-
-    def local(x, weight, residual=None):
-        shape, D = x.shape, x.shape[-1]
-        M = x.size // D
-        pad = -M % kernels.rows(D)
-
-        def rows(x):
-            return None if x is None else jnp.pad(x.reshape(M, D), ((0, pad), (0, 0)))
-
-        out = _rows(kernels, rows(x), weight, rows(residual), eps)
-        out = tuple(x[:M].reshape(shape) for x in out)
-        return out[0] if residual is None else out
-
-    specs = (activation, partition.spec(None), activation)[: len(args)]
-    return partition.over_mesh(local, specs, activation if residual is None else (activation,) * 2)(*args)
+def rms_norm(kernels: Kernels, x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
+    """See `opencoder_kernels.rms_norm`."""
+    D = x.shape[-1]
+    M = x.size // D
+    rows = jnp.pad(x.reshape(M, D), ((0, -M % kernels.rows(D)), (0, 0)))
+    return _rows(kernels, rows, weight, eps)[:M].reshape(x.shape)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 4))
-def _rows(kernels: Kernels, x, weight, residual, eps):
-    out = unchecked(partial(kernels.forward, eps=eps))(x, weight, residual)
-    return out if residual is not None else [out]
+@partial(jax.custom_vjp, nondiff_argnums=(0, 3))
+def _rows(kernels: Kernels, x, weight, eps):
+    return unchecked(partial(kernels.forward, eps=eps))(x, weight)
 
 
-def _forward(kernels: Kernels, x, weight, residual, eps):
-    out = _rows(kernels, x, weight, residual, eps)
-    return out, (x if residual is None else out[1], weight, residual is not None)
+def _forward(kernels: Kernels, x, weight, eps):
+    return _rows(kernels, x, weight, eps), (x, weight)
 
 
-def _backward(kernels: Kernels, eps, saved, cotangents):
-    s, weight, added = saved
-    dx, dw = unchecked(partial(kernels.backward, eps=eps))(s, weight, cotangents[0], cotangents[1] if added else None)
-    dx = like(dx, s)
-    return dx, like(dw.sum(0), weight).astype(weight.dtype), dx if added else None
+def _backward(kernels: Kernels, eps, saved, dy):
+    x, weight = saved
+    dx, dw = unchecked(partial(kernels.backward, eps=eps))(x, weight, dy)
+    return like(dx, x), like(dw.sum(0), weight).astype(weight.dtype)
 
 
 _rows.defvjp(_forward, _backward)

@@ -1,4 +1,4 @@
-"""RMSNorm + residual on Hopper: bound by traffic, so one pass over each array and many blocks of one warpgroup in flight.
+"""RMSNorm on Hopper: bound by traffic, so one pass over each array and many blocks of one warpgroup in flight.
 
 A block holds one group of rows in registers, as one flat vector that all 128 threads share evenly; a group is one row,
 or as many as it takes for that (2 at D 2240). Loads and stores go straight between registers and memory, the sum over a
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from opencoder_kernels import hopper, partition
+from opencoder_kernels import hopper
 from opencoder_kernels.rms_norm import fused
 
 THREADS = 128
@@ -29,20 +29,20 @@ def group(D: int) -> int:
     return next(n for n in (1, 2, 4, 8) if n * D % THREADS == 0)
 
 
-def refuses(x, weight, eps, residual) -> str | None:
-    del weight, eps, residual
+def unsupported(x: jax.Array, weight: jax.Array, eps: float) -> str | None:
+    del weight, eps
     D = x.shape[-1]
     if x.dtype != jnp.bfloat16:
         return f"x is {x.dtype}; it takes bfloat16; cast, or use 'xla'"
     if D % 16 or group(D) * D > MAX_VALUES * THREADS:
         most = MAX_VALUES * THREADS
-        return f"x {x.shape}: D must be a multiple of 16, at most {most}, and at most a half (quarter, eighth) of that when it is no multiple of 128 (64, 32); use 'xla'"
-    return partition.refuses_activation("rms_norm", x) or hopper.refuses_device()
+        return f"x {x.shape}: D must be a multiple of 16, at most {most}, and at most a half (quarter, eighth) of that when it is not a multiple of 128 (64, 32); use 'xla'"
+    return hopper.unsupported_device()
 
 
-def rms_norm(x, weight, eps, residual):
+def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
     """See `opencoder_kernels.rms_norm`."""
-    return fused.rms_norm(fused.Kernels(_forward, _backward, group), x, weight, eps, residual)
+    return fused.rms_norm(fused.Kernels(_forward, _backward, group), x, weight, eps)
 
 
 def _layout(size: int):
@@ -72,66 +72,51 @@ def _kernel(body, out_type, grid: int):
     return plgpu.kernel(body, out_type=out_type, grid=(grid,), grid_names=("blocks",))
 
 
-def _forward(x, weight, residual, eps: float):
+def _forward(x, weight, eps: float):
     """See `fused.Kernels`."""
     M, D = x.shape
     size = group(D) * D
     layout = _layout(size)
 
-    def kernel(*refs):
-        x_ref, weight_ref, *refs = refs
+    def kernel(x_ref, weight_ref, y_ref):
         block = lax.axis_index("blocks")
-        s = plgpu.load(x_ref.at[block], layout=layout)
-        if residual is None:
-            (y_ref,) = refs
-        else:
-            residual_ref, y_ref, s_ref = refs
-            s = s + plgpu.load(residual_ref.at[block], layout=layout)
-            s_ref[block] = s
-        wide = s.astype(jnp.float32)
+        x = plgpu.load(x_ref.at[block], layout=layout)
+        wide = x.astype(jnp.float32)
         scale = _per_row(wide * wide, D, lambda total: lax.rsqrt(total / D + eps))
         weight = plgpu.load(weight_ref.at[...], layout=layout)
-        y_ref[block] = (wide * scale).astype(s.dtype) * weight
+        y_ref[block] = (wide * scale).astype(x.dtype) * weight
 
     rows = jax.ShapeDtypeStruct((M * D // size, size), x.dtype)
-    run = _kernel(kernel, [rows] * (1 + (residual is not None)), rows.shape[0])
-    args = (_flat(x, D), jnp.tile(weight.astype(x.dtype), group(D)))
-    out = run(*args, *(() if residual is None else (_flat(residual, D),)))
-    out = [a.reshape(M, D) for a in out]
-    return out if residual is not None else out[0]
+    (y,) = _kernel(kernel, [rows], rows.shape[0])(_flat(x, D), jnp.tile(weight.astype(x.dtype), group(D)))
+    return y.reshape(M, D)
 
 
-def _backward(s, weight, dy, ds, eps: float):
+def _backward(x, weight, dy, eps: float):
     """See `fused.Kernels`."""
-    M, D = s.shape
+    M, D = x.shape
     size = group(D) * D
     layout, num = _layout(size), M * D // size
     blocks = min(BLOCKS, num)
 
-    def kernel(*refs):
-        s_ref, weight_ref, dy_ref, *refs = refs
-        ds_ref, dx_ref, dw_ref = refs if ds is not None else (None, *refs)
+    def kernel(x_ref, weight_ref, dy_ref, dx_ref, dw_ref):
         block = lax.axis_index("blocks")
         weight = plgpu.load(weight_ref.at[...], layout=layout).astype(jnp.float32)
 
         def one(i, dw):
             at = i * blocks + block
-            wide = plgpu.load(s_ref.at[at], layout=layout).astype(jnp.float32)
+            wide = plgpu.load(x_ref.at[at], layout=layout).astype(jnp.float32)
             d_out = plgpu.load(dy_ref.at[at], layout=layout).astype(jnp.float32)
             scale = _per_row(wide * wide, D, lambda total: lax.rsqrt(total / D + eps))
             normed, d_normed = wide * scale, d_out * weight
             mean = _per_row(d_normed * normed, D, lambda total: total / D)
-            dx = scale * (d_normed - normed * mean)
-            if ds_ref is not None:
-                dx = dx.astype(s.dtype) + plgpu.load(ds_ref.at[at], layout=layout)
-            dx_ref[at] = dx.astype(s.dtype)
+            dx_ref[at] = (scale * (d_normed - normed * mean)).astype(x.dtype)
             return dw + d_out * normed
 
         start = plgpu.layout_cast(jnp.zeros((size,), jnp.float32), layout)
         steps = lax.div(num - block + (blocks - 1), jnp.int32(blocks))
         dw_ref[block] = lax.fori_loop(0, steps, one, start)
 
-    out_type = [jax.ShapeDtypeStruct((num, size), s.dtype), jax.ShapeDtypeStruct((blocks, size), jnp.float32)]
-    args = (_flat(s, D), jnp.tile(weight.astype(s.dtype), group(D)), _flat(dy, D))
-    dx, dw = _kernel(kernel, out_type, blocks)(*args, *(() if ds is None else (_flat(ds, D),)))
+    out_type = [jax.ShapeDtypeStruct((num, size), x.dtype), jax.ShapeDtypeStruct((blocks, size), jnp.float32)]
+    args = (_flat(x, D), jnp.tile(weight.astype(x.dtype), group(D)), _flat(dy, D))
+    dx, dw = _kernel(kernel, out_type, blocks)(*args)
     return dx.reshape(M, D), dw.reshape(-1, D)

@@ -12,7 +12,7 @@ from opencoder_kernels.varying import like
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def rms_norm(x, weight, eps):
+def rms_norm(x: jax.Array, weight: jax.Array, eps: float) -> jax.Array:
     return reference.rms_norm(x, weight, eps)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import jax
+
 from opencoder_kernels.arrays import check_floats
 from opencoder_kernels.dispatch import Backend, choose
 from opencoder_kernels.swiglu import mosaic_gpu, reference, tpu, xla
@@ -9,17 +11,26 @@ from opencoder_kernels.swiglu import mosaic_gpu, reference, tpu, xla
 BACKENDS = {
     "reference": Backend(reference.swiglu),
     "xla": Backend(xla.swiglu),
-    "mosaic_gpu": Backend(mosaic_gpu.swiglu, mosaic_gpu.refuses),
-    "tpu": Backend(tpu.swiglu, tpu.refuses),
+    "mosaic_gpu": Backend(mosaic_gpu.swiglu, mosaic_gpu.unsupported, one_device=True),
+    "tpu": Backend(tpu.swiglu, tpu.unsupported, one_device=True),
 }
 
 
-def swiglu(x, w_gate, w_up, *, implementation: str = "auto"):
-    """Args: x [..., D], w_gate and w_up [D, F], one dtype. Returns [..., F] in x's dtype.
+def swiglu(x: jax.Array, w_gate: jax.Array, w_up: jax.Array, *, implementation: str = "auto") -> jax.Array:
+    """silu(x W_gate) * (x W_up) (Shazeer 2020, arXiv 2002.05202).
 
-    Every back end but "reference" saves x and the matrices for its gradient and computes gate and up again.
+    Every backend but "reference" saves x and the weights for its gradient and recomputes gate and up.
 
-    Raises: ValueError when shapes or dtypes do not fit, or the named implementation cannot do it.
+    Args:
+      x: [..., D], any float dtype.
+      w_gate, w_up: [D, F] in x's dtype.
+      implementation: "auto" or a name of `BACKENDS`.
+
+    Returns:
+      [..., F] in x's dtype.
+
+    Raises:
+      ValueError: shapes or dtypes that do not fit, or an implementation that does not support them.
     """
     if w_gate.ndim != 2 or w_gate.shape != w_up.shape or x.shape[-1:] != w_gate.shape[:1]:
         D = x.shape[-1] if x.ndim else "D"

@@ -1,7 +1,7 @@
-"""What the Pallas back ends share: rows, mesh and gradient around one kernel, which multiplies and activates.
+"""What the Pallas backends share: rows and gradient around one kernel, which multiplies and activates.
 
-The gradient runs the same two products again and writes d gate and d up from their epilogue, so that gate and up are
-never in memory, in either direction. The four products that remain (dx twice, d w_gate, d w_up) are plain and XLA's.
+The gradient runs the same two matmuls again and writes d gate and d up from their epilogue, so that gate and up are
+never in memory, in either direction. The four matmuls that remain (dx twice, d w_gate, d w_up) are plain and XLA's.
 Saved per token: D values (see `xla.py`).
 """
 
@@ -15,13 +15,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from opencoder_kernels import partition
 from opencoder_kernels.varying import like, unchecked
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A back end's kernel.
+    """A backend's kernel.
 
     Attributes:
       run: (x [M, D], w_gate, w_up [D, F], d_out [M, F] or None) -> [silu(gate) * up], or [d_gate, d_up] with d_out.
@@ -32,19 +31,12 @@ class Kernel:
     rows: int
 
 
-def swiglu(kernel: Kernel, x, w_gate, w_up):
-    """See `opencoder_kernels.swiglu`. x [B, T, D] is cut over the mesh as the trainer does it, F over `tensor`."""
-    leading = partition.activation(x.ndim)
-    weights = partition.spec(None, partition.HEADS)
-
-    def local(x, w_gate, w_up):
-        rows = x.reshape(-1, x.shape[-1])
-        M = rows.shape[0]
-        out = _rows(kernel, jnp.pad(rows, ((0, -M % kernel.rows), (0, 0))), w_gate, w_up)
-        return out[:M].reshape(*x.shape[:-1], w_gate.shape[1])
-
-    in_specs = (partition.spec(*leading, None), weights, weights)
-    return partition.over_mesh(local, in_specs, partition.spec(*leading, partition.HEADS))(x, w_gate, w_up)
+def swiglu(kernel: Kernel, x: jax.Array, w_gate: jax.Array, w_up: jax.Array) -> jax.Array:
+    """See `opencoder_kernels.swiglu`."""
+    rows = x.reshape(-1, x.shape[-1])
+    M = rows.shape[0]
+    out = _rows(kernel, jnp.pad(rows, ((0, -M % kernel.rows), (0, 0))), w_gate, w_up)
+    return out[:M].reshape(*x.shape[:-1], w_gate.shape[1])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -66,7 +58,7 @@ def _backward(kernel: Kernel, saved, d_out):
 _rows.defvjp(_forward, _backward)
 
 
-def epilogue(gate, up, d_out):
+def epilogue(gate: jax.Array, up: jax.Array, d_out: jax.Array | None) -> list[jax.Array]:
     """What leaves the kernel, from fp32 gate and up: [silu(gate) * up], or with d_out [d_gate, d_up]."""
     sigmoid = 1 / (1 + jnp.exp(-gate))
     silu = gate * sigmoid

@@ -1,7 +1,7 @@
 """SwiGLU on Hopper: gate and up projections in one kernel, the activation (or its gradient) in its epilogue.
 
 A block of 128 rows of x is multiplied with 128 columns of both matrices; the two fp32 results stay in registers, and only
-what `fused.epilogue` makes of them leaves. What the interpreter leaves unproven stands in `hopper.py`.
+what `fused.epilogue` makes of them leaves. What the interpreter leaves unproven is said in `hopper.py`.
 """
 
 from __future__ import annotations
@@ -12,28 +12,24 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from opencoder_kernels import hopper, partition
-from opencoder_kernels.hopper import ROWS, WARPGROUPS, PairOfProducts, smem
+from opencoder_kernels import hopper
+from opencoder_kernels.hopper import ROWS, WARPGROUPS, PairOfMatmuls, smem
 from opencoder_kernels.swiglu import fused
 
-BLOCK_M, BLOCK_F, BLOCK_D = PairOfProducts.BLOCK_M, PairOfProducts.BLOCK_N, PairOfProducts.BLOCK_K
+BLOCK_M, BLOCK_F, BLOCK_D = PairOfMatmuls.BLOCK_M, PairOfMatmuls.BLOCK_N, PairOfMatmuls.BLOCK_K
 
 
-def refuses(x, w_gate, w_up) -> str | None:
+def unsupported(x: jax.Array, w_gate: jax.Array, w_up: jax.Array) -> str | None:
     del w_up
     D, F = w_gate.shape
-    parts = partition.automatic().get(partition.HEADS, 1)
     if x.dtype != jnp.bfloat16:
         return f"x is {x.dtype}; it takes bfloat16; cast, or use 'xla'"
-    if D % BLOCK_D or F % (BLOCK_F * parts):
-        return (
-            f"w_gate {w_gate.shape} over mesh tensor={parts}: D must be a multiple of {BLOCK_D}, F of "
-            f"{BLOCK_F} x {parts}; use 'xla'"
-        )
-    return partition.refuses_activation("swiglu", x) or hopper.refuses_device()
+    if D % BLOCK_D or F % BLOCK_F:
+        return f"w_gate {w_gate.shape}: D must be a multiple of {BLOCK_D}, F of {BLOCK_F}; use 'xla'"
+    return hopper.unsupported_device()
 
 
-def swiglu(x, w_gate, w_up):
+def swiglu(x: jax.Array, w_gate: jax.Array, w_up: jax.Array) -> jax.Array:
     """See `opencoder_kernels.swiglu`."""
     return fused.swiglu(fused.Kernel(_kernel, rows=BLOCK_M), x, w_gate, w_up)
 
@@ -43,7 +39,7 @@ def _kernel(x, w_gate, w_up, d_out):
     (M, D), F = x.shape, w_gate.shape[1]
     gradient = d_out is not None
     num_out = 1 + gradient
-    products = PairOfProducts(D, stages=3 if gradient else 4)  # beside 32 KB for each output
+    matmuls = PairOfMatmuls(D, stages=3 if gradient else 4)  # beside 32 KB for each output
 
     def kernel(inputs, out_refs, buffers, barriers):
         x_ref, gate_ref, up_ref, *d_out_refs = inputs
@@ -56,7 +52,7 @@ def _kernel(x, w_gate, w_up, d_out):
             rows = pl.ds(row * BLOCK_M + warpgroup * ROWS, ROWS)
             for ref in d_out_refs:
                 plgpu.copy_gmem_to_smem(ref.at[rows, cols], out_smem.at[warpgroup, 0], d_out_ready.at[warpgroup])
-            gate, up = products.compute(warpgroup, blocks, stages)
+            gate, up = matmuls.compute(warpgroup, blocks, stages)
             d_out_tile = None
             if gradient:
                 plgpu.barrier_wait(d_out_ready.at[warpgroup])
@@ -70,7 +66,7 @@ def _kernel(x, w_gate, w_up, d_out):
 
         def copy():
             rows = pl.ds(row * BLOCK_M, BLOCK_M)
-            products.copy(
+            matmuls.copy(
                 lambda inner: x_ref.at[rows, inner],
                 lambda inner, side: (gate_ref, up_ref)[side].at[inner, cols], blocks, stages,
             )  # fmt: skip
@@ -80,8 +76,8 @@ def _kernel(x, w_gate, w_up, d_out):
     run = hopper.kernel(
         kernel,
         [jax.ShapeDtypeStruct((M, F), x.dtype)] * num_out,
-        (*products.buffers(), smem((WARPGROUPS, num_out, ROWS, BLOCK_F))),
-        (*products.barriers(), plgpu.Barrier(num_barriers=WARPGROUPS)),
+        (*matmuls.buffers(), smem((WARPGROUPS, num_out, ROWS, BLOCK_F))),
+        (*matmuls.barriers(), plgpu.Barrier(num_barriers=WARPGROUPS)),
         # Blocks of rows vary fastest: those in flight share columns of the matrices, which x then passes in L2.
         grid={"cols": F // BLOCK_F, "rows": M // BLOCK_M},
     )

@@ -2,7 +2,7 @@
 
 A block of rows is multiplied with a block of columns of both matrices over the whole model dim at once; both fp32 results
 stay in VMEM. Rows vary fastest over the grid, so that columns of the matrices are fetched once. A last block may reach
-beyond the arrays: what it computes there is not written. What the interpreter leaves unproven stands in `tpu_device.py`.
+beyond the arrays: what it computes there is not written. What the interpreter leaves unproven is said in `tpu_device.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from opencoder_kernels import partition, tpu_device
+from opencoder_kernels import tpu_device
 from opencoder_kernels.swiglu import fused
 
 # Rows and columns of a block take this many bytes of a row each: 512 in bf16.
@@ -20,20 +20,17 @@ BLOCK_BYTES = 1024
 MAX_DIM = 5120
 
 
-def refuses(x, w_gate, w_up) -> str | None:
+def unsupported(x: jax.Array, w_gate: jax.Array, w_up: jax.Array) -> str | None:
     del w_up
-    D, F = w_gate.shape
-    parts = partition.automatic().get(partition.HEADS, 1)
+    D = w_gate.shape[0]
     if x.dtype not in (jnp.bfloat16, jnp.float32):
         return f"x is {x.dtype}; it takes bfloat16 and float32; cast, or use 'xla'"
-    if F % parts:
-        return f"w_gate {w_gate.shape}: F is not divisible by mesh tensor={parts}; use 'xla'"
     if D > MAX_DIM:
         return f"w_gate {w_gate.shape}: D is at most {MAX_DIM}, or a block of it does not fit the memory; use 'xla'"
-    return partition.refuses_activation("swiglu", x) or tpu_device.refuses()
+    return tpu_device.unsupported()
 
 
-def swiglu(x, w_gate, w_up):
+def swiglu(x: jax.Array, w_gate: jax.Array, w_up: jax.Array) -> jax.Array:
     """See `opencoder_kernels.swiglu`."""
     return fused.swiglu(fused.Kernel(_kernel, rows=16), x, w_gate, w_up)
 

@@ -19,7 +19,7 @@ def _forward(x, w_gate, w_up):
     return reference.swiglu(x, w_gate, w_up), (x, w_gate, w_up)
 
 
-def d_gate_up(gate, up, d_out):
+def d_gate_up(gate: jax.Array, up: jax.Array, d_out: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Gradients of silu(gate) * up in the dtype of the inputs, computed in fp32."""
     wide = jnp.promote_types(gate.dtype, jnp.float32)
     gate_wide, up_wide, d_out = gate.astype(wide), up.astype(wide), d_out.astype(wide)

@@ -227,12 +227,12 @@ def test_kernels_are_recognised_by_their_operands(operands, results, flops):
 
 def test_steps_of_a_ring_mask_nothing():
     """Their kernels touch all pairs, where a causal kernel touches half; the scope's name is the kernels' own."""
-    from opencoder_kernels.attention import context
+    from opencoder_kernels.attention import ring
 
     from opencoder_jax.overrides import load
 
     costs = []
-    for scope in ("attention/shard_map", f"attention/shard_map/{context.UNMASKED}/while/body"):
+    for scope in ("attention/shard_map", f"attention/shard_map/{ring.UNMASKED}/while/body"):
         text = (
             "HloModule m\n\nENTRY %main () -> f32[] {\n  %q = bf16[2,256,4,64] parameter(0)\n  %k = bf16[2,256,2,64] parameter(1)\n"
             '  ROOT %a = bf16[2,256,4,64] custom-call(%q, %k, %k), custom_call_target="mosaic_gpu_v2", '

@@ -1,4 +1,4 @@
-"""Ring attention: over a sequence cut over devices it equals attention on one, forward and every gradient."""
+"""Ring attention: over a sequence sharded over devices it equals attention on one, forward and every gradient."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jax.extend.core import jaxprs_in_params
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from opencoder_kernels import attention, interpret
-from opencoder_kernels.attention import GRADIENTS, context, residuals
+from opencoder_kernels.attention import GRADIENTS, residuals, ring
 
 from tests.opencoder_kernels.compare import (
     HOPPER_INTERPRETER,
@@ -44,6 +44,21 @@ def drawn(rng, shape: tuple[int, ...], **fixed) -> dict:
     return p | fixed | ({"S": fixed.get("T", T)} if fixed.get("causal", causal) else {})
 
 
+def over_the_ring(implementation: str, q_segment_ids=None, kv_segment_ids=None, return_lse=False, **kwargs):
+    """Function of whole q, k, v: each device of the current mesh has its part of them, as the trainer shards them."""
+    ids = () if q_segment_ids is None else (q_segment_ids, kv_segment_ids)
+
+    def local(q, k, v, *ids):
+        segments = dict(zip(("q_segment_ids", "kv_segment_ids"), ids, strict=bool(ids)))
+        return attention(
+            q, k, v, **segments, **kwargs, ring_axis="context", return_lse=return_lse, implementation=implementation
+        )
+
+    in_specs = (PLACE, PLACE, PLACE, *(P(("data", "fsdp"), "context") for _ in ids))
+    sharded = jax.shard_map(local, in_specs=in_specs, out_specs=(PLACE, PLACE) if return_lse else PLACE)
+    return lambda q, k, v: sharded(q, k, v, *ids)
+
+
 def check(shape: tuple[int, ...], implementation: str, num_drawn: int) -> None:
     """On eight devices: each problem over the mesh against the dense reference in fp64 on one.
 
@@ -67,7 +82,7 @@ def check(shape: tuple[int, ...], implementation: str, num_drawn: int) -> None:
 
         @jax.jit
         def f(q, k, v, d_out, d_lse, kwargs=kwargs):
-            out, pull = jax.vjp(partial(attention, implementation=implementation, **kwargs), q, k, v)
+            out, pull = jax.vjp(over_the_ring(implementation, **kwargs), q, k, v)
             return *out, *pull((d_out, d_lse))
 
         with jax.set_mesh(mesh), interpreter():
@@ -103,7 +118,7 @@ def check(shape: tuple[int, ...], implementation: str, num_drawn: int) -> None:
 )  # fmt: skip
 def test_equals_one_device(shape, implementation, num_drawn):
     run_on_eight_devices(
-        "from tests.opencoder_kernels.test_attention_context import check\n"
+        "from tests.opencoder_kernels.test_attention_ring import check\n"
         f"check({shape}, {implementation!r}, {num_drawn})"
     )
 
@@ -118,7 +133,7 @@ def traced(count: int, T: int, f):
 
 
 def attend(implementation: str, q, k, v, ids) -> Any:
-    return attention(q, k, v, q_segment_ids=ids, kv_segment_ids=ids, implementation=implementation)
+    return over_the_ring(implementation, q_segment_ids=ids, kv_segment_ids=ids)(q, k, v)
 
 
 @pytest.mark.parametrize("implementation", ["xla", "mosaic_gpu"])
@@ -229,20 +244,32 @@ def test_gradient_of_a_part_of_the_keys(implementation, causal, packing):
     )
 
 
-def test_lengths_that_cannot_be_cut_in_two_chunks_a_device():
-    q = jax.ShapeDtypeStruct((1, 8196, 4, 64), jnp.bfloat16)
+def test_what_a_ring_does_not_support():
     device = AbstractDevice(device_kind="NVIDIA H200", num_cores=132, platform="gpu")
     mesh = AbstractMesh((1, 1, 1, 4), AXES, axis_types=(AxisType.Auto,) * 4, abstract_device=device)
-    with jax.sharding.use_abstract_mesh(mesh):
-        with pytest.raises(ValueError, match=r"time of 4098 is not divisible by mesh context=4; use 'xla'") as error:
-            jax.eval_shape(partial(attention, implementation="mosaic_gpu"), q, q, q)
-        assert "\n" not in str(error.value)
+
+    def trace(T: int, implementation: str, S: int | None = None, **kwargs):
+        q, k = (jax.ShapeDtypeStruct((1, n, 4, 64), jnp.bfloat16) for n in (T, S or T))
+        with jax.sharding.use_abstract_mesh(mesh):
+            jax.eval_shape(over_the_ring(implementation, **kwargs), q, k, k)
+
+    with pytest.raises(
+        ValueError, match="causal with 2049 tokens on each device of a ring; its zig-zag order"
+    ) as error:
+        trace(8196, "mosaic_gpu")
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="causal with 64 queries and 32 keys on each device of a ring"):
+        trace(256, "xla", S=128)
+    with pytest.raises(ValueError, match="q_positions or kv_positions are given with ring_axis"):
+        trace(256, "xla", q_positions=jnp.arange(64))
+    for implementation in ("cudnn", "reference"):
         with pytest.raises(ValueError, match="no gradient for a part of the keys; use 'mosaic_gpu' or 'xla'"):
-            jax.eval_shape(partial(attention, implementation="cudnn"), q, q, q)
+            trace(8192, implementation)
+    trace(8196, "xla", causal=False)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_every_device_sees_as_many_keys(count):
-    owners = context._owners(count)
+    owners = ring._owners(count)
     work = [sum(chunk + 1 for chunk, owner in enumerate(owners) if owner == d) for d in range(count)]
     assert work == [2 * count + 1] * count

@@ -1,23 +1,31 @@
-"""Ring attention: attention over a sequence that is cut over a mesh axis, without any device seeing all of it.
+"""Ring attention: attention over a sequence that is sharded over a mesh axis, without any device holding all of it.
 
-Each of C devices keeps its queries; keys and values travel around the ring of devices, C - 1 steps, while the part that
-is at hand is attended to, and the results are merged by their log-sum-exps (Ring Attention, arXiv 2310.01889). With a
-causal mask the device that holds the end of the sequence would do nearly all the work: the sequence is seen as 2 C
-chunks, device i holds chunks 2i and 2i + 1 and takes chunks i and 2C - 1 - i instead (the zig-zag order of Megatron's and
-TransformerEngine's context parallelism; Striped Attention, arXiv 2311.09431, deals out single tokens to the same end).
-Own pair: plain causal attention of two chunks. Keys of an earlier device: low and high queries see its low chunk; of a
-later one: high queries see both of its chunks. Either is two blocks of chunk x chunk without a mask, so that every
-device runs one and the same program, no masked block is computed, and the program does not grow with C.
+Each of C devices keeps its query block; key/value blocks travel around the ring of devices, C - 1 steps, while the block
+that is present is attended to, and the partial results are merged by their log-sum-exps (Ring Attention, arXiv 2310.01889).
+
+With a causal mask the device that holds the end of the sequence would do nearly all the work. So the sequence is seen as
+2 C chunks; device i holds chunks 2i and 2i + 1 and computes chunks i and 2C - 1 - i instead: the zig-zag order of Megatron's
+and TransformerEngine's context parallelism (Striped Attention, arXiv 2311.09431, distributes single tokens to the same
+end). Step 0, a device's own keys: plain causal attention over its two chunks. Later steps: keys of an earlier device are
+seen by both query chunks, but only its low chunk; keys of a later device are seen by the high query chunk, both of them.
+
+              keys of an earlier device        keys of a later device
+                  low     high                     low     high
+    low query     full    masked        low query  masked  masked
+    high query    full    masked        high query full    full
+
+Either way two blocks of chunk x chunk without a mask: every device runs the same program, no masked block is computed,
+and the program does not grow with C.
 
 The backward pass is a ring of its own. A step is FlashAttention's backward pass of its blocks with the log-sum-exp over
 *all* keys (arXiv 2205.14135, section 3.1), so that q, k, v, out and the log-sum-exp are all that is saved, whatever C,
 and nothing is computed twice. Sums over steps are fp32; a step's summands have the kernels' precision.
 
-Keys and values travel as one array, their gradients as another, so that one message of each is under way at a time; segment
-ids, 4 bytes a token, are gathered whole. Bytes that a device sends, S/C the keys it holds, K x H values each, bf16:
-forwards 4 S/C K H (C - 1), backwards as many and 8 S/C K H C of fp32 gradients. Gathering keys and values whole instead
+Keys and values travel as one array, their gradients as another, so that one message of each is in flight at a time;
+segment ids, 4 bytes a token, are all-gathered. Bytes that a device sends, S/C the keys it holds, K x H values each, bf16:
+forward 4 S/C K H (C - 1), backward as many and 8 S/C K H C of fp32 gradients. All-gathering keys and values instead
 (Llama 3, arXiv 2407.21783, section 3.3.2) sends 4 S/C K H (C - 1) each way, with gradients summed in bf16, but waits for
-the keys before the first product and for the gradients after the last, and holds 4 S K H forwards, 8 S K H backwards.
+the keys before the first matmul and for the gradients after the last, and holds 4 S K H forward, 8 S K H backward.
 """
 
 from __future__ import annotations
@@ -31,7 +39,7 @@ import jax.numpy as jnp
 
 from opencoder_kernels.attention import residuals
 
-# Scope of the steps after the first, by which a profile or a plan knows that their kernels leave nothing out.
+# Named scope of the steps after the first, by which a profile or a plan knows that their kernels skip no block.
 UNMASKED = "unmasked"
 
 
@@ -41,7 +49,7 @@ class Ring:
     run: attention of one device, (q, k, v, *, q_segment_ids, kv_segment_ids, causal) -> (out, lse).
     gradients: (q, k, v, d_out, lse, delta, *, q_segment_ids, kv_segment_ids, causal) -> (dq, dk, dv); see `xla.gradients`.
     axis, count: mesh axis that is manual here, and its size C.
-    causal: queries and keys are the same places of the sequence, and a query sees no key behind its own.
+    causal: queries and keys are the same positions of the sequence, and a query sees no key after its own.
     """
 
     run: Callable[..., Any]
@@ -50,21 +58,21 @@ class Ring:
     count: int
     causal: bool
 
-    def shift(self, x):
+    def shift(self, x: jax.Array) -> jax.Array:
         """x one device further; what device i gets at step s set out from device i - s."""
         return jax.lax.ppermute(x, self.axis, [(d, (d + 1) % self.count) for d in range(self.count)])
 
-    def deal(self, *arrays):
-        """Arrays of one shape [B, T, ...], stacked; chunks 2i, 2i + 1 -> i, 2 count - 1 - i unless all see all."""
+    def shard(self, *arrays: jax.Array) -> jax.Array:
+        """Arrays of one shape [B, T, ...], stacked, and zig-zag sharded where causal: chunks 2i, 2i + 1 -> i, 2 count - 1 - i."""
         x = jnp.stack(arrays)
-        return _deal(x, self.axis, self.count) if self.causal else x
+        return zigzag_shard(x, self.axis, self.count) if self.causal else x
 
-    def collect(self, x):
-        """The way back of `deal`."""
-        return tuple(_collect(x, self.axis, self.count) if self.causal else x)
+    def unshard(self, x: jax.Array) -> tuple[jax.Array, ...]:
+        """The inverse of `shard`."""
+        return tuple(zigzag_unshard(x, self.axis, self.count) if self.causal else x)
 
-    def segments(self, ids):
-        """Function of a device: segment ids [B, T] of what is dealt to it, from those [B, T] that each holds; or None."""
+    def segments(self, ids: jax.Array | None) -> Callable[[jax.Array], jax.Array | None]:
+        """Function of a device: segment ids [B, T] of what `shard` gives it, from those [B, T] that each holds; or None."""
         if ids is None:
             return lambda device: None
         chunks = 2 * self.count if self.causal else self.count
@@ -76,7 +84,7 @@ class Ring:
 
         return of
 
-    def steps(self, step, carry):
+    def steps(self, step: Callable[..., Any], carry: Any) -> Any:
         """carry after step(s, carry, is_last) for s = 1 ... count - 1; all but the last in a loop."""
         last, step = self.count - 1, jax.named_scope(UNMASKED)(step)
         if last > 1:
@@ -84,7 +92,14 @@ class Ring:
         return step(last, carry, True)
 
 
-def attention(ring: Ring, q, k, v, q_segment_ids, kv_segment_ids):
+def attention(
+    ring: Ring,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    q_segment_ids: jax.Array | None,
+    kv_segment_ids: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
     """Within shard_map over the ring's axis: each array is this device's part of the sequence.
 
     Args: q [B, T, N, H]; k, v [B, S, K, H]; segment ids int32 [B, T], [B, S], or None; T and S divisible by 2 if causal.
@@ -96,7 +111,7 @@ def attention(ring: Ring, q, k, v, q_segment_ids, kv_segment_ids):
 def _run(ring: Ring, q, k, v, q_segments, kv_segments):
     device = jax.lax.axis_index(ring.axis)
     q_segments, kv_segments = ring.segments(q_segments)(device), ring.segments(kv_segments)
-    queries, keys = ring.deal(q), ring.deal(k, v)
+    queries, keys = ring.shard(q), ring.shard(k, v)
 
     def attend(queries, keys, q_segments, kv_segments, causal=False):
         return ring.run(
@@ -107,7 +122,7 @@ def _run(ring: Ring, q, k, v, q_segments, kv_segments):
 
     def step(s, carry, is_last):
         keys, total = carry
-        # On its way while the keys that are here are attended to.
+        # Sent while the keys that are present are attended to.
         following = keys if is_last else ring.shift(keys)
         here = kv_segments((device - s) % ring.count)
         if not ring.causal:
@@ -117,13 +132,13 @@ def _run(ring: Ring, q, k, v, q_segments, kv_segments):
         return following, merge(total, *_by_chunk(out, lse, earlier))
 
     _, (out, lse) = ring.steps(step, (ring.shift(keys), (out.astype(lse.dtype), lse)))
-    return *ring.collect(out.astype(q.dtype)[None]), *ring.collect(lse[None])
+    return *ring.unshard(out.astype(q.dtype)[None]), *ring.unshard(lse[None])
 
 
 def _gradients(ring: Ring, q, k, v, d_out, lse, delta, q_segments, kv_segments):
     device = jax.lax.axis_index(ring.axis)
     q_segments, kv_segments = ring.segments(q_segments)(device), ring.segments(kv_segments)
-    queries, statistics, keys = ring.deal(q, d_out), ring.deal(lse, delta), ring.deal(k, v)
+    queries, statistics, keys = ring.shard(q, d_out), ring.shard(lse, delta), ring.shard(k, v)
 
     def differentiate(queries, statistics, keys, q_segments, kv_segments, causal=False):
         masks = {"q_segment_ids": q_segments, "kv_segment_ids": kv_segments, "causal": causal}
@@ -134,7 +149,7 @@ def _gradients(ring: Ring, q, k, v, d_out, lse, delta, q_segments, kv_segments):
 
     def step(s, carry, is_last):
         keys, d_keys, dq = carry
-        # The sums follow the keys they belong to, one computation behind: both travel while this step computes.
+        # The gradient sums follow the keys they belong to, one step behind: both are sent while this step computes.
         following, d_keys = keys if is_last else ring.shift(keys), ring.shift(d_keys)
         here = kv_segments((device - s) % ring.count)
         if not ring.causal:
@@ -147,14 +162,14 @@ def _gradients(ring: Ring, q, k, v, d_out, lse, delta, q_segments, kv_segments):
         return following, d_keys + d_keys_part, dq + dq_part
 
     _, d_keys, dq = ring.steps(step, (ring.shift(keys), d_keys, dq))
-    d_keys = ring.shift(d_keys)  # the last step home
-    return *ring.collect(dq.astype(q.dtype)[None]), *ring.collect(d_keys.astype(k.dtype))
+    d_keys = ring.shift(d_keys)  # back to the device that holds these keys
+    return *ring.unshard(dq.astype(q.dtype)[None]), *ring.unshard(d_keys.astype(k.dtype))
 
 
 _attention = residuals.with_gradient(_run, _gradients)
 
 
-def merge(*parts):
+def merge(*parts: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
     """(out, lse) over all of several disjoint sets of keys, from (out, lse) over each; out comes in lse's dtype."""
     outs, lses = zip(*parts, strict=True)
     lse = jax.nn.logsumexp(jnp.stack(lses), axis=0)
@@ -211,7 +226,8 @@ def _owners(count: int) -> list[int]:
     return [min(chunk, 2 * count - 1 - chunk) for chunk in range(2 * count)]
 
 
-def _deal(x, axis: str, count: int):
+def zigzag_shard(x: jax.Array, axis: str, count: int) -> jax.Array:
+    """[n, B, T, ...], each device's chunks 2i and 2i + 1 -> chunks i and 2 count - 1 - i, in order of position."""
     owners = _owners(count)
     i = jax.lax.axis_index(axis)
     even, odd = jnp.split(x, 2, axis=2)
@@ -221,7 +237,8 @@ def _deal(x, axis: str, count: int):
     return jnp.where(i % 2 == 0, jnp.concatenate([even, odd], axis=2), jnp.concatenate([odd, even], axis=2))
 
 
-def _collect(x, axis: str, count: int):
+def zigzag_unshard(x: jax.Array, axis: str, count: int) -> jax.Array:
+    """The inverse of `zigzag_shard`."""
     owners = _owners(count)
     i = jax.lax.axis_index(axis)
     low, high = jnp.split(x, 2, axis=2)
