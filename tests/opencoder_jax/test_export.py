@@ -199,18 +199,18 @@ def test_an_existing_folder_is_not_touched(run, tmp_path):
 def test_what_a_killed_export_left_is_removed_and_a_running_ones_is_not(run, tmp_path):
     """Only under the same name, whatever characters it has."""
     target = tmp_path / "model[1]*"
-    with ex.complete_folder(target, 0) as running:
-        (running / "x").write_text("")
-        for name in (".model[1]*.part-7", ".model[1]*.part-8", ".model11.part-7", "model[1]*.part-7"):
-            (tmp_path / name).mkdir()
-            (tmp_path / name / "model.safetensors").write_text("")
-        with ex.complete_folder(target, 0):
-            left = {p.name for p in tmp_path.iterdir()}
-            assert (running / "x").exists()
-        assert not left & {".model[1]*.part-7", ".model[1]*.part-8"}
-        assert left >= {".model11.part-7", "model[1]*.part-7"}
-        target.rmdir()
+    names = {n: tmp_path / f".model[1]*.part-{n}" for n in (7, 8, 9)}
+    others = [tmp_path / ".model11.part-7", tmp_path / "model[1]*.part-7"]
+    for part in [*names.values(), *others]:
+        part.mkdir()
+        (part / "model.safetensors").write_text("")
+    with ex._locked(names[9]), ex.complete_folder(target, 0) as mine:
+        assert set(tmp_path.iterdir()) == {names[9], mine, *others}
+        (mine / "x").write_text("")
+        with ex._locked(mine) as free:
+            assert not free  # another export would leave this one alone
     assert (target / "x").exists()
+    assert (names[9] / "model.safetensors").exists()
 
 
 def test_full_disk_leaves_nothing(run, tmp_path, monkeypatch, capsys):
