@@ -323,18 +323,6 @@ def test_names_of_special_tokens_in_prompts(monkeypatch, tokenizer):
     assert tokenizer.decode(seen[0]) == tokenizer.decode(seen[1]) == "<|im_start|>user"
 
 
-def test_the_first_of_several_stop_strings_ends_the_text(texts_model, tokenizer):
-    """In the text, not in the list; both orders of the list, and the same when one stop holds the other."""
-    cfg, weights = texts_model
-    prompt = ["def f(x):"]
-    text = generate_text(cfg, weights, tokenizer, prompt, Sampling(40))[0].text
-    early, late = text[3:6], text[20:24]
-    assert 0 <= text.find(early) < text.find(late)
-    for stop in ([early, late], [late, early], [late, early, text[2:9]]):
-        row = generate_text(cfg, weights, tokenizer, prompt, Sampling(40), stop=stop)[0]
-        assert (row.text, row.reason) == (text[: min(text.find(s) for s in stop)], "stop")
-
-
 def test_command_line(texts_model, tokenizer, tmp_path, capsys):
     cfg, weights = texts_model
     config = replace(golden.run_config(cfg), name="x")
