@@ -24,7 +24,7 @@ sync: $(filter .uv/bin/uv,$(UV))
 	$(UV) sync --quiet --locked --extra data --extra dev
 
 demo: sync
-	$(RUN) python scripts/demo.py $(if $(SOURCE),--source "$(SOURCE)") $(if $(OUT),--out "$(OUT)")
+	$(RUN) python scripts/demo/demo.py $(if $(SOURCE),--source "$(SOURCE)") $(if $(OUT),--out "$(OUT)")
 
 lint: sync
 	$(RUN) ruff check .

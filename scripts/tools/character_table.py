@@ -2,7 +2,7 @@
 
     python scripts/tools/character_table.py --input CORPUS
 
-Read are translations in gettext catalogs below CORPUS (scripts/gather_corpus.py): the `msgstr` of `LANG.po` and of
+Read are translations in gettext catalogs below CORPUS (scripts/tools/gather_corpus.py): the `msgstr` of `LANG.po` and of
 `locale/LANG/LC_MESSAGES/*.po`, for the languages below; those under a test directory are left out. Written per language:
 characters grouped by their cost, -log2 of their share among the language's characters beyond ASCII, rounded to whole
 bits; characters seen once are left out. Legacy encodings are told apart with it (`ingest/legacy.py`).

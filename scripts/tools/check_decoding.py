@@ -63,7 +63,7 @@ def before(data: bytes) -> str | None:
 
 
 def sources(files: Path) -> Iterator[tuple[str, str]]:
-    """(path, text) of the small files of a list made by scripts/filter_corpus.py; gettext catalogs, of which the tables are
+    """(path, text) of the small files of a list made by scripts/tools/filter_corpus.py; gettext catalogs, of which the tables are
     made, and JSON are left out."""
     for line in files.open(encoding="utf-8"):
         row = json.loads(line)
@@ -135,7 +135,7 @@ def state_of(got: str | None, text: str) -> str:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=Path, required=True, help="made by scripts/filter_corpus.py")
+    parser.add_argument("--files", type=Path, required=True, help="made by scripts/tools/filter_corpus.py")
     parser.add_argument("--ascii", type=int, default=1_000)
     parser.add_argument("--most", type=int, default=200, help="files per language at most")
     parser.add_argument("--detector", choices=["ours", "charset-normalizer"], default="ours")

@@ -1,6 +1,6 @@
 """Proof that the transform step leaves code as it was: over a corpus, with a parser as judge.
 
-    python scripts/filter_corpus.py --input CORPUS --output files.jsonl --counts '*=400'     # files by language
+    python scripts/tools/filter_corpus.py --input CORPUS --output files.jsonl --counts '*=400'     # files by language
     python scripts/tools/check_transform.py --files files.jsonl --output DIR [--part 1/8] [--sample 300]
 
 Each file goes through `transform_text`. The judge is tree-sitter with the whole text before and after, and none of the

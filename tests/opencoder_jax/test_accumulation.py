@@ -21,9 +21,9 @@ def child() -> None:
     import jax
 
     from opencoder_jax import distributed
-    from opencoder_jax.measure import synthetic_batch
-    from opencoder_jax.plan import collectives, hlo
-    from opencoder_jax.plan.topology import parse
+    from opencoder_jax.perf.plan import collectives, hlo
+    from opencoder_jax.perf.plan.topology import parse
+    from opencoder_jax.perf.timing import synthetic_batch
     from opencoder_jax.sharding import make_mesh
     from opencoder_jax.step import make_train_step
 

@@ -15,12 +15,13 @@ from opencoder_data.tokenizer.train import train
 from oracle import client, golden
 from safetensors import safe_open
 
-from opencoder_jax import export as ex
-from opencoder_jax import hf, sharding
 from opencoder_jax import model as lm
+from opencoder_jax import sharding
 from opencoder_jax.checkpoint import Checkpoints, load_params, plain, resolve, run_record
 from opencoder_jax.config import replace
-from opencoder_jax.generate import Sampling, generate_text
+from opencoder_jax.hf import export as ex
+from opencoder_jax.hf import mapping as hf
+from opencoder_jax.inference.generate import Sampling, generate_text
 from opencoder_jax.overrides import load
 from opencoder_jax.step import make_train_step
 
@@ -233,7 +234,7 @@ def test_full_disk_leaves_nothing(run, tmp_path, monkeypatch, capsys):
 
 def test_command_line(run, tmp_path):
     """In a process of its own: exit code 0 and the folder; exit code 2 and one line."""
-    command = [sys.executable, "-m", "opencoder_jax.export"]
+    command = [sys.executable, "-m", "opencoder_jax.hf.export"]
     done = subprocess.run(
         [*command, "--checkpoint", run, "--to", tmp_path / "model"], capture_output=True, text=True, timeout=300
     )
@@ -252,7 +253,7 @@ def test_command_line(run, tmp_path):
 # Runs import_hf or export and prints the most anonymous memory used over what the imports took, in bytes.
 MEMORY = """
 import sys, threading, time
-from opencoder_jax import export as ex
+from opencoder_jax.hf import export as ex
 import jax
 jax.numpy.zeros(3).block_until_ready()
 def anonymous():

@@ -12,12 +12,12 @@ from opencoder_data.tokenizer import Tokenizer
 from opencoder_data.tokenizer.train import train
 from oracle import client, golden
 
-from opencoder_jax import generate as gen
-from opencoder_jax import hf
 from opencoder_jax import model as lm
 from opencoder_jax.checkpoint import Checkpoints, run_record
 from opencoder_jax.config import replace
-from opencoder_jax.generate import Sampling, generate_text, generate_tokens
+from opencoder_jax.hf import mapping as hf
+from opencoder_jax.inference import generate as gen
+from opencoder_jax.inference.generate import Sampling, generate_text, generate_tokens
 
 CFG = golden.FAMILIES["gqa"]
 

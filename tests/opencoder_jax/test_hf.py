@@ -11,8 +11,9 @@ import pytest
 from flax import nnx
 from oracle import client, golden
 
-from opencoder_jax import hf, sharding
 from opencoder_jax import model as lm
+from opencoder_jax import sharding
+from opencoder_jax.hf import mapping as hf
 from opencoder_jax.overrides import load
 from opencoder_jax.step import make_train_step
 

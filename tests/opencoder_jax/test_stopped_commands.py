@@ -22,10 +22,10 @@ import jax
 import pytest
 from oracle import golden
 
-from opencoder_jax import generate as gen
-from opencoder_jax import hf
 from opencoder_jax.checkpoint import Checkpoints, load_params, run_record
 from opencoder_jax.config import replace
+from opencoder_jax.hf import mapping as hf
+from opencoder_jax.inference import generate as gen
 from tests.opencoder_jax.training import ROOT, environment
 
 pytestmark = pytest.mark.slow
@@ -60,7 +60,7 @@ def world(tmp_path_factory) -> Path:
     checkpoints.close()
     run(
         [
-            "opencoder_jax.export",
+            "opencoder_jax.hf.export",
             f"--checkpoint={base / 'run'}",
             f"--tokenizer={base / 'tok'}",
             f"--to={base / 'hf'}",
@@ -81,9 +81,15 @@ def command(world: Path, name: str) -> Command:
     arguments = {
         "tokenizer": ["opencoder_data.tokenizer", "train", "--input", corpus, "--vocab_size=1024", f"--output={to}"],
         "pack": ["opencoder_data.pack", "--input", corpus, tok, f"--output={to}", "--unit_mb=1", "--seq_len=64"],
-        "export": ["opencoder_jax.export", f"--checkpoint={world / 'run'}", tok, f"--to={to}"],
-        "import": ["opencoder_jax.export", "import", f"--from={world / 'hf'}", f"--to={to}"],
-        "generate": ["opencoder_jax.generate", f"--checkpoint={world / 'run'}", tok, "--prompt=é", f"--json={to}.json"],
+        "export": ["opencoder_jax.hf.export", f"--checkpoint={world / 'run'}", tok, f"--to={to}"],
+        "import": ["opencoder_jax.hf.export", "import", f"--from={world / 'hf'}", f"--to={to}"],
+        "generate": [
+            "opencoder_jax.inference.generate",
+            f"--checkpoint={world / 'run'}",
+            tok,
+            "--prompt=é",
+            f"--json={to}.json",
+        ],
         "handover": [
             "opencoder_data.refinecode.handover",
             f"--run={world / 'refine'}",
@@ -91,9 +97,16 @@ def command(world: Path, name: str) -> Command:
             tok,
             *hold_out,
         ],
-        "plan": ["opencoder_jax.plan", micro, "--topology=h100:1x2", "--compiler=cpu", f"--out={to}"],
-        "profile": ["opencoder_jax.profile", micro, "--mesh.fsdp=1", f"--out={to}"],
-        "sweep": ["opencoder_jax.sweep", micro, "--meshes=fsdp=1;fsdp=2", "--fake", "--steps=3", f"--out={to}"],
+        "plan": ["opencoder_jax.perf.plan", micro, "--topology=h100:1x2", "--compiler=cpu", f"--out={to}"],
+        "profile": ["opencoder_jax.perf.profile", micro, "--mesh.fsdp=1", f"--out={to}"],
+        "sweep": [
+            "opencoder_jax.perf.sweep.sweep",
+            micro,
+            "--meshes=fsdp=1;fsdp=2",
+            "--fake",
+            "--steps=3",
+            f"--out={to}",
+        ],
     }
     return Command(name, arguments[name], f"{to}.json" if name == "generate" else to)
 
@@ -234,7 +247,7 @@ def test_the_demo_goes_on_after_every_kind_of_stop(world):
     for trial, sent in enumerate((signal.SIGINT, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)):
         mark = f"OPENCODER_TEST=demo-{trial}-{os.getpid()}"
         process = subprocess.Popen(
-            [sys.executable, "scripts/demo.py", *arguments],
+            [sys.executable, "scripts/demo/demo.py", *arguments],
             env=environment(dict([mark.split("=")])), cwd=ROOT, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip

@@ -16,13 +16,13 @@ import pytest
 
 from opencoder_jax import overrides
 from opencoder_jax.metrics import flops_per_token
-from opencoder_jax.plan import estimate as estimates
-from opencoder_jax.plan import hlo, report
-from opencoder_jax.plan import topology as machines
-from opencoder_jax.plan.compile import OutOfMemory, _refused
-from opencoder_jax.plan.estimate import estimate
-from opencoder_jax.plan.report import out_of_memory
-from opencoder_jax.plan.search import candidates, rank, varied
+from opencoder_jax.perf.plan import estimate as estimates
+from opencoder_jax.perf.plan import hlo, report
+from opencoder_jax.perf.plan import topology as machines
+from opencoder_jax.perf.plan.compile import OutOfMemory, _refused
+from opencoder_jax.perf.plan.estimate import estimate
+from opencoder_jax.perf.plan.report import out_of_memory
+from opencoder_jax.perf.plan.search import candidates, rank, varied
 from tests.opencoder_jax.training import micro_config, run_python
 
 MESHES = {
@@ -61,9 +61,9 @@ def child() -> None:
     """In a process with eight fake devices: plans of the micro model, and what is said to refused command lines."""
     machine = machines.parse("h100:2x4")
     machines.prepare_environment(machine, "cpu")
-    from opencoder_jax.plan.__main__ import __doc__ as documentation
-    from opencoder_jax.plan.__main__ import run
-    from opencoder_jax.plan.planner import make_plan
+    from opencoder_jax.perf.plan.__main__ import __doc__ as documentation
+    from opencoder_jax.perf.plan.__main__ import run
+    from opencoder_jax.perf.plan.planner import make_plan
 
     plans = {}
     for name, mesh in MESHES.items():
@@ -84,7 +84,7 @@ def child() -> None:
 
 @pytest.fixture(scope="module")
 def results():
-    return run_python("from tests.opencoder_jax.plan.test_plan import child; child()", variables={})
+    return run_python("from tests.opencoder_jax.perf.plan.test_plan import child; child()", variables={})
 
 
 @pytest.mark.parametrize("line", REFUSED)
@@ -221,7 +221,7 @@ def test_no_gather_of_more_than_one_matrix(results, name):
 def test_search_ends_with_a_configuration_that_can_be_trained(tmp_path):
     out = tmp_path / "out"
     code = (
-        "import sys\nfrom opencoder_jax import overrides\nfrom opencoder_jax.plan.__main__ import run\n"
+        "import sys\nfrom opencoder_jax import overrides\nfrom opencoder_jax.perf.plan.__main__ import run\n"
         f"code = run(['--config=tiny', '--topology=h100:1x2', '--compiler=cpu', '--search=2', '--out={out}', '--seed=7'])\n"
         "print(code)"
     )
@@ -334,5 +334,5 @@ def test_out_of_memory_at_compile_time_is_told_from_other_failures():
 
 def test_naming_a_machine_needs_no_jax():
     """The compiler's environment is set before JAX is imported."""
-    code = "import sys, json, opencoder_jax.plan.topology\nprint(json.dumps('jax' in sys.modules))"
+    code = "import sys, json, opencoder_jax.perf.plan.topology\nprint(json.dumps('jax' in sys.modules))"
     assert run_python(code, variables={}) is False

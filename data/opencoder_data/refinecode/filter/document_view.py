@@ -271,12 +271,6 @@ class View:
         return {}
 
     @cached_property
-    def python_tree(self):
-        from .compat_languages import PythonTree
-
-        return PythonTree(self.content)
-
-    @cached_property
     def structure(self):
         """What the parser says of this document (`structure.Structure`), None for a language without a query."""
         from .structure import parse
