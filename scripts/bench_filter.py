@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from opencoder_data.refinecode.filter import compute_signals, decide, group_of, load_thresholds
@@ -106,17 +106,17 @@ def speed(args) -> None:
         sides["before"] = lambda part: run_before(part, args.profile, args.before)
     if args.peer_root:
         sides["released"] = lambda part: run_peer(part, args.peer_python, args.peer_root)
-    megabytes: Counter[str] = Counter()
+    megabytes: dict[str, float] = defaultdict(float)
     files: Counter[str] = Counter()
     for row in rows:
         for key in keys_of(row):
             megabytes[key] += len(row["text"]) / 1e6
             files[key] += 1
-    runs: dict[str, list[Counter[str]]] = {who: [] for who in sides}
+    runs: dict[str, list[dict[str, float]]] = {who: [] for who in sides}
     size = -(-len(rows) // args.slices)
     for _ in range(args.repeat):
         for who in sides:
-            runs[who].append(Counter())
+            runs[who].append(defaultdict(float))
         for at in range(0, len(rows), size):
             part = rows[at : at + size]
             for who, seconds_of in sides.items():
