@@ -106,13 +106,13 @@ def speed(args) -> None:
         sides["before"] = lambda part: run_before(part, args.profile, args.before)
     if args.peer_root:
         sides["released"] = lambda part: run_peer(part, args.peer_python, args.peer_root)
-    megabytes: defaultdict[str, float] = defaultdict(float)
+    megabytes: dict[str, float] = defaultdict(float)
     files: Counter[str] = Counter()
     for row in rows:
         for key in keys_of(row):
             megabytes[key] += len(row["text"]) / 1e6
             files[key] += 1
-    runs: dict[str, list[defaultdict[str, float]]] = {who: [] for who in sides}
+    runs: dict[str, list[dict[str, float]]] = {who: [] for who in sides}
     size = -(-len(rows) // args.slices)
     for _ in range(args.repeat):
         for who in sides:

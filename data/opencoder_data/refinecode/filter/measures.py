@@ -112,7 +112,7 @@ def word_measures(cp, classes, lower):
     """Of normalised words: (number, characters in them, occurrences int32[distinct words], `ngram_shares` float64[11])."""
     hashes, lengths = words(cp, classes, lower)
     ids, counts = group_ids(hashes)
-    return hashes.size, np.int64(lengths.sum()), counts, ngram_shares(ids, counts, lengths)
+    return hashes.size, int(lengths.sum()), counts, ngram_shares(ids, counts, lengths)
 
 
 @njit(cache=True)
