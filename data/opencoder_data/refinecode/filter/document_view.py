@@ -163,7 +163,7 @@ class View:
 
     # --- words ---------------------------------------------------------------------------------------------------
     @cached_property
-    def words(self) -> tuple[int, np.int64, np.ndarray, np.ndarray]:
+    def words(self) -> tuple[int, int, np.ndarray, np.ndarray]:
         """`measures.word_measures` of the normalised words: punctuation removed, lower case, NFKC."""
         if self.ascii:
             return measures.word_measures(self.cp, _ascii_word_table(), True)
@@ -182,7 +182,7 @@ class View:
 
     @property
     def word_chars(self) -> int:
-        return int(self.words[1])
+        return self.words[1]
 
     @cached_property
     def ngrams(self) -> list[float]:
