@@ -80,7 +80,7 @@ _VALUES = re.compile(
 _CODE_INSIDE = re.compile(
     r"interpolation|substitution|expansion|embedded|template_expression|template_substitution|inline_code|escape_interpolation"
 )
-_MARK = re.compile(r"\s*(?:#|//|/?\*|--|;|%|!|'|\"|REM\b|dnl\b|\.\\\"|<!--|\(\*|\{-|[cC*]\b|.{6}\*)")
+_MARK = re.compile(r"\s*(?:#|//|/?\*|--|;|%|!|@|'|\"|REM\b|dnl\b|\.\\\"|<!--|\(\*|\{-|[cC*]\b|.{6}\*)")
 _MAX_PARSED = 1_000_000
 CONTEXT = 160
 
@@ -113,6 +113,8 @@ def kind_of(node: Node, grammar: str) -> str:
     if _STRING.search(name) and not _NO_STRING.search(name):
         return "string"
     if (grammar in DATA and _VALUES.search(name)) or (grammar == "bash" and name == "word"):
+        return "string"
+    if name == "quote_word" and grammar == "bibtex":
         return "string"
     if name == "entity" and grammar in ("html", "xml"):
         return "string"
