@@ -10,7 +10,7 @@ UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 RUN := $(UV) run --no-sync
 DEFAULT_TESTS := not slow and not oracle and not aot and not seqio and not cluster
 
-.PHONY: help sync demo lint test test-only test-slow test-oracle oracle test-seqio test-aot test-cluster test-lowest
+.PHONY: help sync demo lint test test-only test-wheel test-slow test-oracle oracle test-seqio test-aot test-cluster test-lowest
 help:
 	@echo "make demo         train a small model from real source code and write a report (SOURCE=folder for another corpus)"
 	@echo "make test         lint, types, default tests"
@@ -39,6 +39,12 @@ test: lint test-only
 # Two processes, each file in one of them: fixtures of a module are made once.
 test-only: sync
 	$(RUN) pytest -n 2 --dist loadfile -m "$(DEFAULT_TESTS)"
+
+# The wheel, installed outside the repository.
+test-wheel: sync
+	rm -rf .wheel
+	$(UV) build --quiet --wheel --out-dir .wheel
+	$(RUN) python scripts/tools/check_wheel.py .wheel/*.whl
 
 test-slow: sync
 	$(RUN) pytest -m slow
