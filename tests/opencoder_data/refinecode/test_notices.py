@@ -111,7 +111,7 @@ STAYS = [
     ("ocaml", f'(* {C} " *) " *)\nlet x = 1\n', None),
     ("haskell", f"{{- {C}\n   {{- Parses trees. -}}\n-}}\nmain = f\n", None),
     ("kotlin", f"/*\n * {C}\n * for src/**/*.kt and /* this */\n */\nfun f() {{}}\n", None),
-    ("common lisp", f"#| {C} #| Sorts the numbers of a list. |# |#\n(defun f ())\n", None),
+    ("common lisp", f"#| {C}\n#| Sorts the numbers of a list. |# |#\n(defun f ())\n", None),
     ("rust", f"/* {C}\n /* never closed\n*/\nfn f() {{}}\n", None),
     ("sql", f"/* {C} /* dialects differ */\nSELECT 1; -- */\n", None),
     ("c", f"/* {C}\nint x;\n", None),
