@@ -114,6 +114,8 @@ STAYS = [
     ("common lisp", f"#| {C}\n#| Sorts the numbers of a list. |# |#\n(defun f ())\n", None),
     ("rust", f"/* {C}\n /* never closed\n*/\nfn f() {{}}\n", None),
     ("sql", f"/* {C} /* dialects differ */\nSELECT 1; -- */\n", None),
+    ("sql", f"/* {C}\n/* {R} */\n-- {R} */\nSELECT 1;\n", None),
+    ("ocaml", f'(* {C} "\n*)\n" *)\nlet x = 1\n', None),
     ("c", f"/* {C}\nint x;\n", None),
     ("lua", f"--[[ {C}\nreturn 1\n", None),
     ("c", f"/* {C} */ int x;\n", None),
