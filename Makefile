@@ -10,7 +10,7 @@ UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 RUN := $(UV) run --no-sync
 DEFAULT_TESTS := not slow and not oracle and not aot and not seqio and not cluster
 
-.PHONY: help sync demo lint test test-slow test-oracle oracle test-seqio test-aot test-cluster test-lowest
+.PHONY: help sync demo lint test test-only test-slow test-oracle oracle test-seqio test-aot test-cluster test-lowest
 help:
 	@echo "make demo         train a small model from real source code and write a report (SOURCE=folder for another corpus)"
 	@echo "make test         lint, types, default tests"
@@ -24,15 +24,21 @@ sync: $(filter .uv/bin/uv,$(UV))
 	$(UV) sync --quiet --locked --extra data --extra dev
 
 demo: sync
-	$(RUN) python scripts/demo.py $(if $(SOURCE),--source "$(SOURCE)") $(if $(OUT),--out "$(OUT)")
+	$(RUN) python scripts/demo/demo.py $(if $(SOURCE),--source "$(SOURCE)") $(if $(OUT),--out "$(OUT)")
 
 lint: sync
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+	$(RUN) codespell $$(git ls-files)
+	$(RUN) lint-imports
+	$(RUN) deptry .
 	$(RUN) pyright
 
-test: lint
-	$(RUN) pytest -m "$(DEFAULT_TESTS)"
+test: lint test-only
+
+# Two processes, each file in one of them: fixtures of a module are made once.
+test-only: sync
+	$(RUN) pytest -n 2 --dist loadfile -m "$(DEFAULT_TESTS)"
 
 test-slow: sync
 	$(RUN) pytest -m slow

@@ -1,1 +1,8 @@
 """Trainer of opencoder_jax: model, sharding, optimizer, input, training, checkpoints, release."""
+
+import sys
+
+if sys.argv[:1] == ["-m"]:  # what `python -m` has here while it imports the packages of the module that it will run
+    from opencoder_data.command import interruptible_imports
+
+    interruptible_imports()

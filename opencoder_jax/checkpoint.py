@@ -22,6 +22,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import xxhash
+from flax import nnx
 from jax.experimental import multihost_utils
 
 from opencoder_jax import model as lm
@@ -63,7 +64,7 @@ class Checkpoints:
             return
         self.wait()  # for the save before this one
         self._saving, self._saving_since = step, time.monotonic()
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), run=ocp.args.JsonSave(record))
+        items = ocp.args.Composite(state=ocp.args.StandardSave(plain(state)), run=ocp.args.JsonSave(record))
         self._guard(lambda: self._manager.save(step, args=items, force=True))
 
     def check(self) -> None:
@@ -269,8 +270,8 @@ def load_state(checkpoint: Path, abstract_state: Any) -> tuple[Any, dict[str, An
     """(state, record) of one checkpoint folder. Raises: ValueError for another architecture."""
     record = read_record(checkpoint)
     saved = from_dict(record["config"]).model
-    here = jax.tree.map(lambda x: x.shape, abstract_state["params"])
-    if here != jax.tree.map(lambda x: x.shape, lm.abstract_params(saved)):
+    here, there = (plain(jax.tree.map(lambda x: x.shape, w)) for w in (abstract_state["params"], lm.abstract(saved)[1]))
+    if here != there:
         fields = {
             k: v for k, v in record["config"]["model"].items() if k.startswith(("num_", "vocab")) or k.endswith("_dim")
         }
@@ -279,22 +280,34 @@ def load_state(checkpoint: Path, abstract_state: Any) -> tuple[Any, dict[str, An
             f"{checkpoint}: another architecture ({shape}); use its config, or another run_dir or init_from"
         )
     with ocp.StandardCheckpointer() as reader:
-        return reader.restore(checkpoint / "state", abstract_state), record
+        return declared(reader.restore(checkpoint / "state", plain(abstract_state)), abstract_state), record
 
 
-def load_params(path: str | Path) -> tuple[dict[str, Any], RunConfig, dict[str, Any]]:
-    """Parameters (numpy, on the host), configuration and record of a run folder or of one of its checkpoints.
+def plain(state: Any) -> Any:
+    """A state as it is stored: arrays under their names, without the declarations of weights."""
+    is_weight = lambda x: isinstance(x, nnx.Variable)  # noqa: E731
+    return jax.tree.map(lambda x: x.get_value() if is_weight(x) else x, state, is_leaf=is_weight)
+
+
+def declared(stored: Any, abstract_state: Any) -> Any:
+    """The inverse of `plain`, with the declarations of `abstract_state`."""
+    return jax.tree.unflatten(jax.tree.structure(abstract_state), jax.tree.leaves(stored))
+
+
+def load_params(path: str | Path) -> tuple[nnx.State, RunConfig, dict[str, Any]]:
+    """Weights (numpy, on the host), configuration and record of a run folder or of one of its checkpoints.
 
     Reads the parameters alone, a third of the state. Raises: ValueError when there is nothing sound to read there.
     """
     checkpoint = resolve(path)
     record = read_record(checkpoint)
     config = from_dict(record["config"])
-    shapes = {"params": lm.abstract_params(config.model)}
+    weights = lm.abstract(config.model)[1]
+    shapes = {"params": plain(weights)}
     kinds = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray, dtype=x.dtype), shapes)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         args = ocp.args.PyTreeRestore(item=shapes, restore_args=kinds, partial_restore=True)
-        return reader.restore(checkpoint / "state", args=args)["params"], config, record
+        return declared(reader.restore(checkpoint / "state", args=args)["params"], weights), config, record
 
 
 def resolve(path: str | Path) -> Path:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from opencoder_data.shard_format import NOT_A_TARGET, ShardReader, to_batch
+from opencoder_data.shard_format import BATCH_FIELDS, NOT_A_TARGET, ShardReader, to_batch
 
 from opencoder_jax import distributed, overrides
 from opencoder_jax import model as lm
@@ -26,7 +26,7 @@ from opencoder_jax.bounds import check_ranges
 from opencoder_jax.checkpoint import load_state, read_record, resolve
 from opencoder_jax.config import RunConfig
 from opencoder_jax.distributed import local_rows, to_devices
-from opencoder_jax.input import BATCH_FIELDS, open_shards
+from opencoder_jax.input import open_shards
 from opencoder_jax.sharding import make_mesh
 from opencoder_jax.step import batch_shapes, make_train_step
 from opencoder_jax.watch import Watch

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 
 import grain
 import numpy as np
-from opencoder_data.shard_format import ShardReader, to_batch
+from opencoder_data.shard_format import BATCH_FIELDS, ShardReader, to_batch
 
 from opencoder_jax.config import DataConfig, SourceConfig
 from opencoder_jax.mixture import BatchSizes, Mixture, Stage, parse_changes
 
 # Of DataConfig, besides sources and weights: what decides which record is read when.
 _ORDER_FIELDS = ("global_batch_size", "seq_len", "shuffle")
-BATCH_FIELDS = ("tokens", "targets", "positions", "segment_ids", "loss_mask")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ from opencoder_jax.precision import look_up, project
 from opencoder_jax.sharding import RULES, constrain, gather, per_shard
 
 Array = jax.Array
-Params = dict[str, Any]
+Arrays = dict[str, Any]  # nested: a layer's slices of its weights, or a key/value cache
 
 ACTIVATION = ("batch", "time", "hidden")
 
@@ -102,7 +102,7 @@ class Transformer(nnx.Module):
         x, _ = jax.lax.scan(body, self._embed(tokens), self._stacked(), unroll=self.cfg.scan_unroll)
         return self._norm(x, self.final_norm[...])
 
-    def decode(self, tokens: Array, positions: Array, cache: Params, segment_ids: Array) -> tuple[Array, Params]:
+    def decode(self, tokens: Array, positions: Array, cache: Arrays, segment_ids: Array) -> tuple[Array, Arrays]:
         """Continues a batch by the given tokens, reading and extending a key/value cache.
 
         Args:
@@ -175,10 +175,10 @@ class Transformer(nnx.Module):
         weight = ("embed", "ffn")
         return per_shard(local, [ACTIVATION, weight, weight], ("batch", "time", "ffn"))(x, gate, up)
 
-    def _stacked(self) -> Params:
+    def _stacked(self) -> Arrays:
         return {name: weight[...] for name, weight in self.layers.items()}
 
-    def _layer(self, w: Params, x: Array, positions: Array, attend: Callable[[Array, Array, Array], Array]) -> Array:
+    def _layer(self, w: Arrays, x: Array, positions: Array, attend: Callable[[Array, Array, Array], Array]) -> Array:
         """One block: x [B, T, D] -> [B, T, D]; w holds this layer's slices in the parameter dtype."""
         h = self._norm(x, w["attention_norm"])
         q, k, v = (project("btd,dnh->btnh", h, w[name]) for name in "qkv")
@@ -248,45 +248,30 @@ def check(cfg: ModelConfig) -> None:
 
 
 def abstract(cfg: ModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
-    """Structure and weights as shapes, without memory; the weights keep their declaration as metadata."""
+    """Structure of the model and its weights as shapes, without memory: what `nnx.merge` makes a model of.
+
+    The state is the one form in which weights travel: a pytree of `Weight`, each with its declaration. Gradients and
+    optimizer moments have the same structure, so that layouts (`sharding.shardings`), names (`hf`) and masks are read off
+    the declarations wherever a tree of weights is. Files hold the bare arrays (`checkpoint.plain`).
+    """
     return nnx.split(nnx.eval_shape(lambda: Transformer(cfg, rngs=nnx.Rngs(0))))
 
 
-def init(cfg: ModelConfig, key: Array) -> Params:
-    """Fresh parameters as a nested dict of arrays; under jit with out_shardings each device makes its own part."""
-    return nnx.to_pure_dict(nnx.state(Transformer(cfg, rngs=nnx.Rngs(params=key))))
+def init(cfg: ModelConfig, key: Array) -> nnx.State:
+    """Fresh weights; under jit with out_shardings each device makes its own part."""
+    return nnx.state(Transformer(cfg, rngs=nnx.Rngs(params=key)))
 
 
-def bind(cfg: ModelConfig, params: Params) -> Transformer:
-    """The model over given parameters."""
-    graph, state = abstract(cfg)
-    nnx.replace_by_pure_dict(state, params)
-    return nnx.merge(graph, state)
-
-
-def declarations(cfg: ModelConfig) -> dict[tuple[str, ...], Weight]:
-    """Path in the parameter dict -> abstract weight with `axes`, `hf` and `in_dims`."""
-    return {tuple(map(str, path)): cast(Weight, weight) for path, weight in nnx.to_flat_state(abstract(cfg)[1])}
-
-
-def abstract_params(cfg: ModelConfig) -> Params:
-    """ShapeDtypeStructs in the structure of `init`."""
-    return nnx.to_pure_dict(abstract(cfg)[1])
-
-
-def param_specs(cfg: ModelConfig) -> Params:
-    """PartitionSpecs in the structure of `init`, from the rule table."""
-    paths = declarations(cfg)
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: sharding.spec(*paths[tuple(k.key for k in path)].axes), abstract_params(cfg)
-    )
+def bind(cfg: ModelConfig, weights: nnx.State) -> Transformer:
+    """The model over given weights."""
+    return nnx.merge(abstract(cfg)[0], weights)
 
 
 def num_params(cfg: ModelConfig) -> int:
-    return sum(math.prod(x.shape) for x in jax.tree.leaves(abstract_params(cfg)))
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(abstract(cfg)[1]))
 
 
-def init_cache(cfg: ModelConfig, batch: int, length: int) -> Params:
+def init_cache(cfg: ModelConfig, batch: int, length: int) -> Arrays:
     """Empty key/value cache [L, B, S, K, H] in the compute dtype."""
     shape = (cfg.num_layers, batch, length, cfg.num_kv_heads, cfg.head_dim)
     return {"k": jnp.zeros(shape, cfg.compute_dtype), "v": jnp.zeros(shape, cfg.compute_dtype), "length": jnp.int32(0)}

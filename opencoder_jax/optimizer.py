@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 
 from opencoder_jax.config import OptimizerConfig, RunConfig, ScheduleConfig
 
@@ -48,6 +51,6 @@ def make_optimizer(config: RunConfig) -> optax.GradientTransformation:
     )
 
 
-def decayed(params) -> dict:
+def decayed(params: nnx.State) -> Any:
     """True for matrices and embeddings, False for norm scales."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: not str(path[-1].key).endswith("norm"), params)
+    return jax.tree.map(lambda weight: "norm" not in weight.axes, params, is_leaf=lambda x: isinstance(x, nnx.Variable))

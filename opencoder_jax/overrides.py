@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from opencoder_jax.config import RunConfig, SourceConfig, check
+from opencoder_data import command as commands
 
-EXIT_REFUSED = 2
+from opencoder_jax.config import RunConfig, SourceConfig, check
 
 _HERE = Path(__file__).parent
 _CONFIG_FOLDERS = (_HERE.parent / "configs", _HERE / "_configs")  # a checkout; an installed wheel
@@ -69,18 +69,15 @@ def take(arguments: Iterable[str], own: Mapping[str, str]) -> tuple[dict[str, st
 
 
 def command(run: Callable[[list[str]], int], arguments: list[str], documentation: str | None) -> int:
-    """`run(arguments)`, or the documentation on --help; what the user must change, files that cannot be written included,
-    is one line and exit code 2."""
-    if "--help" in arguments:
-        print(documentation)
-        return 0
-    try:
+    """`run(arguments)` as `opencoder_data.command.run` does it, or the documentation on --help."""
+
+    def work() -> int:
+        if "--help" in arguments or "-h" in arguments:
+            print(documentation)
+            return 0
         return run(arguments)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-    except OSError as error:
-        print(f"error: {error.filename or 'files'}: {error.strerror or error}", file=sys.stderr)
-    return EXIT_REFUSED
+
+    return commands.run(work)
 
 
 def config_names() -> list[str]:

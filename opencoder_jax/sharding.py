@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from opencoder_kernels import varying
@@ -89,8 +90,8 @@ def _open(partition: P) -> P:
     return P(*(tuple(a for a in axes if a in left) or None for axes in groups))
 
 
-def data_groups_meet_once(sizes: Mapping[str, int], grad_accum: int) -> bool:
-    """Whether groups along `data` sum the gradients of their micro-batches apart and meet once a step, not in every one.
+def defers_data_all_reduce(sizes: Mapping[str, int], grad_accum: int) -> bool:
+    """Whether the data-parallel all-reduce is deferred to the end of accumulation: once a step, not in every micro-batch.
 
     They do where weights are whole. Cut over fsdp, what travels over data is small beside the scatters, and XLA hides
     those worse when nothing follows them (docs/experiments/2026-11-21-plan-topologies.md).
@@ -213,5 +214,12 @@ def check_fits(config: RunConfig, mesh: Mesh) -> None:
         )
 
 
-def named(mesh: Mesh, partition_spec: P) -> NamedSharding:
-    return NamedSharding(mesh, partition_spec)
+def shardings(mesh: Mesh, tree: Any) -> Any:
+    """A NamedSharding for every array of a tree: of weights, their gradients or moments by their declared axes, replicated
+    for all others. The tree's structure stays."""
+
+    def of(leaf: Any) -> Any:
+        layout = NamedSharding(mesh, spec(*leaf.axes) if isinstance(leaf, nnx.Variable) else P())
+        return jax.tree.map(lambda _: layout, leaf)
+
+    return jax.tree.map(of, tree, is_leaf=lambda x: isinstance(x, nnx.Variable))

@@ -6,10 +6,13 @@ process reads in one go and the grain of a restart; which documents it holds doe
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +24,16 @@ import zstandard
 
 TEXT_COLUMNS = ("content", "text")
 FORMATS = ("auto", "parquet", "jsonl", "files")
-_JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+_PACKINGS = (".gz", ".zst", ".bz2", ".xz")
+_JSONL_SUFFIXES = (
+    *(lines + packing for lines in (".jsonl", ".ndjson") for packing in ("", *_PACKINGS)),
+    *(".json" + packing for packing in _PACKINGS),
+)
 _ROWS_PER_READ = 512
+_READ_BYTES = 16_000_000
+_LONGEST_LINE = 1 << 28
+"""A longer line of JSON is refused before it is held."""
+_READ_ERRORS = (OSError, EOFError, pa.ArrowException, zstandard.ZstdError, zlib.error, lzma.LZMAError)
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,9 @@ class Corpus:
         for part in unit.parts:
             try:
                 yield from reader(part, self.columns, skipped)
-            except (OSError, pa.ArrowException, zstandard.ZstdError) as error:
+            except _READ_ERRORS as error:
+                if isinstance(error, pa.ArrowCancelled):
+                    raise KeyboardInterrupt from None
                 raise ValueError(f"{part.path}: cannot be read ({error})") from None
 
     def documents(self, skipped: Skipped | None = None) -> Iterator[Document]:
@@ -117,7 +130,7 @@ def open_corpus(
         format = _guess_format(files)
     if format != "files":
         suffixes = (".parquet",) if format == "parquet" else _JSONL_SUFFIXES
-        files = [file for file in files if file.name.endswith(suffixes)]
+        files = [file for file in files if file.name.lower().endswith(suffixes)]
     if not files:
         raise ValueError(f"{', '.join(map(str, inputs))}: no {format if format != 'files' else 'text'} files found")
     if format == "parquet":
@@ -149,11 +162,15 @@ def _walk(root: Path) -> Iterator[Path]:
 
 def _guess_format(files: list[Path]) -> str:
     data = [file for file in files if not file.name.startswith("_") and file.suffix != ".json"]
-    if data and all(file.name.endswith(".parquet") for file in data):
+    if data and all(file.name.lower().endswith(".parquet") for file in data):
         return "parquet"
-    if data and all(file.name.endswith(_JSONL_SUFFIXES) for file in data):
+    if data and all(file.name.lower().endswith(_JSONL_SUFFIXES) for file in data):
         return "jsonl"
     return "files"
+
+
+def _is_plain(path: str) -> bool:
+    return not path.lower().endswith(_PACKINGS)
 
 
 def _stat(path: Path) -> tuple[int, int]:
@@ -192,7 +209,7 @@ def _parquet_parts(path: Path, columns: Columns) -> Iterator[tuple[Part, int]]:
 def _byte_parts(path: Path, format: str, unit_bytes: int) -> Iterator[tuple[Part, int]]:
     size = path.stat().st_size
     # Compressed lines and text files are read whole.
-    step = unit_bytes if path.name.endswith(".jsonl") and format == "jsonl" else max(size, 1)
+    step = unit_bytes if _is_plain(path.name) and format == "jsonl" else max(size, 1)
     for start in range(0, max(size, 1), step):
         stop = min(start + step, size)
         yield Part(str(path), start, stop), stop - start
@@ -213,22 +230,50 @@ def _group(parts: Sequence[tuple[Part, int]], unit_bytes: int) -> Iterator[Unit]
 
 def _read_parquet(part: Part, columns: Columns, skipped: Skipped) -> Iterator[Document]:
     file = _open_parquet(part.path)
-    wanted = [name for name in (columns.text, columns.language, columns.path) if name]
-    batches = file.iter_batches(_ROWS_PER_READ, row_groups=range(part.start, part.stop), columns=wanted)
-    for batch in batches:
-        texts = batch.column(columns.text)
-        nothing = [None] * len(texts)
-        languages = batch.column(columns.language).to_pylist() if columns.language else nothing
-        paths = batch.column(columns.path).to_pylist() if columns.path else nothing
-        for value, language, path in zip(texts, languages, paths, strict=True):
-            yield from _document(_as_text(value), language, path, skipped)
+    for group in range(part.start, part.stop):
+        meta = file.metadata.row_group(group)
+        rows = max(1, min(_ROWS_PER_READ, _READ_BYTES * max(meta.num_rows, 1) // max(meta.total_byte_size, 1)))
+        names = (columns.text, columns.language, columns.path)
+        # Each column by itself, of two of the same name the first; strings stay dictionaries: 2 kB may unfold to 20 GB.
+        texts, languages, paths = (_cells(part.path, file, group, name, rows) for name in names)
+        for text in texts:
+            yield from _document(text, next(languages), next(paths), skipped)
 
 
-def _as_text(value: pa.Scalar) -> Any:
-    """Text of a string or binary cell; undecodable bytes stay bytes."""
+def _cells(path: str, file: pq.ParquetFile, group: int, name: str, rows: int) -> Iterator[Any]:
+    """Cells of a column of one row group as text; undecodable bytes stay bytes. Without a name, None for ever."""
+    if not name:
+        while True:
+            yield None
+    kind = file.schema_arrow.types[file.schema_arrow.names.index(name)]
+    folded = [name] if _is_text(kind.value_type if pa.types.is_dictionary(kind) else kind) else None
+    reader = pq.ParquetFile(path, metadata=file.metadata, memory_map=True, read_dictionary=folded)
+    for batch in reader.iter_batches(rows, row_groups=[group], columns=[name], use_threads=False):
+        column = batch.column(0)
+        if folded:
+            values = column.dictionary if isinstance(column, pa.DictionaryArray) else column
+            wide = pa.types.is_large_string(values.type) or pa.types.is_large_binary(values.type)
+            values = values.cast(pa.large_binary() if wide else pa.binary())
+            at = column.indices.to_pylist() if isinstance(column, pa.DictionaryArray) else range(len(column))
+            yield from (None if i is None else _as_text(values[i].as_py()) for i in at)
+            continue
+        for cell in column:
+            try:
+                yield cell.as_py()
+            except (ValueError, OverflowError):  # a time out of range, a string inside a list that is not UTF-8
+                yield b""
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary,
+             pa.types.is_large_binary, pa.types.is_binary_view)  # fmt: skip
+    return any(test(kind) for test in tests)
+
+
+def _as_text(value: bytes | None) -> Any:
+    """Text of a cell; undecodable bytes stay bytes."""
     try:
-        value = value.as_py()
-        return value.decode() if isinstance(value, bytes) else value
+        return None if value is None else value.decode()
     except UnicodeDecodeError:
         return b""
 
@@ -237,32 +282,55 @@ def _read_jsonl(part: Part, columns: Columns, skipped: Skipped) -> Iterator[Docu
     with _open_lines(part) as file:
         if part.start:  # the line that is under way belongs to the part before
             file.seek(part.start - 1)
-            file.readline()
-        while file.tell() < part.stop or not part.path.endswith(".jsonl"):
-            at = file.tell()
-            line = file.readline()
+            _skip_line(file)
+        at = file.tell()
+        while at < part.stop or not _is_plain(part.path):
+            line = file.readline(_LONGEST_LINE + 1)
             if not line:
                 break
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{part.path}: line at byte {at} is no JSON ({error})") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"{part.path}: line at byte {at} is no JSON object")
-            name = columns.text or next((n for n in TEXT_COLUMNS if n in row), "")
-            if name not in row:
-                wanted = repr(columns.text) if columns.text else " or ".join(map(repr, TEXT_COLUMNS))
-                raise ValueError(f"{part.path}: line at byte {at} has no field {wanted}; it has {', '.join(row)}")
-            yield from _document(row[name], row.get(columns.language), row.get(columns.path), skipped)
+            if len(line) > _LONGEST_LINE:
+                raise ValueError(f"{part.path}: the line at byte {at} is longer than {_LONGEST_LINE} bytes")
+            if line.strip():
+                yield from _line(line, at, part, columns, skipped)
+            at += len(line)
+
+
+def _skip_line(file: IO[bytes]) -> None:
+    """To the beginning of the next line, however long this one is."""
+    while (piece := file.readline(1 << 20)) and not piece.endswith(b"\n"):
+        pass
+
+
+def _line(line: bytes, at: int, part: Part, columns: Columns, skipped: Skipped) -> Iterator[Document]:
+    try:
+        row = json.loads(line)
+    except UnicodeDecodeError:
+        skipped.add("not valid UTF-8")
+        return
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{part.path}: line at byte {at} is no JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{part.path}: line at byte {at} is no JSON object")
+    name = columns.text or next((n for n in TEXT_COLUMNS if n in row), "")
+    if name not in row:
+        wanted = repr(columns.text) if columns.text else " or ".join(map(repr, TEXT_COLUMNS))
+        raise ValueError(f"{part.path}: line at byte {at} has no field {wanted}; it has {', '.join(row)}")
+    yield from _document(row[name], row.get(columns.language), row.get(columns.path), skipped)
 
 
 def _open_lines(part: Part) -> IO[bytes]:
-    if part.path.endswith(".gz"):
+    lower = part.path.lower()
+    if lower.endswith(".gz"):
         return gzip.open(part.path, "rb")  # type: ignore[return-value]
-    if part.path.endswith(".zst"):
-        return io.BufferedReader(zstandard.open(part.path, "rb"))  # type: ignore[arg-type]
+    if lower.endswith(".bz2"):
+        return bz2.open(part.path, "rb")  # type: ignore[return-value]
+    if lower.endswith(".xz"):
+        return lzma.open(part.path, "rb")  # type: ignore[return-value]
+    if lower.endswith(".zst"):
+        # All frames: compressors that work in parallel write several.
+        file = open(part.path, "rb")  # noqa: SIM115  closed with the reader
+        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=True)
+        return io.BufferedReader(reader)  # type: ignore[arg-type]
     return open(part.path, "rb")
 
 
@@ -282,7 +350,12 @@ def _document(text: Any, language: Any, path: Any, skipped: Skipped) -> Iterator
     elif not isinstance(text, str) or not _is_unicode(text):
         skipped.add("not valid UTF-8")
     else:
-        yield Document(text, language or "", path or "")
+        yield Document(text, _label(language), _label(path))
+
+
+def _label(value: Any) -> str:
+    """Language or path as text; what is none is left out."""
+    return value if isinstance(value, str) and _is_unicode(value) else ""
 
 
 def _is_unicode(text: str) -> bool:

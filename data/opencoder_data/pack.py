@@ -7,7 +7,6 @@ where it was when started again; the result depends on input, tokenizer and opti
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import hashlib
@@ -25,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 import xxhash
-from tqdm import tqdm
 
+from opencoder_data import command
 from opencoder_data.documents import Columns, Corpus, Document, Skipped, Unit, open_corpus
 from opencoder_data.shard_format import Manifest, Shard, ShardWriter, read_manifest, write_atomically
 from opencoder_data.tokenizer import Tokenizer
@@ -37,6 +36,7 @@ _DONE = "done.json"
 _SUMMARY = "pack.json"
 _BATCH_CHARS = 1 << 20
 _SAMPLE_CHARS = 1 << 20
+_STOPPED = "stopped by Ctrl-C; the same command goes on with the units that are missing"
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,8 @@ def pack(
     job = _Job(corpus, os.fspath(tokenizer.path), encoder.engine, options, str(work))
     pending = [i for i in range(len(corpus.units)) if not (_unit_folder(work, i) / _DONE).exists()]
     num_workers = min(num_workers or os.cpu_count() or 1, max(len(pending), 1))
-    with tqdm(
-        total=corpus.num_bytes, unit="B", unit_scale=True, desc="packing", disable=not progress, mininterval=1
-    ) as bar:
+    options_of_bar = {"unit": "B", "unit_scale": True, "desc": "packing", "disable": not progress}
+    with command.progress(corpus.num_bytes, **options_of_bar) as bar:
         bar.set_postfix_str(f"{encoder.engine}, {num_workers} processes")
         bar.update(corpus.num_bytes - sum(corpus.units[i].num_bytes for i in pending))
         for done in _run(job, encoder, pending, num_workers):
@@ -138,6 +137,7 @@ def _finished(output: Path, identity: str) -> dict[str, Manifest] | None:
             raise ValueError(
                 f"{output}: holds shards of other input, tokenizer or options; remove it or choose another"
             )
+        shutil.rmtree(output / _WORK, ignore_errors=True)  # of a run that was stopped while it removed it
         return {folder: read_manifest(output / folder) for folder in summary["folders"]}
     return None
 
@@ -182,14 +182,17 @@ def _run(job: _Job, encoder: FastEncoder, pending: Sequence[int], num_workers: i
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_workers, context, _start_worker, (job,)) as pool:
         try:
-            for future in as_completed([pool.submit(_encode_in_worker, number) for number in pending]):
+            with command.starting_workers():
+                futures = [pool.submit(_encode_in_worker, number) for number in pending]
+            for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool:
             raise ValueError(
                 "a packing process died (out of memory?); run the same command again with fewer --num_workers to go on"
             ) from None
         except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            command.kill_workers()  # what they had begun is encoded anew
             raise
 
 
@@ -198,6 +201,7 @@ _worker: tuple[_Job, FastEncoder] | None = None
 
 def _start_worker(job: _Job) -> None:
     global _worker
+    command.start_worker()
     _worker = job, FastEncoder(Tokenizer(job.tokenizer), engine=job.engine)
 
 
@@ -312,7 +316,11 @@ def _assemble(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m opencoder_data.pack", description=__doc__)
+    return command.run(lambda: _main(arguments), stopped=_STOPPED)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
+    parser = command.Parser(prog="python -m opencoder_data.pack", description=__doc__)
     parser.add_argument("--input", nargs="+", required=True, help="Parquet, JSON lines, or folders of text files")
     parser.add_argument("--tokenizer", required=True, help="tokenizer.model or its folder")
     parser.add_argument("--output", required=True, help="folder for the shards")
@@ -330,20 +338,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     options = PackOptions(args.seq_len, args.source, args.by_language, args.holdout, args.unit_mb)
     columns = Columns(args.text_column, args.language_column, args.path_column)
-    try:
-        manifests = pack(
-            args.input,
-            args.tokenizer,
-            args.output,
-            options,
-            format=args.format,
-            columns=columns,
-            num_workers=args.num_workers,
-            engine=args.engine,
-        )
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    manifests = pack(
+        args.input,
+        args.tokenizer,
+        args.output,
+        options,
+        format=args.format,
+        columns=columns,
+        num_workers=args.num_workers,
+        engine=args.engine,
+    )
     for route, m in sorted(manifests.items()):
         size = sum(shard.num_bytes for shard in m.shards)
         print(
@@ -356,4 +360,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.end(main())

@@ -401,6 +401,10 @@ class ShardReader:
         return (self[i] for i in range(len(self)))
 
 
+# Arrays of a training batch, as `to_batch` makes them.
+BATCH_FIELDS = ("tokens", "targets", "positions", "segment_ids", "loss_mask")
+
+
 def to_batch(records: np.ndarray) -> dict[str, np.ndarray]:
     """Records uint32 [B, T+1] -> tokens, targets, positions, segment_ids int32 [B, T] and loss_mask bool [B, T].
 

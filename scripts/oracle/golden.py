@@ -18,8 +18,8 @@ import numpy as np
 from oracle.client import ROOT, call
 from safetensors.numpy import save_file
 
-from opencoder_jax import hf
 from opencoder_jax.config import DataConfig, MeshConfig, ModelConfig, RunConfig, ScheduleConfig
+from opencoder_jax.hf import mapping as hf
 
 GOLDEN = ROOT / "tests" / "opencoder_jax" / "golden" / "llama.npz"
 STEPS, B, T, NEW = 50, 2, 24, 24

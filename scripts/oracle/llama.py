@@ -9,7 +9,9 @@ time       tokens, targets, mask [B,T], rate, steps,  seconds [steps] of forward
            threads                                    losses [steps]
 generate   tokens [B,T] left-padded, mask, steps      greedy [B,steps]
 parity     the first, second and fourth in one: arrays as there, under gradients.NAME, train.NAME, generate.NAME
-tokenize   texts (unicode array)                      ids (one flat array), lengths
+tokenize   texts (unicode array)                      ids (one flat array), lengths, padded [n, longest], mask, ...
+harness    contexts, texts, prompts (unicode arrays), lm-eval's prefix token; log-likelihood of each text after its
+           steps                                      context and of all texts by themselves; continuations of prompts
 
 All in fp32. FOLDER holds config.json and safetensors. `-P` keeps this folder and the repository's root off the path:
 transformers looks for a package called `kernels`.
@@ -106,12 +108,40 @@ def tokenize(folder, data):
     chat = tokenizer.apply_chat_template(
         [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
     )
+    batch = tokenizer(
+        texts, padding=True, return_tensors="np"
+    )  # as users call it, special tokens left to the tokenizer
     return {
+        "padded": batch["input_ids"],
+        "mask": batch["attention_mask"],
         "ids": np.array([i for row in ids for i in row], np.int64),
         "lengths": np.array([len(row) for row in ids]),
         "decoded": np.array(json.dumps(decoded)),
         "chat": np.array(chat),
         "special": np.array(json.dumps([tokenizer.eos_token, tokenizer.pad_token, tokenizer.eos_token_id])),
+        "bos": np.array([tokenizer.bos_token_id]),
+    }
+
+
+def harness(folder, data):
+    """lm-eval's own Hugging Face back end on the folder, as `lm_eval --model hf --model_args pretrained=FOLDER` makes it."""
+    from lm_eval.api.instance import Instance  # pyright: ignore[reportMissingImports]
+    from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
+
+    scorer = HFLM(pretrained=folder, device="cpu", dtype="float32", batch_size=3)
+
+    def ask(kind, arguments):
+        requests = [Instance(kind, {}, a, i) for i, a in enumerate(arguments)]
+        return getattr(scorer, kind)(requests)
+
+    texts, prompts = [str(t) for t in data["texts"]], [str(t) for t in data["prompts"]]
+    pairs = list(zip(map(str, data["contexts"]), texts, strict=True))
+    options = {"until": [], "do_sample": False, "max_gen_toks": int(data["steps"])}
+    return {
+        "prefix": np.array([scorer.prefix_token_id]),
+        "likelihoods": np.array([score for score, _ in ask("loglikelihood", pairs)]),
+        "rolling": np.array(ask("loglikelihood_rolling", [(t,) for t in texts])),
+        "generated": np.array(json.dumps(ask("generate_until", [(p, dict(options)) for p in prompts]))),
     }
 
 
@@ -129,13 +159,13 @@ COMMANDS = {"gradients": gradients, "train": train, "time": time_steps, "generat
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=[*COMMANDS, "parity", "tokenize"])
+    parser.add_argument("command", choices=[*COMMANDS, "parity", "tokenize", "harness"])
     for name in ("model", "input", "output"):
         parser.add_argument(f"--{name}", required=True)
     args = parser.parse_args()
     arrays = np.load(args.input)
-    if args.command == "tokenize":
-        result = tokenize(args.model, arrays)
+    if args.command in ("tokenize", "harness"):
+        result = {"tokenize": tokenize, "harness": harness}[args.command](args.model, arrays)
     else:
         tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         one = args.command != "parity"

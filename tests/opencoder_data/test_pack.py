@@ -193,7 +193,7 @@ def test_command_line_errors_are_one_line(tmp_path, corpus, tokenizer, capsys):
         ({"input": tmp_path / "empty.jsonl"}, "no document with text"),
     ]:
         code, error = run(**changes)
-        assert code == 1
+        assert code == 2
         assert error.startswith("error: ")
         assert message in error
         assert not (tmp_path / "out" / "manifest.json").exists()
@@ -216,7 +216,7 @@ def test_a_full_disk_leaves_no_half_written_unit(tmp_path, packed, corpus, token
     monkeypatch.setattr(ShardWriter, "_write", write)
     arguments = ["--input", str(corpus), "--tokenizer", str(tokenizer.path), "--output", str(output)]
     arguments += ["--seq_len", "64", "--source", "tests", "--unit_mb", "1", "--num_workers", "1"]
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     assert "No space left on device" in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (output / "manifest.json").exists()
     for unit in (output / ".work").glob("unit-*"):

@@ -9,9 +9,10 @@ import sys
 import numpy as np
 import pytest
 from opencoder_data.pack import PackOptions, pack
+from opencoder_data.shard_format import BATCH_FIELDS
 
 from opencoder_jax.config import DataConfig, SourceConfig
-from opencoder_jax.input import BATCH_FIELDS, TrainingData
+from opencoder_jax.input import TrainingData
 
 T = 64
 

@@ -306,7 +306,7 @@ def test_command_line(tmp_path, python_texts, capsys):
     assert main(["info", str(tmp_path / "out")]) == 0
     assert "vocab_size 640" in capsys.readouterr().out
     for size, message in (("1000", "multiple of 128"), ("256", "384 or more"), ("128000", "too large")):
-        assert main(["train", *arguments, "--vocab_size", size]) == 1
+        assert main(["train", *arguments, "--vocab_size", size]) == 2
         assert message in capsys.readouterr().err
 
 

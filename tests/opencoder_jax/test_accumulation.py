@@ -21,9 +21,9 @@ def child() -> None:
     import jax
 
     from opencoder_jax import distributed
-    from opencoder_jax.measure import synthetic_batch
-    from opencoder_jax.plan import collectives, hlo
-    from opencoder_jax.plan.topology import parse
+    from opencoder_jax.perf.plan import collectives, hlo
+    from opencoder_jax.perf.plan.topology import parse
+    from opencoder_jax.perf.timing import synthetic_batch
     from opencoder_jax.sharding import make_mesh
     from opencoder_jax.step import make_train_step
 
@@ -64,7 +64,7 @@ def test_gradients_equal_one_device_in_one_piece(results):
     assert max(found["apart"] for found in results) < 1e-6
 
 
-def test_data_groups_meet_once_a_step(results):
+def test_defers_data_all_reduce_a_step(results):
     """As fp32 parts: bytes of all weights over tensor, but for the norm scales, which are on every device."""
     for (axes, _), found in zip(RUNS, results, strict=True):
         assert 0 < found["count"] <= NUM_WEIGHTS

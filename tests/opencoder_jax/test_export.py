@@ -15,11 +15,13 @@ from opencoder_data.tokenizer.train import train
 from oracle import client, golden
 from safetensors import safe_open
 
-from opencoder_jax import export as ex
-from opencoder_jax import hf, sharding
 from opencoder_jax import model as lm
-from opencoder_jax.checkpoint import Checkpoints, load_params, resolve, run_record
+from opencoder_jax import sharding
+from opencoder_jax.checkpoint import Checkpoints, load_params, plain, resolve, run_record
 from opencoder_jax.config import replace
+from opencoder_jax.hf import export as ex
+from opencoder_jax.hf import mapping as hf
+from opencoder_jax.inference.generate import Sampling, generate_text
 from opencoder_jax.overrides import load
 from opencoder_jax.step import make_train_step
 
@@ -84,9 +86,15 @@ def test_export_holds_every_tensor_once(released):
 def test_export_writes_what_transformers_reads(released, tokenizer):
     fields = json.loads((released / "config.json").read_text())
     im_end, endoftext = tokenizer.special_ids["<|im_end|>"], tokenizer.endoftext_id
-    assert fields == hf.hf_config(CFG, dtype="float32", bos_token_id=1, eos_token_id=im_end)
+    assert fields == hf.hf_config(CFG, dtype="float32", bos_token_id=endoftext, eos_token_id=im_end)
     generation = json.loads((released / "generation_config.json").read_text())
     assert generation["eos_token_id"] == [im_end, endoftext]
+    assert generation["bos_token_id"] == endoftext
+    settings = json.loads((released / "tokenizer_config.json").read_text())
+    wanted = {"padding_side": "left", "add_bos_token": False, "add_eos_token": False, "add_prefix_space": False}
+    assert settings.items() >= wanted.items()
+    assert settings["bos_token"] == "<|endoftext|>"
+    assert json.loads((released / "tokenizer.json").read_text())["padding"] is None
     for name in ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "README.md"):
         assert (released / name).stat().st_size > 0
     assert "chat_template" in (released / "tokenizer_config.json").read_text()
@@ -98,6 +106,8 @@ def test_model_card_holds_the_training_record(released):
         assert text in card
     assert f"| tokens of this run | {7 * golden.B * golden.T} |" in card
     assert "optimizer.weight_decay=0.1" in card
+    assert "llama.cpp: its converter reads `tokenizer.model` as plain SentencePiece" in card
+    assert "lm-eval takes it as its\nprefix token" in card
 
 
 def test_round_trip_is_byte_equal(released, run, tmp_path):
@@ -187,6 +197,23 @@ def test_an_existing_folder_is_not_touched(run, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_what_a_killed_export_left_is_removed_and_a_running_ones_is_not(run, tmp_path):
+    """Only under the same name, whatever characters it has."""
+    target = tmp_path / "model[1]*"
+    names = {n: tmp_path / f".model[1]*.part-{n}" for n in (7, 8, 9)}
+    others = [tmp_path / ".model11.part-7", tmp_path / "model[1]*.part-7"]
+    for part in [*names.values(), *others]:
+        part.mkdir()
+        (part / "model.safetensors").write_text("")
+    with ex._locked(names[9]), ex.complete_folder(target, 0) as mine:
+        assert set(tmp_path.iterdir()) == {names[9], mine, *others}
+        (mine / "x").write_text("")
+        with ex._locked(mine) as free:
+            assert not free  # another export would leave this one alone
+    assert (target / "x").exists()
+    assert (names[9] / "model.safetensors").exists()
+
+
 def test_full_disk_leaves_nothing(run, tmp_path, monkeypatch, capsys):
     (tmp_path / "to").mkdir()
 
@@ -207,7 +234,7 @@ def test_full_disk_leaves_nothing(run, tmp_path, monkeypatch, capsys):
 
 def test_command_line(run, tmp_path):
     """In a process of its own: exit code 0 and the folder; exit code 2 and one line."""
-    command = [sys.executable, "-m", "opencoder_jax.export"]
+    command = [sys.executable, "-m", "opencoder_jax.hf.export"]
     done = subprocess.run(
         [*command, "--checkpoint", run, "--to", tmp_path / "model"], capture_output=True, text=True, timeout=300
     )
@@ -226,7 +253,7 @@ def test_command_line(run, tmp_path):
 # Runs import_hf or export and prints the most anonymous memory used over what the imports took, in bytes.
 MEMORY = """
 import sys, threading, time
-from opencoder_jax import export as ex
+from opencoder_jax.hf import export as ex
 import jax
 jax.numpy.zeros(3).block_until_ready()
 def anonymous():
@@ -279,7 +306,7 @@ def test_exporting_the_8b_takes_less_than_20_gb(tmp_path):
     if shutil.disk_usage(tmp_path).free < 40e9:
         pytest.skip("needs 40 GB of disk")
     config = load("8b")
-    shapes = lm.abstract_params(config.model)
+    shapes = plain(lm.abstract(config.model)[1])
 
     def sparse(path, x):
         name = "-".join(key.key for key in path)
@@ -311,3 +338,38 @@ def test_transformers_loads_the_release(released, tokenizer, tmp_path):
     assert json.loads(str(result["decoded"])) == texts
     assert str(result["chat"]).endswith("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")
     assert json.loads(str(result["special"]))[0] == "<|im_end|>"
+    assert json.loads(str(result["special"]))[1:] == ["<|pad|>", tokenizer.special_ids["<|im_end|>"]]
+    assert result["bos"].tolist() == [tokenizer.endoftext_id]
+    longest = max(result["lengths"])
+    assert result["padded"].shape == (len(texts), longest)
+    for row, mask, ids in zip(result["padded"], result["mask"], np.split(result["ids"], ends[:-1]), strict=True):
+        pads = longest - len(ids)
+        assert row.tolist() == [tokenizer.pad_id] * pads + ids.tolist()
+        assert mask.tolist() == [0] * pads + [1] * len(ids)
+
+
+@pytest.mark.oracle
+def test_lm_eval_scores_and_generates_as_we_do(released, run, tokenizer):
+    """lm-eval's own back end on the folder: its prefix token is <|endoftext|>, its padded batches change nothing."""
+    contexts = ["", "def f(x):\n", "", "x = [1, 2"]
+    texts = ["import os\nimport sys\n", "    return x\n", "# déjà vu 12345", ", 3]\n"]
+    prompts = ["def f(x):\n    return", "x", "class Stack:\n    def __init__(self, items=()):\n        self"]
+    arrays = {"contexts": np.array(contexts), "texts": np.array(texts), "prompts": np.array(prompts)}
+    theirs = client.call("harness", released, **arrays, steps=np.array(12))
+    assert theirs["prefix"].tolist() == [tokenizer.endoftext_id]
+
+    params, _, _ = load_params(run)
+    model = lm.bind(CFG, jax.tree.map(jax.numpy.asarray, params))
+
+    def score(before: list[int], after: list[int]) -> float:
+        ids = jax.numpy.asarray([before + after])
+        hidden = model(ids, jax.numpy.arange(ids.shape[1])[None], jax.numpy.ones_like(ids))
+        log_p = jax.nn.log_softmax(model.logits(hidden)[0])
+        return float(sum(log_p[len(before) - 1 + i, token] for i, token in enumerate(after)))
+
+    prefix = [tokenizer.endoftext_id]
+    ours = [score(tokenizer.encode(c) or prefix, tokenizer.encode(t)) for c, t in zip(contexts, texts, strict=True)]
+    np.testing.assert_allclose(theirs["likelihoods"], ours, rtol=1e-4)
+    np.testing.assert_allclose(theirs["rolling"], [score(prefix, tokenizer.encode(t)) for t in texts], rtol=1e-4)
+    rows = generate_text(CFG, params, tokenizer, prompts, Sampling(12))
+    assert json.loads(str(theirs["generated"])) == [tokenizer.decode(r.tokens, skip_special=True) for r in rows]

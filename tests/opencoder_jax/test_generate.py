@@ -7,16 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from opencoder_data.tokenizer import Tokenizer
 from opencoder_data.tokenizer.train import train
 from oracle import client, golden
 
-from opencoder_jax import generate as gen
-from opencoder_jax import hf
 from opencoder_jax import model as lm
 from opencoder_jax.checkpoint import Checkpoints, run_record
 from opencoder_jax.config import replace
-from opencoder_jax.generate import Sampling, generate_text, generate_tokens
+from opencoder_jax.hf import mapping as hf
+from opencoder_jax.inference import generate as gen
+from opencoder_jax.inference.generate import Sampling, generate_text, generate_tokens
 
 CFG = golden.FAMILIES["gqa"]
 
@@ -84,6 +85,16 @@ def test_seeds(params, prompts):
     assert len({tuple(row) for row in generate_tokens(CFG, params, prompts[:1] * 4, Sampling(20, 1.0))}) == 4
 
 
+def test_every_token_of_a_row_is_drawn_with_a_key_of_its_own(params):
+    """A model of zeros likes all 160 tokens equally: 60 draws by one key would be one token 60 times, by a key that comes
+    again with every block of 16 they would repeat."""
+    flat = jax.tree.map(jnp.zeros_like, params)
+    for row in generate_tokens(CFG, flat, [[1, 2, 3], [4]], Sampling(60, temperature=1.0)):
+        assert len(set(row)) > 30
+        assert row[:16] != row[16:32]
+        assert row[:30] != row[30:]
+
+
 def test_sampling_follows_the_distribution():
     """20,000 draws: frequencies at temperature 2 within 3 %; top-p keeps the smallest set that reaches it."""
     p = np.array([0.5, 0.25, 0.15, 0.1])
@@ -96,6 +107,104 @@ def test_sampling_follows_the_distribution():
     np.testing.assert_allclose(count(draw(logits, keys, 1.0, 0.7, nucleus=True)), [2 / 3, 1 / 3, 0, 0], atol=0.015)
     np.testing.assert_allclose(count(draw(logits, keys, 1.0, 0.8, nucleus=True)), p * [1, 1, 1, 0] / 0.9, atol=0.015)
     np.testing.assert_allclose(count(draw(logits, keys, 1.0, 0.01, nucleus=True)), [1, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("p", "top_p", "kept"),
+    [
+        ([0.25] * 4, 0.5, [0, 1]),  # ties: no more than it takes, smaller ids first
+        ([0.25] * 4, 0.51, [0, 1, 2]),
+        ([0.1] * 10, 0.7, range(7)),  # 0.7 is no sum of fp32 tenths
+        ([0.1, 0.3, 0.3, 0.3], 0.3, [1]),
+        ([0.1, 0.3, 0.3, 0.3], 0.6, [1, 2]),
+        ([0.1, 0.3, 0.3, 0.3], 0.95, [0, 1, 2, 3]),
+        ([1 / 3] * 3, 1e-45, [0]),  # 0 in fp32
+        ([0.5, 0.5], 0.9999999, [0, 1]),
+        ([0.4, 0.4, 0.2], 0.8, [0, 1]),
+    ],
+)
+def test_top_p_keeps_the_fewest_tokens(p, top_p, kept):
+    """Seen from 4,000 draws, in which the rarest token kept is missed with probability below 1e-150."""
+    n = 4_000
+    keys = jax.random.split(jax.random.key(1), n)
+    ids = gen.sample(jnp.tile(jnp.log(jnp.array(p)), (n, 1)), keys, jnp.float32(1), jnp.float32(top_p), nucleus=True)
+    assert set(np.asarray(ids).tolist()) == set(kept)
+
+
+def test_top_p_over_a_whole_vocabulary_of_ties():
+    keys = jax.random.split(jax.random.key(1), 1_000)
+    logits = jnp.zeros((1_000, 1_024))
+    ids = gen.sample(logits, keys, jnp.float32(1), jnp.float32(0.5), nucleus=True)
+    assert np.asarray(ids).max() < 512
+    assert len(set(np.asarray(ids).tolist())) > 400
+
+
+@pytest.mark.parametrize("temperature", [1e-5, 1e-4, 0.01])
+@pytest.mark.parametrize("scale", [1.0, 1e4, 1e30])
+def test_small_temperatures_do_not_overflow(temperature, scale):
+    logits = scale * jnp.array([[1.0, 3.0, 2.0, -3.0]] * 50)
+    for nucleus in (False, True):
+        keys = jax.random.split(jax.random.key(2), 50)
+        ids = gen.sample(logits, keys, jnp.float32(temperature), jnp.float32(0.9), nucleus=nucleus)
+        assert set(np.asarray(ids).tolist()) == {1}
+
+
+def test_tiny_temperatures_are_greedy(params, prompts):
+    greedy = generate_tokens(CFG, params, prompts, Sampling(12))
+    for temperature in (1e-300, 1e-45, 1e-38, 1e-20, 9e-6, -0.0):
+        assert generate_tokens(CFG, params, prompts, Sampling(12, temperature, top_p=0.5)) == greedy
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("temperature", v) for v in (np.nan, -np.nan, np.inf, -np.inf, -1e-9, -1.0)]
+    + [("top_p", v) for v in (0.0, -0.1, np.nan, np.inf, 1.0000001)]
+    + [("max_new_tokens", v) for v in (0, -1)]
+    + [("seed", v) for v in (2**63, -(2**63) - 1)],
+)
+def test_values_that_cannot_be_are_refused_by_name(field, value):
+    with pytest.raises(ValueError, match=rf"^{field}="):
+        Sampling(**{field: value})
+
+
+def with_final_norm(params, value):
+    """The weights, with every scale of the last norm set to a value."""
+    flat = dict(nnx.to_flat_state(params))
+    norm = flat["final_norm",]
+    return nnx.from_flat_state(flat | {("final_norm",): norm.replace(np.full_like(norm.get_value(), value))})
+
+
+def test_logits_that_are_not_finite_are_an_error(params, prompts):
+    for value in (np.nan, np.inf):
+        broken = with_final_norm(params, value)
+        for sampling in (Sampling(4), Sampling(4, 1.0), Sampling(4, 1.0, 0.5)):
+            with pytest.raises(ValueError, match="not finite"):
+                generate_tokens(CFG, broken, prompts, sampling)
+
+
+def test_a_draw_depends_on_seed_sample_and_position_alone(params, prompts):
+    """Any row, any neighbours, any order; the n-th sample of a prompt is the same wherever it is drawn."""
+    sampling = Sampling(20, temperature=1.0, top_p=0.9, seed=5)
+    a, b, c = prompts
+    alone = generate_tokens(CFG, params, [c], sampling)[0]
+    assert generate_tokens(CFG, params, [c, b, a], sampling)[0] == alone
+    assert generate_tokens(CFG, params, [a, b, c], sampling)[2] == alone
+    assert generate_tokens(CFG, params, [a, a, c], sampling)[2] == alone
+    first, _, second = generate_tokens(CFG, params, [c, b, c], sampling)
+    assert first == alone != second
+    assert generate_tokens(CFG, params, [c, c, a], sampling)[1] == second
+    assert generate_tokens(CFG, params, [c], sampling, samples=[1])[0] == second
+
+
+def test_each_token_of_a_row_has_a_draw_of_its_own(params):
+    """Flat logits: with one draw for all positions a row would repeat one token."""
+    flat = with_final_norm(params, 0.0)
+    (row,) = generate_tokens(CFG, flat, [[1, 2, 3]], Sampling(60, temperature=1.0, top_p=0.999))
+    assert len(set(row)) > 30
+
+
+def test_no_prompts_no_rows(params):
+    assert generate_tokens(CFG, params, [], Sampling(5)) == []
 
 
 def test_end_tokens_and_length(params, prompts):
@@ -134,6 +243,86 @@ def test_stop_strings_cut_the_text(texts_model, tokenizer):
     assert cut[0].reason == "stop"
 
 
+class Scripted:
+    """generate_tokens that plays given tokens, looking for stops after every `block` of them as the true one does."""
+
+    def __init__(self, rows, block):
+        self.rows, self.block = rows, block
+
+    def __call__(self, cfg, params, prompts, sampling, *, end_ids=(), stopped=lambda new: False):
+        out = []
+        for row in self.rows:
+            new: list[int] = []
+            for at in range(0, len(row), self.block):
+                for token in row[at : at + self.block]:
+                    new.append(token)
+                    if token in end_ids:
+                        break
+                if new[-1] in end_ids or stopped(new):
+                    break
+            out.append(new)
+        return out
+
+
+BYTES = "é→\U0001f600"  # 2, 3 and 4 bytes, none with a piece of its own
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 5, 16])
+@pytest.mark.parametrize(
+    ("text", "stops", "expected"),
+    [
+        ("def f(x):\n    return x\n\n\ndef g", ["\ndef "], "def f(x):\n    return x\n\n"),
+        ("a b c d e f", ["c d"], "a b "),
+        ("one two three", ["three", "two"], "one "),  # two stops: the one that begins first
+        ("xyz tail", ["y", "xyz"], ""),  # nested: the longer one begins first
+        ("xyq tail", ["y", "xyz"], "x"),  # its beginning came to nothing
+        ("aab", ["ab"], "a"),  # a false start
+        (f"ab{BYTES}cd", ["\U0001f600"], "abé→"),
+        (f"ab{BYTES}cd", ["→\U0001f600c", "zz"], "abé"),
+        (f"ab{BYTES}cd", ["é"], "ab"),
+        (f"ab{BYTES}cd", ["\ufffd"], f"ab{BYTES}cd"),  # half a character is no replacement character
+        ("stop", ["stop"], ""),
+        ("no such thing", ["never", "n\n"], "no such thing"),
+        ("ends wit", ["with"], "ends wit"),  # only the beginning of a stop
+    ],
+)
+def test_stops_wherever_tokens_and_characters_are_cut(monkeypatch, tokenizer, block, text, stops, expected):
+    """Text ends before the stop that begins first, for any size of block; tokens are the fewest that hold the text."""
+    spelled = [tokenizer.encode(text), [i for c in text for i in tokenizer.encode(c)]]
+    for ids in spelled:
+        monkeypatch.setattr(gen, "generate_tokens", Scripted([[*ids, tokenizer.endoftext_id, *ids]], block))
+        (row,) = generate_text(CFG, {}, tokenizer, ["p"], Sampling(99), stop=stops)
+        assert row.text == expected
+        assert row.reason == ("end" if expected == text else "stop")
+        assert row.tokens == ids[: len(row.tokens)]
+        assert tokenizer.decode(row.tokens).startswith(expected)
+        if row.tokens:
+            assert len(tokenizer.decode_bytes(row.tokens[:-1])) < len(expected.encode())
+
+
+def test_tokens_spell_the_text_where_no_stop_cuts_it(texts_model, tokenizer):
+    cfg, weights = texts_model
+    for row in generate_text(cfg, weights, tokenizer, ["def f(x):", "x"], Sampling(30)):
+        assert tokenizer.decode(row.tokens) == row.text
+
+
+def test_an_empty_stop_is_refused(texts_model, tokenizer):
+    cfg, weights = texts_model
+    with pytest.raises(ValueError, match="stop=''"):
+        generate_text(cfg, weights, tokenizer, ["x"], Sampling(3), stop=["a", ""])
+
+
+def test_names_of_special_tokens_in_prompts(monkeypatch, tokenizer):
+    """Text unless allowed."""
+    seen = []
+    monkeypatch.setattr(gen, "generate_tokens", lambda cfg, params, ids, *_, **__: seen.extend(ids) or [])
+    for allow in (False, True):
+        generate_text(CFG, {}, tokenizer, ["<|im_start|>user"], Sampling(3), allow_special=allow)
+    assert tokenizer.special_ids["<|im_start|>"] not in seen[0]
+    assert seen[1][0] == tokenizer.special_ids["<|im_start|>"]
+    assert tokenizer.decode(seen[0]) == tokenizer.decode(seen[1]) == "<|im_start|>user"
+
+
 def test_command_line(texts_model, tokenizer, tmp_path, capsys):
     cfg, weights = texts_model
     config = replace(golden.run_config(cfg), name="x")
@@ -147,11 +336,22 @@ def test_command_line(texts_model, tokenizer, tmp_path, capsys):
     expected = generate_text(cfg, weights, tokenizer, ["def f(", "x = 1"], Sampling(5))
     assert [row["completion"] for row in rows] == [row.text for row in expected]
     assert "def f(" in capsys.readouterr().out
+    several = ["--num_samples=2", "--temperature=1", f"--json={tmp_path / 'out.json'}"]
+    assert gen.main([*common, f"--tokenizer={tokenizer.path}", *several]) == 0
+    rows = json.loads((tmp_path / "out.json").read_text())
+    assert [row["prompt"] for row in rows] == ["def f("] * 2 + ["x = 1"] * 2
+    assert rows[0]["tokens"] != rows[1]["tokens"]
+    capsys.readouterr()
     for extra, message in (
         ([], "tokenizer.model"),
         ([f"--tokenizer={tokenizer.path}", "--top_p=0"], "top_p=0"),
         ([f"--tokenizer={tokenizer.path}", "--max_new_tokens=200"], "model.max_seq_len=128"),
         ([f"--tokenizer={tokenizer.path}", "--prompt="], "prompt 2 is empty"),
+        ([f"--tokenizer={tokenizer.path}", "--stop="], "--stop=''"),
+        ([f"--tokenizer={tokenizer.path}", "--temperature=nan"], "temperature=nan"),
+        ([f"--tokenizer={tokenizer.path}", "--num_samples=0"], "num_samples=0"),
+        ([f"--tokenizer={tokenizer.path}", "--prompt=" + "x = 1\n" * 200], "model.max_seq_len=128"),
+        ([f"--tokenizer={tokenizer.path}", f"--json={tmp_path / 'none' / 'x.json'}"], "directory does not exist"),
     ):
         assert gen.main([*common, *extra]) == 2
         error = capsys.readouterr().err

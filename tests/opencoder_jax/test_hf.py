@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from oracle import client, golden
 
-from opencoder_jax import hf, sharding
 from opencoder_jax import model as lm
+from opencoder_jax import sharding
+from opencoder_jax.hf import mapping as hf
 from opencoder_jax.overrides import load
 from opencoder_jax.step import make_train_step
 
@@ -127,7 +129,7 @@ def test_table_covers_both_sides_exactly_once(name):
     slices = {(row.path, row.layer) for row in rows}
     assert slices == {
         (path, layer)
-        for path, weight in lm.declarations(cfg).items()
+        for path, _ in nnx.to_flat_state(lm.abstract(cfg)[1])
         for layer in (range(cfg.num_layers) if path[0] == "layers" else [None])
     }
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from opencoder_data.shard_format import ShardWriter
+from opencoder_data.shard_format import BATCH_FIELDS, TOKEN_ID, ShardReader, ShardWriter
 
 from opencoder_jax.config import DataConfig, SourceConfig
-from opencoder_jax.input import BATCH_FIELDS, TrainingData, iterate, open_shards
+from opencoder_jax.input import TrainingData, iterate, open_shards
 from opencoder_jax.mixture import PATTERN_LENGTH, BatchSizes, Mixture, Stage, parse_changes
 
 T, VOCAB, SIZES = 8, 4_096, (40, 23)
@@ -87,6 +88,27 @@ def test_every_record_once_per_epoch_in_new_order(folders):
     assert epochs[0] != sorted(epochs[0])
 
 
+def test_equal_sources_do_not_share_a_permutation(folders):
+    """The same folder twice: in lockstep, every record would come twice in a batch. Nor may one source's epoch be another's."""
+    loaded = data([folders[0]] * 2)
+    drawn = {0: [], 1: []}
+    for i in range(6 * SIZES[0]):
+        drawn[loaded._mixture[i][0]].append(int(loaded.records[i][0] & TOKEN_ID))
+    epochs = [tuple(tokens[i : i + 40]) for tokens in drawn.values() for i in (0, 40, 80)]
+    assert all(sorted(epoch) == list(range(1_000, 1_040)) for epoch in epochs)
+    assert len(set(epochs)) == 6
+
+
+def test_the_order_is_this_one(folders):
+    """Golden: what step 0 and step 1,000 read, and what a checkpoint notes of it. A change of our code or of Grain's that
+    gave another order would break the resumption of every run begun before it."""
+    loaded = data(folders, (0.7, 0.3), seed=3)
+    steps = loaded.steps()
+    assert first_tokens(steps[0]) == [1019, 2004, 1003, 1014, 2022, 1035, 1031, 1005]
+    assert first_tokens(steps[1_000]) == [1013, 2012, 1006, 1035, 2018, 1009, 1003, 1028]
+    assert loaded.fingerprint == {"shards": "7a67645361f92af0", "tokenizer": "h", "mixture": "230a3e100fb5b6a1"}
+
+
 def test_seed_and_shuffle_decide_the_order(folders):
     first = {seed: first_tokens(data(folders, seed=seed).steps()[0]) for seed in (0, 1)}
     assert first[0] != first[1]
@@ -139,9 +161,22 @@ def test_mixture_counts_are_what_random_access_gives(weights, changed, start):
     assert np.abs(np.array(mixture.counts(n)) - n * shares).max() <= len(weights) + n / PATTERN_LENGTH
 
 
+def test_the_pattern_of_sources_is_this_one():
+    """By hand: source s of share p has its records at (rank + 1/2) / p, ties go to the lower number, and what rounding
+    leaves of the 65,536 records goes to the largest remainders, then to the lower number. Runs resume by it."""
+    pattern = lambda weights, n: [Mixture([Stage(0, weights)], 1)[i][0] for i in range(n)]  # noqa: E731
+    assert pattern((0.5, 0.25, 0.25), 12) == [0, 1, 2, 0] * 3
+    assert pattern((3.0, 5.0), 16) == [1, 0, 1, 0, 1, 1, 0, 1] * 2  # at 1.3 4 6.7 and .8 2.4 4 5.6 7.2 of 8
+    counts = lambda weights: Mixture([Stage(0, weights)], 1).counts(65_536)  # noqa: E731
+    assert counts((1.0, 1.0, 1.0)) == [21_846, 21_845, 21_845]
+    assert counts((0.2, 0.3, 0.5)) == [13_107, 19_661, 32_768]
+    assert counts((1.0,) * 300) == [219] * 136 + [218] * 164
+
+
 def test_mixture_that_cannot_be_drawn(folders):
     for weights, message in [
         ((-1, 1), "negative"),
+        ((-0.5, 1), "must not be negative"),
         ((0, 0), "all zero"),
         ((1, 1e-7), "the least"),
         ((1, np.nan), "neg"),
@@ -179,6 +214,19 @@ def test_a_run_that_would_exhaust_its_data_is_refused(folders):
     late.check_enough(12)
     with pytest.raises(ValueError, match="max_epochs"):
         late.check_enough(30)
+
+
+def test_a_run_may_read_a_source_exactly_max_epochs_times(folders):
+    loaded = data(folders[:1], max_epochs=2.0)
+    loaded.check_enough(10)  # 80 of 40 records
+    with pytest.raises(ValueError, match=r"10 steps would read it 2\.00 times, .* num_steps <= 9,"):
+        data(folders[:1], max_epochs=1.99).check_enough(10)
+
+
+def test_plans_of_next_to_nothing(folders):
+    assert [(p.share, p.tokens, p.epochs) for p in data(folders).plan(0)] == [(0, 0, 0), (0, 0, 0)]
+    one = data(folders, global_batch_size=1).plan(1)
+    assert [(p.share, p.tokens, p.epochs) for p in one] == [(1, T, 1 / 40), (0, 0, 0)]
 
 
 def test_fingerprint_names_what_changed(folders, tmp_path):
@@ -269,3 +317,23 @@ def test_batch_sizes():
     assert twice.changed(6, eight).changes == ((0, 8, 4), (5, 16, 4), (6, 8, 4))
     assert [twice.records(step) for step in (0, 4, 5, 6)] == [0, 32, 40, 56]
     assert twice.tokens(6) == 4 * 56
+
+
+@pytest.mark.parametrize(("records", "fits"), [(0, False), (1, True), (2**32 - 1, True), (2**32, False)])
+def test_a_source_has_as_many_records_as_grain_can_shuffle(folders, monkeypatch, records, fits):
+    class Reader:
+        manifest = ShardReader(folders[0]).manifest
+
+        def __init__(self, path, check):
+            assert (path, check) == (folders[0], "size")
+
+        def __len__(self):
+            return records
+
+    monkeypatch.setattr("opencoder_jax.input.ShardReader", Reader)
+    open_this = partial(open_shards, SourceConfig(folders[0]), config(folders[:1], verify="size"), VOCAB)
+    if fits:
+        assert len(open_this()) == records
+    else:
+        with pytest.raises(ValueError, match=f"holds {records} records"):
+            open_this()

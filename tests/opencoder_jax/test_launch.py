@@ -40,10 +40,6 @@ def arguments(trainer: Trainer, run: str, hosts: int) -> list[str]:
     ]
 
 
-def variables(trainer: Trainer) -> dict[str, str]:
-    return {"XLA_FLAGS": FAST_COMPILE, "JAX_COMPILATION_CACHE_DIR": str(trainer.folder / "cache")}
-
-
 def wait_for_step(trainer: Trainer, run: str, step: int, process: subprocess.Popen) -> None:
     deadline = time.monotonic() + 120
     while len(trainer.rows(run)) < step and process.poll() is None and time.monotonic() < deadline:
@@ -67,7 +63,7 @@ def check_slurm(trainer: Trainer, folder: Path, hosts: int, *, terminate: bool =
 
     def start(restart: int) -> subprocess.Popen:
         command = arguments(trainer, run, hosts)
-        return slurm(folder, *command, job=job, hosts=hosts, restart=restart, **variables(trainer))
+        return slurm(folder, *command, job=job, hosts=hosts, restart=restart, XLA_FLAGS=FAST_COMPILE)
 
     # One task is killed: the others are ended, the job is requeued.
     batch = start(0)
@@ -102,7 +98,7 @@ def check_slurm(trainer: Trainer, folder: Path, hosts: int, *, terminate: bool =
 def check_jobset(trainer: Trainer, folder: Path, hosts: int) -> None:
     run = f"jobset-{hosts}"
     command = arguments(trainer, run, hosts)
-    pods = JobSet(folder, command, hosts=hosts, port=free_port(), variables=variables(trainer))
+    pods = JobSet(folder, command, hosts=hosts, port=free_port(), variables={"XLA_FLAGS": FAST_COMPILE})
     running = pods.start()
     wait_for_step(trainer, run, 20, running[1])
     kill(running[0])

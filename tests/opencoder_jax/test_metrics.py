@@ -7,6 +7,7 @@ import json
 import math
 import os
 import threading
+import types
 
 import jax
 import pytest
@@ -177,3 +178,18 @@ def test_rates_and_remaining_time(monkeypatch):
     assert "128 tokens/s" in line
     assert "eta 0:00:22" in line
     assert "mfu" not in line
+
+
+def test_mfu_is_a_share_of_all_devices(monkeypatch):
+    """By hand: a step in the time that one H100 at half of its peak needs, made by four, uses an eighth of them."""
+    device = types.SimpleNamespace(device_kind="NVIDIA H100 80GB HBM3", memory_stats=lambda: {"peak_bytes_in_use": 7})
+    config = micro_config(**{"data.global_batch_size": 1024})
+    flops = 1024 * 32 * flops_per_token(config.model, 32, causal=True)
+    clock = iter([0.0, flops / (0.5 * 989e12)])
+    monkeypatch.setattr("opencoder_jax.metrics.time.monotonic", lambda: next(clock))
+    row = Progress(config, device, 4, start=0).row(1, {"loss": 1.0})
+    assert row["mfu_causal"] == pytest.approx(0.5 / 4)
+    full = flops_per_token(config.model, 32, causal=False) / flops_per_token(config.model, 32, causal=True)
+    assert full > 1.02
+    assert row["mfu_full"] == pytest.approx(full * 0.5 / 4)
+    assert row["device_peak_bytes"] == 7

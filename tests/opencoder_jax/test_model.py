@@ -1,8 +1,5 @@
 """The decoder: published parameter counts, packing, remat, scan, decoding, meshes."""
 
-import json
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 
@@ -10,10 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from opencoder_jax import model as lm
+from opencoder_jax import sharding
 from opencoder_jax.config import ModelConfig
 from opencoder_jax.overrides import load
+from tests.opencoder_jax.training import FAST_COMPILE, fake_devices, run_python
 
 CFG = ModelConfig(
     num_layers=2,
@@ -82,19 +82,18 @@ def test_published_parameter_counts(name, count):
 
 def test_abstract_params_match_initial_ones(params):
     shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)  # noqa: E731
-    assert shapes(lm.abstract_params(CFG)) == shapes(params)
+    assert shapes(lm.abstract(CFG)[1]) == shapes(params)
     # Each weight is drawn from a stream of its own, with the declared deviation; norms start at one.
-    assert not np.array_equal(params["layers"]["k"], params["layers"]["v"])
-    assert np.std(params["layers"]["gate"]) == pytest.approx(CFG.init_std, rel=0.1)
-    assert (params["final_norm"] == 1).all()
+    assert not np.array_equal(params["layers"]["k"][...], params["layers"]["v"][...])
+    assert np.std(params["layers"]["gate"][...]) == pytest.approx(CFG.init_std, rel=0.1)
+    assert (params["final_norm"][...] == 1).all()
 
 
 def test_param_specs_golden():
     """Every weight's layout on the mesh, written out: a change here changes every run's memory and traffic."""
-    flat = jax.tree_util.tree_leaves_with_path(
-        lm.param_specs(CFG), is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec)
-    )
-    assert {".".join(k.key for k in path): tuple(spec) for path, spec in flat} == {
+    weights = lm.abstract(CFG)[1]
+    layouts = sharding.shardings(jax.sharding.AbstractMesh((1, 1, 1, 1), sharding.MESH_AXES), weights)
+    assert {".".join(map(str, path)): tuple(w.get_value().spec) for path, w in nnx.to_flat_state(layouts)} == {
         "embed": ("tensor", "fsdp"),
         "layers.attention_norm": (None, None),
         "layers.q": (None, "fsdp", "tensor", None),
@@ -164,7 +163,7 @@ def test_remat_saves_what_its_name_says(remat):
     batch = packed((64,), 2)
 
     def kept(cfg):
-        abstract = lm.abstract_params(cfg)
+        abstract = lm.abstract(cfg)[1]
         _, vjp = jax.eval_shape(lambda p: jax.vjp(lambda p: lm.bind(cfg, p).loss(batch)[0], p), abstract)
         params_bytes = sum(x.size * 4 for x in jax.tree.leaves(abstract))
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(vjp)) - params_bytes
@@ -176,7 +175,7 @@ def test_remat_saves_what_its_name_says(remat):
 def test_compile_size_does_not_grow_with_depth():
     def length(layers):
         cfg = replace(CFG, num_layers=layers)
-        lowered = jax.jit(lambda p: lm.bind(cfg, p).loss(packed())[0]).lower(lm.abstract_params(cfg))
+        lowered = jax.jit(lambda p: lm.bind(cfg, p).loss(packed())[0]).lower(lm.abstract(cfg)[1])
         return len(lowered.as_text())
 
     assert length(16) < 1.05 * length(2)
@@ -230,6 +229,7 @@ def test_impossible_shapes_are_refused(change, field):
 MESHES = """
 import json, sys
 import jax, jax.numpy as jnp
+from jax.sharding import NamedSharding
 from opencoder_jax import model as lm, sharding
 from opencoder_jax.config import MeshConfig
 sys.path.insert(0, sys.argv[1])
@@ -240,30 +240,24 @@ batch = packed((5, 8, 3), 8)
 params = lm.init(cfg, jax.random.key(0))
 f = lambda p, b: lm.bind(cfg, p).loss(b, z_loss=1e-4)[0]
 expected = jax.jit(jax.value_and_grad(f))(params, batch)
+found = []
 for sizes in ({"fsdp": 8}, {"context": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"fsdp": 2, "tensor": 2, "context": 2}):
     mesh = sharding.make_mesh(MeshConfig(**({"fsdp": 1} | sizes)))
     with jax.set_mesh(mesh):
-        layout = jax.tree.map(lambda s: sharding.named(mesh, s), lm.param_specs(cfg))
+        layout = sharding.shardings(mesh, params)
         here = jax.device_put(params, layout)
-        rows = jax.device_put(batch, sharding.named(mesh, sharding.spec("batch", "time")))
+        rows = jax.device_put(batch, NamedSharding(mesh, sharding.spec("batch", "time")))
         loss, grads = jax.jit(jax.value_and_grad(f), out_shardings=(None, layout))(here, rows)
     error = max(float(jnp.abs(a - b).max() / jnp.abs(b).max())
                 for a, b in zip(jax.tree.leaves(jax.device_get(grads)), jax.tree.leaves(expected[1])))
-    print(json.dumps([sizes, abs(float(loss - expected[0])) / float(expected[0]), error]))
+    found.append([sizes, abs(float(loss - expected[0])) / float(expected[0]), error])
+print(json.dumps(found))
 """
 
 
 def test_meshes_give_the_gradients_of_one_device(request):
     """Eight devices: the loss to 1e-6 and every gradient to 1e-5 of its largest entry."""
-    done = subprocess.run(
-        [sys.executable, "-c", MESHES, str(request.path.parent)],
-        env={"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu", "PATH": ""},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    rows = run_python(MESHES, str(request.path.parent), variables=fake_devices(8, FAST_COMPILE))
     assert len(rows) == 4
     for sizes, loss_error, gradient_error in rows:
         assert loss_error < 1e-6, sizes

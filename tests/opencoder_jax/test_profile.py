@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from opencoder_jax.plan import hlo
-from opencoder_jax.profile import __main__ as profile
-from opencoder_jax.profile import table
-from opencoder_jax.profile.trace import Event, Trace
+from opencoder_jax.perf.plan import hlo
+from opencoder_jax.perf.profile import __main__ as profile
+from opencoder_jax.perf.profile import table
+from opencoder_jax.perf.profile.trace import Event, Trace
 from tests.opencoder_jax.training import ROOT, environment
 
 HLO = """HloModule step, is_scheduled=true
@@ -39,7 +39,7 @@ def profiled(tmp_path_factory):
         [
             sys.executable,
             "-m",
-            "opencoder_jax.profile",
+            "opencoder_jax.perf.profile",
             "--config=tiny",
             "--profile.steps=2:4",
             "--buffers",

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
-from jax.sharding import PartitionSpec as P
+from flax import nnx
+from jax.sharding import AbstractMesh
 
 from opencoder_jax import model as lm
-from opencoder_jax import overrides
+from opencoder_jax import overrides, sharding
 from opencoder_jax.config import MeshConfig
-from opencoder_jax.sharding import check_fits, mesh_shape
+from opencoder_jax.sharding import MESH_AXES, check_fits, mesh_shape
 from tests.opencoder_jax.training import micro_config
 
 GOLDEN = Path(__file__).parent / "golden" / "partition_specs.txt"
@@ -32,11 +36,11 @@ def test_partition_specs_are_golden():
     lines = []
     for name in ("1p5b", "8b"):
         cfg = overrides.load(name).model
-        shapes = jax.tree_util.tree_leaves_with_path(lm.abstract_params(cfg))
-        specs = jax.tree.leaves(lm.param_specs(cfg), is_leaf=lambda x: isinstance(x, P))
-        for (path, shape), spec in zip(shapes, specs, strict=True):
-            where = ".".join(k.key for k in path)
-            lines.append(f"{name} {where} {list(shape.shape)} {[a if a else '-' for a in spec]}\n")
+        weights = lm.abstract(cfg)[1]
+        layouts = jax.tree.leaves(sharding.shardings(AbstractMesh((1, 1, 1, 1), sharding.MESH_AXES), weights))
+        for (path, weight), layout in zip(nnx.to_flat_state(weights), layouts, strict=True):
+            where = ".".join(map(str, path))
+            lines.append(f"{name} {where} {list(weight.shape)} {[a if a else '-' for a in layout.spec]}\n")
     assert "".join(lines) == GOLDEN.read_text()
 
 
@@ -85,3 +89,39 @@ def test_mesh_shapes():
     ]:
         with pytest.raises(ValueError, match=message):
             mesh_shape(config, 8)
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """Of a jaxpr and of all inside it."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
+
+
+@pytest.mark.parametrize("sizes", [(1, 4, 1, 1), (2, 2, 2, 1), (1, 2, 1, 2)], ids=str)
+def test_gradients_are_scattered_in_fp32_under_bf16(sizes):
+    """Every gathered weight's gradient is scattered over fsdp again, as fp32 and along the dim that was gathered; the
+    gather itself travels in bf16."""
+    config = micro_config(**{"model.compute_dtype": "bfloat16", "model.remat": "minimal"}).model
+    mesh = jax.sharding.AbstractMesh(sizes, MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * 4)
+    rows = jax.ShapeDtypeStruct((8, config.max_seq_len), jnp.int32)
+    batch = dict.fromkeys(("tokens", "targets", "positions", "segment_ids"), rows)
+    batch["loss_mask"] = jax.ShapeDtypeStruct(rows.shape, jnp.bool_)
+    with jax.sharding.use_abstract_mesh(mesh):
+        gradient = jax.grad(lambda p, b: lm.bind(config, p).loss(b)[0])
+        found = list(equations(jax.make_jaxpr(gradient)(lm.abstract_params(config), batch).jaxpr))
+    scatters = [e for e in found if e.primitive.name == "reduce_scatter"]
+    gathers = [e for e in found if e.primitive.name == "all_gather" and "fsdp" in e.params["axis_name"]]
+    # Embedding, gate, up and the output matrix; inside the scan once, with remat gate and up are gathered again.
+    assert len(scatters) == 4
+    assert {e.params["axis_name"] for e in scatters} == {("fsdp",)}
+    assert {e.invars[0].aval.dtype for e in scatters} == {jnp.dtype("float32")}
+    assert {e.invars[0].aval.dtype for e in gathers} == {jnp.dtype("bfloat16")}
+    whole = {config.embed_dim, config.vocab_size // sizes[2], config.ffn_dim // sizes[2]}
+    for e in [*gathers, *scatters]:
+        full = e.outvars[0] if e in gathers else e.invars[0]
+        assert set(full.aval.shape) <= whole
+        assert config.embed_dim in full.aval.shape

@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from opencoder_jax import model as lm
+from opencoder_jax.checkpoint import plain
 from opencoder_jax.input import TrainingData
 from opencoder_jax.optimizer import decayed, learning_rate
 from opencoder_jax.sharding import make_mesh
-from opencoder_jax.step import all_finite, make_train_step
+from opencoder_jax.step import _wide, all_finite, make_train_step
 from tests.opencoder_jax.training import VOCAB, micro_config, write_shards
 
 
@@ -59,8 +61,11 @@ def run(shards, train, batch, steps=1):
 
 
 def test_first_step_is_adamw_by_hand(shards):
-    """AdamW's first update in closed form, from gradients of the mean loss that JAX takes of the plain model."""
-    config, train, batch = one_device(shards, **{"optimizer.clip_norm": 0.5, "schedule.warmup_steps": 1})
+    """AdamW's first update in closed form, from gradients of the mean loss that JAX takes of the plain model.
+
+    Inside the warm-up, so that the rate is that of step 0 and of no other.
+    """
+    config, train, batch = one_device(shards, **{"optimizer.clip_norm": 0.5, "schedule.warmup_steps": 4})
     params = initial(shards)["params"]
     micro = jax.tree.map(lambda x: x[0], batch)
 
@@ -73,25 +78,41 @@ def test_first_step_is_adamw_by_hand(shards):
     norm = np.sqrt(sum(float((np.asarray(g, np.float64) ** 2).sum()) for g in jax.tree.leaves(grads)))
     np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
     assert norm > 0.5, "the clip must act in this test"
-    lr, o = config.schedule.peak, config.optimizer
+    lr, o = config.schedule.peak / 4, config.optimizer
+    assert float(metrics["learning_rate"]) == pytest.approx(lr)
 
     def check(path, p, g, new):
         g = np.asarray(g, np.float64) * 0.5 / norm
         update = g / (np.abs(g) + o.eps)  # m / (1 - b1) over the root of v / (1 - b2)
-        if not path[-1].key.endswith("norm"):
+        if not jax.tree_util.keystr(path).endswith("norm']"):
             update = update + o.weight_decay * p
         # Gradients near eps are where float32 rounding shows.
         solid = np.abs(g) > 1e-6
         np.testing.assert_allclose(new[solid], (p - lr * update)[solid], rtol=1e-4, atol=1e-6)
 
-    jax.tree_util.tree_map_with_path(check, params, grads, state["params"])
+    jax.tree_util.tree_map_with_path(check, plain(params), plain(grads), plain(state["params"]))
+
+
+def test_every_step_takes_the_rate_of_its_own_index(shards):
+    """Step s of a warm-up over four takes (s + 1) / 4 of the peak: reported, and applied to the parameters."""
+    config, train, batch = one_device(shards, **{"optimizer.clip_norm": 0.5, "schedule.warmup_steps": 4})
+    reported, moved = [], []
+    for step in range(6):
+        # Always from the same parameters and moments: only the rate differs.
+        start = initial(shards) | {"step": np.int32(step)}
+        state, metrics = train.step(jax.device_put(start), batch)
+        assert int(state["step"]) == step + 1
+        reported.append(float(metrics["learning_rate"]))
+        moved.append(float(np.linalg.norm(state["params"]["output"][...] - start["params"]["output"][...])))
+    np.testing.assert_allclose(reported, config.schedule.peak * np.array([0.25, 0.5, 0.75, 1, 1, 1]), rtol=1e-6)
+    np.testing.assert_allclose(np.array(moved) / moved[0], [1, 2, 3, 4, 4, 4], rtol=1e-4)
 
 
 def test_only_matrices_decay():
-    shapes = lm.abstract_params(micro_config().model)
-    flat = {jax.tree_util.keystr(p): v for p, v in jax.tree_util.tree_leaves_with_path(decayed(shapes))}
+    shapes = lm.abstract(micro_config().model)[1]
+    flat = {".".join(map(str, path)): value for path, value in nnx.to_flat_state(decayed(shapes))}
     assert {name for name, value in flat.items() if not value} == {
-        "['final_norm']", "['layers']['attention_norm']", "['layers']['ffn_norm']",
+        "final_norm", "layers.attention_norm", "layers.ffn_norm",
     }  # fmt: skip
     assert len(flat) == 12
 
@@ -140,7 +161,7 @@ def test_non_finite_updates_are_skipped_and_counted(shards):
     _, train, batch = one_device(shards)
     good, _ = run(shards, train, batch)
     before = jax.tree.map(np.copy, good)
-    before["params"]["embed"][int(batch["tokens"][0, 0, 0]), 0] = np.inf
+    before["params"]["embed"].get_value()[int(batch["tokens"][0, 0, 0]), 0] = np.inf
     poisoned = jax.device_put(before)
     for count in (1, 2):
         poisoned, metrics = train.step(poisoned, batch)
@@ -154,6 +175,32 @@ def test_non_finite_updates_are_skipped_and_counted(shards):
     healed, metrics = train.step(healed, batch)
     assert [int(metrics["nonfinite"]), int(metrics["skipped"])] == [0, 2]
     assert np.isfinite(metrics["loss"])
+
+
+def test_an_update_whose_gradient_alone_overflows_is_skipped(shards):
+    """Minute embeddings under a huge last norm scale: an ordinary loss, and gradients whose squares are not finite."""
+    _, train, batch = one_device(shards)
+    start = jax.tree.map(np.copy, initial(shards))
+    for name, factor in (("embed", 1e-19), ("final_norm", 1e19)):
+        start["params"][name].set_value(start["params"][name].get_value() * np.float32(factor))
+    state, metrics = jax.device_get(train.step(jax.device_put(start), batch))
+    assert metrics["loss"] < 100
+    assert not np.isfinite(metrics["grad_norm"])
+    assert [int(metrics["nonfinite"]), int(metrics["skipped"])] == [1, 1]
+    jax.tree.map(np.testing.assert_array_equal, state["params"], start["params"])
+
+
+def test_sums_are_kept_in_fp32_at_least_and_counts_as_integers(shards):
+    """Of micro-batches with weights in bf16: the gradient is that of one batch to far less than bf16's 2^-9."""
+    wide = {dtype: _wide(jnp.dtype(dtype)) for dtype in ("bfloat16", "float16", "float32", "int32")}
+    assert wide == {"bfloat16": "float32", "float16": "float32", "float32": "float32", "int32": "int32"}
+    norms = []
+    for accum in (1, 8):
+        _, train, batch = one_device(shards, grad_accum=accum, **{"model.param_dtype": "bfloat16"})
+        _, metrics = train.step(jax.jit(train.init)(jax.random.key(0)), batch)
+        assert metrics["tokens"].dtype == jnp.int32
+        norms.append(float(metrics["grad_norm"]))
+    assert norms[1] == pytest.approx(norms[0], rel=5e-4)
 
 
 def rates(steps, **changes) -> np.ndarray:

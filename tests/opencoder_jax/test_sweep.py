@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from opencoder_jax import sweep, sweep_report
 from opencoder_jax.config import MeshConfig
+from opencoder_jax.perf.sweep import report as sweep_report
+from opencoder_jax.perf.sweep import sweep
 from tests.opencoder_jax.training import FAST_COMPILE, ROOT, environment, micro_config
 
 MESHES = "fsdp=1;tensor=3;fsdp=2,tensor=2"  # 8 heads are not divisible by 3
@@ -23,7 +24,14 @@ def run(folder, *arguments: str, meshes: str = MESHES, code: int) -> str:
     config.write_text(
         "from tests.opencoder_jax.training import micro_config\ndef config():\n    return micro_config()\n"
     )
-    command = [sys.executable, "-m", "opencoder_jax.sweep", f"--config={config}", f"--meshes={meshes}", "--fake"]
+    command = [
+        sys.executable,
+        "-m",
+        "opencoder_jax.perf.sweep.sweep",
+        f"--config={config}",
+        f"--meshes={meshes}",
+        "--fake",
+    ]
     done = subprocess.run(
         [*command, "--steps=3", "--warmup=1", f"--out={folder / 'out'}", *arguments],
         env=environment({"XLA_FLAGS": FAST_COMPILE}),
@@ -109,7 +117,14 @@ def test_no_child_outlives_a_sweep_that_is_killed(tmp_path):
     config.write_text(
         "from tests.opencoder_jax.training import micro_config\ndef config():\n    return micro_config()\n"
     )
-    command = [sys.executable, "-m", "opencoder_jax.sweep", f"--config={config}", "--meshes=fsdp=1", "--fake"]
+    command = [
+        sys.executable,
+        "-m",
+        "opencoder_jax.perf.sweep.sweep",
+        f"--config={config}",
+        "--meshes=fsdp=1",
+        "--fake",
+    ]
     parent = subprocess.Popen(
         [*command, "--steps=1000000", f"--out={tmp_path / 'out'}"],
         env=environment({}),

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from opencoder_jax import sweep_hosts, sweep_report
 from opencoder_jax.distributed import Coordinates, coordinates
+from opencoder_jax.perf.sweep import hosts as sweep_hosts
+from opencoder_jax.perf.sweep import report as sweep_report
 from tests.opencoder_jax.training import FAST_COMPILE, ROOT, environment, free_port
 
 
@@ -42,7 +43,9 @@ def two(folder: Path, *command: str) -> list[str]:
 
 def test_a_sweep_goes_from_one_host_to_two(tmp_path):
     """fsdp=2 is the first host's alone, fsdp=4 takes both, three devices are no whole hosts: that one fails alone."""
-    printed = two(tmp_path, "opencoder_jax.sweep", "--meshes=fsdp=2;data=3;fsdp=4", "--fake", "--steps=2", "--warmup=1")
+    printed = two(
+        tmp_path, "opencoder_jax.perf.sweep.sweep", "--meshes=fsdp=2;data=3;fsdp=4", "--fake", "--steps=2", "--warmup=1"
+    )
     assert printed[1] == "", "only the first process speaks"
     one, three, both = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     assert (one["num_devices"], both["num_devices"]) == (2, 4)
@@ -56,7 +59,7 @@ def test_a_sweep_goes_from_one_host_to_two(tmp_path):
 
 @pytest.mark.slow
 def test_a_profile_of_two_processes_is_reported_by_the_first(tmp_path):
-    printed = two(tmp_path, "opencoder_jax.profile", "--mesh.fsdp=4", "--profile.steps=2:4")
+    printed = two(tmp_path, "opencoder_jax.perf.profile", "--mesh.fsdp=4", "--profile.steps=2:4")
     assert "micro" not in printed[1]
     assert "# micro on 4 x cpu" in printed[0]
     assert (tmp_path / "out" / "profile.md").read_text() in printed[0]

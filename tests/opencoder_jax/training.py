@@ -80,8 +80,8 @@ def write_shards(folder: Path, *, records: int = 64, seed: int = 0, step: int = 
 def environment(variables: dict[str, str]) -> dict[str, str]:
     """Of a child process: one CPU device with one thread unless told otherwise, no inherited cluster."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_", "SLURM_", "OMPI_"))}
-    fixed = {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return kept | fixed | variables
+    cache = {k: v for k, v in os.environ.items() if k.startswith(("JAX_COMPILATION_CACHE", "JAX_PERSISTENT_CACHE"))}
+    return kept | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | cache | variables
 
 
 def free_port() -> int:
@@ -136,11 +136,10 @@ class Trainer:
         if not (self.folder / "shards").exists():
             write_shards(self.folder / "shards")
         values = self.overrides | {name.replace("__", "."): value for name, value in changes.items()}
-        cache = {"JAX_COMPILATION_CACHE_DIR": str(self.folder / "cache"), "XLA_FLAGS": FAST_COMPILE}
         return subprocess.Popen(
             [sys.executable, "-m", "opencoder_jax.train", f"--config={config}", f"--run_dir={self.folder / run}"]
             + [f"--{name}={value}" for name, value in values.items()],
-            env=environment(cache | self.variables | (variables or {})),
+            env=environment({"XLA_FLAGS": FAST_COMPILE} | self.variables | (variables or {})),
             cwd=self.folder,
             preexec_fn=before,
             stdout=stdout,

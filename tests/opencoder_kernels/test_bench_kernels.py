@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.experimental.mosaic.gpu import profiler
 
-from scripts import bench_kernels
+from scripts.benchmarks import bench_kernels
 
 
 class Cupti:

@@ -8,10 +8,11 @@ DIR/documents holds what is kept, DIR/ledger the fate of every file; the same co
 """
 
 import argparse
-import sys
 
+from opencoder_data import command
 from opencoder_data.refinecode.config import fields_and_defaults, load
-from opencoder_data.refinecode.pipeline import print_summary, run_pipeline
+
+STOPPED = "stopped; the same command resumes"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -35,28 +36,27 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="redo stages whose configuration or program changed")
     parser.add_argument("--keep", action="store_true", help="go on from what another version of the program finished")
     arguments, rest = parser.parse_known_args(argv)
-    try:
-        overrides = []
-        for item in rest:
-            if not item.startswith("--"):
-                raise ValueError(f"unexpected argument {item!r}; overrides are written --section.field=value")
-            overrides.append(item[2:])
-        summary = run_pipeline(
-            load(arguments.config, overrides),
-            arguments.input,
-            arguments.output,
-            overwrite=arguments.overwrite,
-            keep=arguments.keep,
-        )
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command resumes", file=sys.stderr)
-        return 130
+    return command.run(lambda: run(arguments, rest), stopped=STOPPED)
+
+
+def run(arguments: argparse.Namespace, rest: list[str]) -> int:
+    """The pipeline as the command line asks for it. Raises ValueError, OSError for what the user can put right."""
+    # Here and not above: they take a second or two, in which Ctrl-C must have its one line too.
+    from opencoder_data.refinecode.pipeline import print_summary, run_pipeline
+
+    for item in rest:
+        if not item.startswith("--"):
+            raise ValueError(f"unexpected argument {item!r}; overrides are written --section.field=value")
+    summary = run_pipeline(
+        load(arguments.config, [item[2:] for item in rest]),
+        arguments.input,
+        arguments.output,
+        overwrite=arguments.overwrite,
+        keep=arguments.keep,
+    )
     print_summary(summary)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.end(main())

@@ -86,13 +86,16 @@ def _parse(path: Path, modified: int) -> ast.Module:
 
 
 def _tables(tree: ast.AST, folder: Path) -> list[Path]:
-    """JSON files below the module's folder that it names."""
+    """JSON and TOML files below the module's directory that it names."""
     names = {
         n.value
         for n in ast.walk(tree)
-        if isinstance(n, ast.Constant) and isinstance(n.value, str) and n.value.endswith(".json") and "/" not in n.value
+        if isinstance(n, ast.Constant)
+        and isinstance(n.value, str)
+        and n.value.endswith((".json", ".toml"))
+        and "/" not in n.value
     }
-    return sorted(p for p in folder.rglob("*.json") if p.name in names)
+    return sorted(p for p in folder.rglob("*.*") if p.name in names)
 
 
 @cache

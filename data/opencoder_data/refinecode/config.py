@@ -56,13 +56,25 @@ class LayoutConfig:
 @dataclass(frozen=True)
 class IngestConfig:
     kind: str = "auto"
-    """``auto``, ``tree``, ``git``, ``archive``, ``parquet`` or ``jsonl``."""
+    """``auto``, ``tree``, ``git``, ``archive``, ``parquet``, ``arrow`` or ``jsonl``."""
     archives: bool = True
     """Open archives met in a folder tree."""
     git: bool = True
     """Read git repositories met in a folder tree from HEAD, with the last commit time of each file."""
     max_file_bytes: int = 8_000_000
     """Files above are not read (paper: 8 MB)."""
+    max_archive_bytes: int = 100_000_000_000
+    """An archive, compressed table or repository that unpacks to more is read up to there, in bytes."""
+    max_archive_ratio: int = 1_100
+    """Likewise at so many times its size on disk (and more than 256 MB); gzip reaches 1,032 on zeros, code 10."""
+    max_archive_entries: int = 2_000_000
+    """Likewise at so many members or files."""
+    max_table_rows: int = 20_000_000
+    """Likewise at so many rows of one table."""
+    max_archive_s: float = 3_600.0
+    """Likewise after so many seconds; 0 = no bound. Where it is reached, the result depends on the machine."""
+    max_memory_mb: int = 2_000
+    """Address space that reading one archive, table or repository may add to its process, in 1e6 bytes; 0 = no bound."""
     skip_unread: bool = True
     """Do not read files whose name alone says that pre-processing would drop them."""
     repo_depth: int = 0

@@ -5,10 +5,9 @@ decides when and where, never what. Ray is imported only when asked for.
 """
 
 import multiprocessing
-import multiprocessing.connection
 import os
+import resource
 import socket
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -16,9 +15,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from opencoder_data import command
 from opencoder_data.refinecode.config import EngineConfig, LayoutConfig
 
 Task = Callable[..., Any]
+
+# Open files: measured with lsof for one process of a run with all stages, doubled, and pipes for each worker.
+_DRIVER_FILES, _WORKER_FILES = 64, 8
 
 
 # Measured on code of a Python installation (docs/experiments/2026-11-21-refinecode-engine.md), with a fifth to spare.
@@ -39,17 +42,17 @@ def workers_within(memory_mb: int, layout: LayoutConfig) -> int:
     return workers
 
 
-def _end_with_parent() -> None:
-    """Ends this worker when the driver is killed: it would wait for tasks for ever, or write into a folder that a new run
-    has begun anew."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="end with parent").start()
+def need_open_files(workers: int) -> None:
+    """Raise this process's limit of open files to what so many workers need. Raises ValueError with the remedy."""
+    need = _DRIVER_FILES + _WORKER_FILES * workers
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < need:
+        if hard != resource.RLIM_INFINITY and hard < need:
+            raise ValueError(
+                f"only {hard} files may be open at a time and {workers} workers need {need}: raise the limit with "
+                f"`ulimit -n {max(1024, need)}`, or lower --engine.workers"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
 
 
 class LocalExecutor:
@@ -61,6 +64,7 @@ class LocalExecutor:
         self.workers = config.workers or len(os.sched_getaffinity(0))
         if config.memory_mb:
             self.workers = min(self.workers, workers_within(config.memory_mb, layout))
+        need_open_files(self.workers)
         self._pool: ProcessPoolExecutor | None = None
 
     def _open(self) -> ProcessPoolExecutor:
@@ -68,7 +72,7 @@ class LocalExecutor:
             context = multiprocessing.get_context("forkserver")
             # Imported once in the fork server instead of once per worker.
             context.set_forkserver_preload(["opencoder_data.refinecode.stages"])
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_end_with_parent)
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=command.start_worker)
         return self._pool
 
     def run(self, function: Task, tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
@@ -84,7 +88,8 @@ class LocalExecutor:
             while True:
                 # A few more than workers, so none waits; not all, so a stopped run stops.
                 while len(running) < 2 * self.workers and (item := next(todo, None)) is not None:
-                    running[pool.submit(function, *item[1])] = item[0]
+                    with command.starting_workers():
+                        running[pool.submit(function, *item[1])] = item[0]
                 if not running:
                     return
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -96,9 +101,23 @@ class LocalExecutor:
                 "a worker process died (out of memory?); lower --layout.batch_mb or --engine.workers and run the same "
                 "command again: finished partitions are kept"
             ) from None
+        except KeyboardInterrupt:
+            command.kill_workers()  # their files appear whole or not at all
+            raise
         finally:
             for future in running:
                 future.cancel()
+
+    def stop(self) -> None:
+        """End the workers now, in the midst of their tasks."""
+        if self._pool is not None:
+            workers = multiprocessing.active_children()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            for worker in workers:
+                worker.kill()
+            for worker in workers:
+                worker.join()
+            self.close()
 
     def close(self) -> None:
         if self._pool is not None:
@@ -151,6 +170,9 @@ class RayExecutor:
             for reference in done:
                 index = running.pop(reference)
                 yield index, ray.get(reference)
+
+    def stop(self) -> None:
+        """Tasks under way end with the cluster, or by themselves."""
 
     def close(self) -> None:
         if self._owned:

@@ -136,8 +136,8 @@ def _documents(
     content: pa.ChunkedArray, columns: dict[str, list[Any]], profile: str, naturals: list[str | None]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Text and options of `compute_signals`, document by document; the natural language found is added to `naturals`."""
-    for i, path in enumerate(columns["path"]):
-        text: str = content[i].as_py()
+    texts = (value.as_py() for chunk in content.chunks for value in chunk)
+    for i, (path, text) in enumerate(zip(columns["path"], texts, strict=True)):
         naturals.append(natural_language(text) if columns["doc_type"][i] == "text" else None)
         options = {
             "language": columns["language"][i] or "",

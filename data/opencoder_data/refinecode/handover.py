@@ -13,7 +13,6 @@ group's share of the training text (of the tokens, once packed): each file is th
 import argparse
 import dataclasses
 import re
-import sys
 from collections import Counter
 from contextlib import ExitStack
 from functools import lru_cache
@@ -23,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from opencoder_data import command
 from opencoder_data.pack import PackOptions, pack
 from opencoder_data.refinecode import storage
 from opencoder_data.refinecode.config import fingerprint
@@ -233,7 +233,13 @@ def pack_documents(target: str, tokenizer: str, *, seq_len: int = 4_096, num_wor
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    return command.run(
+        lambda: _main(argv), stopped="stopped by Ctrl-C; the same command begins anew and ends with the same"
+    )
+
+
+def _main(argv: list[str] | None) -> int:
+    parser = command.Parser(
         prog="python -m opencoder_data.refinecode.handover",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -255,33 +261,27 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seq_len", type=int, default=4_096)
     arguments = parser.parse_args(argv)
     run, target = arguments.run.rstrip("/"), arguments.output.rstrip("/")
-    try:
-        hold_out = HoldOut(
-            arguments.holdout,
-            arguments.holdout_min_files,
-            arguments.holdout_min_bytes,
-            arguments.holdout_max_bytes,
-            arguments.holdout_overlap,
-        )
-        report = hand_over(run, target, group=tuple(arguments.group.split(",")), hold_out=hold_out)
-        for folder in ("train", "held_out"):
-            for name, values in report[folder].items():
-                weight = f", weight {values['weight']:.4f}" if "weight" in values else ""
-                print(
-                    f"{storage.join(target, folder, name)}: {values['files']:,} files, {values['bytes']:,} bytes{weight}"
-                )
-        if report["held_out"]:
-            print(f"left out of training, as they repeat a held-out file: {report['left_out_for_overlap']:,} files")
-        if arguments.tokenizer:
-            mixture = pack_documents(target, arguments.tokenizer, seq_len=arguments.seq_len)
-            print("--data.sources=" + ",".join(f"{s['path']}:{s['weight']:.6g}" for s in mixture["sources"]))
-            if mixture["held_out"]:
-                print("--data.eval_sources=" + ",".join(mixture["held_out"]))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    hold_out = HoldOut(
+        arguments.holdout,
+        arguments.holdout_min_files,
+        arguments.holdout_min_bytes,
+        arguments.holdout_max_bytes,
+        arguments.holdout_overlap,
+    )
+    report = hand_over(run, target, group=tuple(arguments.group.split(",")), hold_out=hold_out)
+    for folder in ("train", "held_out"):
+        for name, values in report[folder].items():
+            weight = f", weight {values['weight']:.4f}" if "weight" in values else ""
+            print(f"{storage.join(target, folder, name)}: {values['files']:,} files, {values['bytes']:,} bytes{weight}")
+    if report["held_out"]:
+        print(f"left out of training, as they repeat a held-out file: {report['left_out_for_overlap']:,} files")
+    if arguments.tokenizer:
+        mixture = pack_documents(target, arguments.tokenizer, seq_len=arguments.seq_len)
+        print("--data.sources=" + ",".join(f"{s['path']}:{s['weight']:.6g}" for s in mixture["sources"]))
+        if mixture["held_out"]:
+            print("--data.eval_sources=" + ",".join(mixture["held_out"]))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.end(main())

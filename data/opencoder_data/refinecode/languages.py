@@ -1,7 +1,8 @@
 """Stage 2's tables: which language a file is in, and whether it is code, data or text.
 
 The name tables are those released with OpenCoder's filter (`tables/linguist_names.json`); content decides where GitHub
-Linguist says that the name does not (`tables/linguist_content.json`).
+Linguist says that the name does not (`tables/linguist_content.json`, made by `scripts/tools/language_table.py`), then by our
+reading of its ambiguous extensions (`tables/ambiguous_extensions.toml`).
 
 How the published 607 = 470 code + 115 data + 22 text comes about: the release reaches 644 languages (480 + 142 + 22) and
 excludes 34 of them by name, 35 once the case of `Gerber Image` is repaired, which leaves 609 = 469 + 118 + 22. Jupyter
@@ -11,27 +12,21 @@ compiled code.
 """
 
 import json
+import tomllib
 from functools import cache
 from importlib import resources
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import regex
+from opencoder_data.refinecode import language_statements
+from opencoder_data.refinecode.language_rules import Rule, catch_all, decide, parse_rule
 
 NOTEBOOK = "jupyter notebook"
 _DISASSEMBLY = ("c-objdump", "cpp-objdump", "d-objdump")
 # Linguist looks no further either.
 _HEAD = 50_000
-_SECONDS = 0.5
 
-# Extensions that Linguist leaves to a statistical classifier when no rule matches: the language that most files with
-# the extension are in, by our reading; all others keep the release's choice.
-_USUAL = {
-    "m": "matlab", "v": "verilog", "t": "perl", "s": "assembly", "inc": "php", "pp": "puppet", "for": "fortran",
-    "f": "fortran", "fs": "f#", "gd": "gdscript", "sol": "solidity", "cls": "tex", "x": "rpc", "es": "javascript",
-    "bb": "bitbake", "bs": "brighterscript", "re": "reason", "msg": "omnet++ msg", "properties": "java properties",
-    "g": "gap", "gs": "javascript", "pro": "qmake", "l": "lex", "q": "q", "tsp": "typespec", "spec": "rpm spec",
-    "cfg": "ini", "fcgi": "perl", "sch": "scheme", "frag": "glsl", "shader": "shaderlab", "b": "limbo",
-}  # fmt: skip
+# The release's map gives these extensions to the owner of a longer one (`gradle.kts`, `emacs.desktop`, `yaml.sed`).
+_OWNERS = {"kts": "kotlin", "desktop": "desktop", "sed": "sed"}
 
 
 class Language(NamedTuple):
@@ -43,40 +38,54 @@ class Language(NamedTuple):
 
 
 class _Tables:
+    """The tables, read once. Raises ValueError when one of them says what the program cannot follow."""
+
     def __init__(self) -> None:
         folder = resources.files("opencoder_data.refinecode") / "tables"
         names = json.loads((folder / "linguist_names.json").read_text())
         content = json.loads((folder / "linguist_content.json").read_text())
+        own = tomllib.loads((folder / "ambiguous_extensions.toml").read_text())
         self.types: dict[str, str] = {name: entry["type"] for name, entry in names["languages"].items()}
-        self.extensions = {e: name for name, entry in names["languages"].items() for e in entry["extensions"]}
-        self.filenames = {f: name for name, entry in names["languages"].items() for f in entry["filenames"]}
+        self.by_content_only: dict[str, str] = content["by_content_only"]
+        self.released = {e: name for name, entry in names["languages"].items() for e in entry["extensions"]}
+        self.extensions = content["extensions"] | self.released | _OWNERS
+        released = {f: name for name, entry in names["languages"].items() for f in entry["filenames"]}
+        self.released_filenames = released
+        self.filenames = content["filenames"] | released
         self.excluded = {*names["excluded"], *_DISASSEMBLY}
         self.table = {n: t for n, t in self.types.items() if n not in self.excluded or n == NOTEBOOK}
-        self.by_content_only: dict[str, str] = content["by_content_only"]
         self.last_suffix_only = set(content["last_suffix_only"])
         self.compound: dict[str, str] = content["compound"]
         self.interpreters: dict[str, str] = content["interpreters"]
-        self._named = content["named_patterns"]
-        self.rules = {e.lstrip("."): d["rules"] for d in content["disambiguations"] for e in d["extensions"]}
+        self.mode_names: dict[str, str] = content["mode_names"]
+        self.candidates: dict[str, list[str]] = content["candidates"]
+        self.rules: dict[str, list[Rule]] = {}
+        self.usual: dict[str, str | None] = {}
+        self._read_rules(content, own)
 
-    @cache  # noqa: B019  (one instance for the life of the process)
-    def compiled(self, extension: str) -> list[tuple[str, list[tuple[bool, regex.Pattern[str]]]]]:
-        """(language, [(negated, pattern)]) in order; all patterns of an entry must hold."""
-        return [(rule["language"][0], self._conditions(rule)) for rule in self.rules[extension]]
-
-    def _conditions(self, rule: dict) -> list[tuple[bool, regex.Pattern[str]]]:
-        conditions: list[tuple[bool, regex.Pattern[str]]] = []
-        for part in rule.get("and", [rule]):
-            pattern, negated = part.get("pattern"), False
-            if "negative_pattern" in part:
-                pattern, negated = part["negative_pattern"], True
-            if "named_pattern" in part:
-                pattern = self._named[part["named_pattern"]]
-            if pattern is not None:
-                texts = pattern if isinstance(pattern, list) else [pattern]
-                joined = "|".join(f"(?:{t})" if "(?i)" not in t[:4] else f"(?i:{t[4:]})" for t in texts)
-                conditions.append((negated, regex.compile(joined, regex.MULTILINE)))
-        return conditions
+    def _read_rules(self, content: dict[str, Any], own: dict[str, Any]) -> None:
+        """`rules`: what decides, in order; `usual`: what an ambiguous extension means when nothing decides."""
+        for entry in content["disambiguations"]:
+            rules = [parse_rule(raw, content["named_patterns"]) for raw in entry["rules"]]
+            for extension in entry["extensions"]:
+                name = extension.lstrip(".").lower()
+                self.rules[name] = rules
+                self.usual[name] = catch_all(rules) or (None if name in self.candidates else self.extensions.get(name))
+        for name, section in own.items():
+            unknown = sorted(set(section) - {"usual", "first", "rules"})
+            if unknown:
+                raise ValueError(f"unknown key {unknown[0]!r} of extension {name!r} in ambiguous_extensions.toml")
+            first, after = (
+                [parse_rule(raw, content["named_patterns"]) for raw in section.get(key, [])]
+                for key in ("first", "rules")
+            )
+            self.rules[name] = first + [r for r in self.rules.get(name, []) if r.conditions] + after
+            self.usual[name] = section.get("usual")
+        known = {*self.types, *self.by_content_only}
+        for name, rules in self.rules.items():
+            for language in (*(r.language for r in rules), self.usual[name]):
+                if language is not None and language not in known:
+                    raise ValueError(f"a rule for .{name} names {language!r}, which is in no table")
 
 
 @cache
@@ -95,25 +104,25 @@ def candidate(name: str, heuristics: bool = True) -> tuple[str | None, str]:
     Order as in the release: exact file name, then extension; longest compound extension first.
     """
     t = tables()
-    if name in t.filenames:
-        return t.filenames[name], ""
+    filenames = t.filenames if heuristics else t.released_filenames
+    if name in filenames:
+        return filenames[name], ""
     pieces = name.split(".")
     if len(pieces) < 2 or not pieces[-1]:
         return None, ""
     last = pieces[-1]
     if not heuristics:
-        return t.extensions.get(last), ""
+        return t.released.get(last), ""
     for start in range(1, len(pieces) - 1):
         compound = ".".join(pieces[start:]).lower()
         if compound in t.compound:
             return t.compound[compound], ""
-    found = t.extensions.get(last) or t.extensions.get(last.lower())
-    if last in t.last_suffix_only:
-        found = None
     lower = last.lower()
-    if last not in ("C", "H") and lower in t.rules:
-        return _USUAL.get(lower, found), lower
-    return _USUAL.get(lower, found), ""
+    if lower in t.rules and last not in ("C", "H"):
+        return t.usual[lower], lower
+    if last in t.last_suffix_only:
+        return None, ""
+    return t.extensions.get(last) or t.extensions.get(lower), ""
 
 
 def name_verdict(name: str, notebooks: bool = True) -> str:
@@ -140,49 +149,42 @@ def _verdict(name: str | None, notebooks: bool, by_content: bool = True) -> Lang
 
 
 def detect(
-    path: str, content: str, *, heuristics: bool = True, notebooks: bool = True, hint: str | None = None
+    path: str,
+    content: str,
+    *,
+    heuristics: bool = True,
+    notebooks: bool = True,
+    hint: str | None = None,
+    statements: bool = True,
 ) -> Language:
     """Language of a file.
 
     Args:
       path: path in its repository; only the last component counts.
-      content: the text; its first 50,000 characters decide ambiguous extensions, its first line names interpreters.
+      content: the text. Where the name leaves several languages, a mode line or interpreter that names one of them
+        decides, else the rules on its first 50,000 characters; where the name says nothing, mode line and interpreter.
       heuristics: off = the release's maps alone.
       hint: language named by the source, used when name and content say nothing.
+      statements: off = mode lines and interpreters are not looked at.
     """
     name = path.rsplit("/", 1)[-1]
     language, ambiguous = candidate(name, heuristics)
-    if heuristics:
-        head = content[:_HEAD]
-        if ambiguous:
-            language = _by_content(ambiguous, head) or language
-        elif language is None and head.startswith("#!"):
-            language = by_shebang(head)
+    if heuristics and (ambiguous or language is None):
+        said = stated(content) if statements else None
+        if not ambiguous or (said is not None and said in tables().candidates.get(ambiguous, ())):
+            language = said
+        else:
+            language = decide(tables().rules[ambiguous], content[:_HEAD]) or language
     if language is None and hint:
         hint = {"c++": "cpp", "c#": "csharp"}.get(hint.lower(), hint.lower())
         language = hint if hint in tables().types or hint in tables().by_content_only else None
     return _verdict(language, notebooks)
 
 
-def _by_content(extension: str, head: str) -> str | None:
-    for language, conditions in tables().compiled(extension):
-        try:
-            if all((pattern.search(head, timeout=_SECONDS) is None) == negated for negated, pattern in conditions):
-                return language
-        except TimeoutError:
-            # A pattern that does not end on this file says nothing about it.
-            continue
-    return None
-
-
-def by_shebang(head: str) -> str | None:
-    """Language of the interpreter in the first line: ``#!/usr/bin/env -S python3.11 -u`` gives python."""
-    words = head.split("\n", 1)[0][2:].split()
-    if not words:
-        return None
-    program = words[0].rsplit("/", 1)[-1]
-    if program == "env":
-        rest = [w for w in words[1:] if not w.startswith("-") and "=" not in w]
-        program = rest[0].rsplit("/", 1)[-1] if rest else ""
-    interpreters = tables().interpreters
-    return interpreters.get(program) or interpreters.get(program.rstrip("0123456789.-"))
+def stated(content: str) -> str | None:
+    """Language that a mode line, else the interpreter in the first line names; None when neither does."""
+    t = tables()
+    said = language_statements.by_mode_line(content, t.mode_names)
+    if said is None and content.startswith("#!"):
+        said = language_statements.by_shebang(content[:_HEAD], t.interpreters)
+    return said

@@ -37,6 +37,11 @@ def write_ledger(run: Run, executor: Executor) -> dict[str, Any]:
         ],
         "languages": {k: dict(v) for k, v in sorted(languages.items(), key=lambda kv: (-kv[1]["bytes_kept"], kv[0]))},
     }  # fmt: skip
+    odd: Counter[str] = Counter()
+    for count in run.counts("ingest"):
+        odd.update(count.get("odd_metadata", {}))
+    if odd:
+        summary["odd_metadata"] = dict(sorted(odd.items()))
     if summary["files_in"] != summary["files_kept"] + sum(dropped.values()):
         raise RuntimeError(
             f"ledger does not balance: {summary['files_in']} in, {summary['files_kept']} kept, {sum(dropped.values())} dropped"

@@ -35,12 +35,8 @@ def structured_cells(content: str) -> str:
         raise NotebookError(f"no valid JSON: {str(error)[:120]}") from None
     if not isinstance(notebook, dict):
         raise NotebookError("the JSON is no object")
-    cells = notebook.get("cells")
+    cells = _cells(notebook)
     if cells is None:
-        sheets = notebook.get("worksheets")
-        first = sheets[0] if isinstance(sheets, list) and sheets else None
-        cells = first.get("cells") if isinstance(first, dict) else None
-    if not isinstance(cells, list):
         raise NotebookError("it has no cells")
     parts = [START]
     for cell in cells:
@@ -56,6 +52,16 @@ def structured_cells(content: str) -> str:
     if len(parts) == 1:
         raise NotebookError("all cells are empty")
     return "".join(parts)
+
+
+def _cells(notebook: dict[str, Any]) -> list[Any] | None:
+    """Format 4 has cells, formats 2 and 3 have worksheets with cells; None where there is no list of cells."""
+    sheets = notebook.get("worksheets")
+    holders = [notebook, *(sheets if isinstance(sheets, list) else [])]
+    found = [
+        holder["cells"] for holder in holders if isinstance(holder, dict) and isinstance(holder.get("cells"), list)
+    ]
+    return [cell for cells in found for cell in cells] if found else None
 
 
 def _text(value: Any) -> str:

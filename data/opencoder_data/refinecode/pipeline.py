@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from opencoder_data.refinecode import storage
+from opencoder_data.refinecode import lock, storage
 from opencoder_data.refinecode.code_version import code_version
 from opencoder_data.refinecode.config import STAGES, RefineConfig, fingerprint, to_dict
 from opencoder_data.refinecode.engine import Executor, make_executor
@@ -35,7 +35,14 @@ def run_pipeline(
             raise ValueError(f"output folder {run.output} lies in the input {url}; give another one")
     executor = make_executor(config.engine, config.layout)
     try:
-        return _run_stages(run, executor, overwrite, keep)
+        with lock.held(run.output):
+            try:
+                return _run_stages(run, executor, overwrite, keep)
+            except BaseException:
+                executor.stop()
+                # Nobody writes any more, and the lock says that nobody else does.
+                storage.remove_temporaries(run.output)
+                raise
     finally:
         executor.close()
 
@@ -115,6 +122,8 @@ def print_summary(summary: dict[str, Any], file: Any = None) -> None:
     print(f"files in    {summary['files_in']:>10,}  {summary['bytes_in'] / 1e6:>10,.1f} MB", file=file)
     for entry in summary["files_dropped"]:
         print(f"  dropped   {entry['files']:>10,}  {entry['stage']}: {entry['rule']}", file=file)
+    for name, rows in summary.get("odd_metadata", {}).items():
+        print(f"  unknown   {rows:>10,}  {name}: not readable, left empty", file=file)
     print(f"files kept  {summary['files_kept']:>10,}  {summary['bytes_kept'] / 1e6:>10,.1f} MB", file=file)
     for language, values in list(summary["languages"].items())[:12]:
         kept = values.get("files_kept", 0)

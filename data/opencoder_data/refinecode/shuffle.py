@@ -25,7 +25,11 @@ def write_buckets(url: str, table: pa.Table, bucket: np.ndarray, buckets: int) -
     """`bucket` int [N] in [0, buckets)."""
     order = np.argsort(bucket, kind="stable")
     starts = np.searchsorted(bucket[order], np.arange(buckets + 1))
-    with storage.replacing(url) as path, pq.ParquetWriter(path, table.schema, compression="zstd") as writer:
+    with (
+        storage.replacing(url) as path,
+        open(path, "wb") as file,
+        pq.ParquetWriter(file, table.schema, compression="zstd") as writer,
+    ):
         groups: dict[str, int] = {}
         table = table.take(pa.array(order))
         for b in range(buckets):

@@ -27,7 +27,7 @@ def check(config: RefineConfig) -> None:
         filter_stage.thresholds_of(config.filter)
     if "sample" in config.stages:
         sample.check(config.sample)
-    known = ("auto", "tree", "git", "archive", "parquet", "jsonl")
+    known = ("auto", "tree", "git", "archive", "parquet", "arrow", "jsonl")
     if config.ingest.kind not in known:
         raise ValueError(f"ingest.kind is one of {', '.join(known)}, not {config.ingest.kind!r}")
     for name in ("partition_mb", "batch_mb", "shuffle_rows"):

@@ -37,6 +37,12 @@ def exists(url: str) -> bool:
     return fs.exists(path)
 
 
+def size(url: str) -> int:
+    """Bytes of a file; 0 where the file system does not say."""
+    fs, path = filesystem(url)
+    return int(fs.size(path) or 0)
+
+
 def is_below(url: str, folder: str) -> bool:
     """Whether `url` is the folder or lies in it."""
     (fs, path), (folder_fs, folder_path) = filesystem(url), filesystem(folder)
@@ -122,8 +128,9 @@ def read_json(url: str) -> Any:
 
 
 def write_table(url: str, table: pa.Table, level: int = 1) -> None:
-    with replacing(url) as path:
-        pq.write_table(table, path, compression="zstd", compression_level=level)
+    # An open file, not its name: Arrow takes names in UTF-8 alone.
+    with replacing(url) as path, open(path, "wb") as file:
+        pq.write_table(table, file, compression="zstd", compression_level=level)
 
 
 def read_table(url: str, columns: list[str] | None = None) -> pa.Table:
@@ -136,7 +143,8 @@ class ParquetAppender:
 
     def __init__(self, path: str, schema: pa.Schema, group_bytes: float, level: int = 1):
         self.schema, self.group_bytes = schema, group_bytes
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd", compression_level=level)
+        self._file = open(path, "wb")  # noqa: SIM115  Arrow takes names in UTF-8 alone
+        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd", compression_level=level)
         self._pending: list[pa.Table] = []
         self._bytes = 0
         self.rows = 0
@@ -158,6 +166,7 @@ class ParquetAppender:
     def close(self) -> None:
         self._flush()
         self._writer.close()
+        self._file.close()
 
 
 def iter_row_groups(url: str, columns: list[str] | None = None) -> Iterator[pa.Table]:

@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
+from opencoder_data import command
 from opencoder_data.tokenizer.model import Tokenizer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m opencoder_data.tokenizer", description=__doc__)
+    return command.run(
+        lambda: _main(arguments), stopped="stopped by Ctrl-C; nothing was written, the same command begins anew"
+    )
+
+
+def _main(arguments: Sequence[str] | None) -> int:
+    parser = command.Parser(prog="python -m opencoder_data.tokenizer", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("train", help="train a SentencePiece model on a corpus")
-    command.add_argument("--input", nargs="+", required=True, help="Parquet, JSON lines, or folders of text files")
-    command.add_argument("--vocab_size", type=int, required=True, help="rows of the embedding, a multiple of 128")
-    command.add_argument("--output", required=True, help="folder for tokenizer.model")
-    command.add_argument("--format", default="auto", help="auto, parquet, jsonl or files")
-    command.add_argument("--text_column", default="", help="default: content, else text")
-    command.add_argument("--max_mb", type=float, default=0, help="stop reading after so much text (0: all)")
-    command.add_argument("--character_coverage", type=float, default=0.9995)
-    command.add_argument("--num_threads", type=int, default=0, help="0: all cores")
-    command = commands.add_parser("info", help="describe a tokenizer")
-    command.add_argument("path")
+    train = commands.add_parser("train", help="train a SentencePiece model on a corpus")
+    train.add_argument("--input", nargs="+", required=True, help="Parquet, JSON lines, or folders of text files")
+    train.add_argument("--vocab_size", type=int, required=True, help="rows of the embedding, a multiple of 128")
+    train.add_argument("--output", required=True, help="folder for tokenizer.model")
+    train.add_argument("--format", default="auto", help="auto, parquet, jsonl or files")
+    train.add_argument("--text_column", default="", help="default: content, else text")
+    train.add_argument("--max_mb", type=float, default=0, help="stop reading after so much text (0: all)")
+    train.add_argument("--character_coverage", type=float, default=0.9995)
+    train.add_argument("--num_threads", type=int, default=0, help="0: all cores")
+    info = commands.add_parser("info", help="describe a tokenizer")
+    info.add_argument("path")
     args = parser.parse_args(arguments)
-    try:
-        if args.command == "train":
-            _train(args)
-        else:
-            print(_describe(Tokenizer(args.path)))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if args.command == "train":
+        _train(args)
+    else:
+        print(_describe(Tokenizer(args.path)))
     return 0
 
 
@@ -64,4 +66,4 @@ def _describe(tokenizer: Tokenizer) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.end(main())

@@ -12,9 +12,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from opencoder_data.shard_format import write_atomically
 from opencoder_data.tokenizer.model import NORMAL, SPACE_PIECE, USER_DEFINED, Tokenizer
 from opencoder_data.tokenizer.presplit import PATTERN
-from opencoder_data.tokenizer.special_tokens import CHAT_TEMPLATE, IM_END, IM_START, PAD, SPECIAL_TOKENS
+from opencoder_data.tokenizer.special_tokens import CHAT_TEMPLATE, ENDOFTEXT, IM_END, IM_START, PAD, SPECIAL_TOKENS
 
 
 def export_hf(
@@ -24,7 +25,12 @@ def export_hf(
 
     As everywhere in `transformers`, the names of special tokens are recognised in text given to the exported tokenizer
     (`split_special_tokens=True` turns that off). SentencePiece's own `<s>`, `</s>`, `<unk>` and `<pad>` are not among
-    them: in source code they are text.
+    them: in source code they are text. Nothing is put before or after a text; batches are padded on the left, so that the
+    new tokens of every row follow its last one.
+
+    `bos_token` is `<|endoftext|>`: what scorers (lm-eval) put in front of a text without context. In training nothing is
+    in front of a document, which attends to itself alone: no token was learned in this place, but `<|endoftext|>` means
+    the border of documents and was learned as an output, where SentencePiece's `<s>` never occurs at all.
 
     Args:
         model_max_length: longest input the model takes, in tokens.
@@ -38,6 +44,7 @@ def export_hf(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     special_map = {
+        "bos_token": _added_token(ENDOFTEXT),
         "eos_token": _added_token(eos_token),
         "pad_token": _added_token(PAD),
         "additional_special_tokens": [_added_token(IM_END), _added_token(IM_START)],
@@ -48,8 +55,14 @@ def export_hf(
             str(i): _added_token(token) | {"special": True} for token, i in tokenizer.special_ids.items()
         },
         "additional_special_tokens": [IM_END, IM_START],
+        "bos_token": ENDOFTEXT,
         "eos_token": eos_token,
         "pad_token": PAD,
+        "padding_side": "left",
+        # llama.cpp's converter takes SentencePiece's defaults, which are true, where these are missing.
+        "add_bos_token": False,
+        "add_eos_token": False,
+        "add_prefix_space": False,
         "model_max_length": model_max_length,
         "clean_up_tokenization_spaces": False,
         "spaces_between_special_tokens": False,
@@ -62,7 +75,7 @@ def export_hf(
         "tokenizer.model": tokenizer.model_bytes,
     }
     for name, data in files.items():
-        (folder / name).write_bytes(data)
+        write_atomically(folder / name, data)
     return [folder / name for name in files]
 
 

@@ -8,8 +8,8 @@ and are put back in the finished model.
 
 from __future__ import annotations
 
+import errno
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,8 +17,10 @@ from typing import Any
 
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
-from tqdm import tqdm
 
+from opencoder_data.command import progress as progress_bar
+from opencoder_data.command import temporary_directory
+from opencoder_data.shard_format import write_atomically
 from opencoder_data.tokenizer.presplit import split_words
 from opencoder_data.tokenizer.special_tokens import num_pieces_for
 
@@ -62,19 +64,21 @@ def train(
     Raises: ValueError for a vocabulary size that is not a multiple of 128, or too large for the corpus.
     """
     num_pieces = num_pieces_for(vocab_size)
+    path = Path(output) if Path(output).suffix == ".model" else Path(output) / "tokenizer.model"
+    _check_writable(path)
     words = count_words(texts, max_bytes=max_bytes, progress=progress)
     if not words:
         raise ValueError("tokenizer training: the input holds no text")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "words.tsv"
+    with temporary_directory() as folder:
+        table = folder / "words.tsv"
         # Ties between merges fall to what SentencePiece read first: sort, so that the model depends on the counts only.
-        with path.open("w", encoding="utf-8", newline="\n") as file:
+        with table.open("w", encoding="utf-8", newline="\n") as file:
             for word, count in sorted(words.items(), key=lambda item: (-item[1], item[0])):
                 file.write(f"{word.translate(_TO_STAND_IN)}\t{count}\n")
-        prefix = Path(folder) / "model"
+        prefix = folder / "model"
         try:
             sentencepiece.SentencePieceTrainer.train(
-                input=str(path),
+                input=str(table),
                 input_format="tsv",
                 model_prefix=str(prefix),
                 model_type="bpe",
@@ -113,21 +117,25 @@ def train(
     proto.trainer_spec.ClearField("input")
     proto.trainer_spec.ClearField("model_prefix")
     proto.trainer_spec.ClearField("num_threads")
-    path = Path(output)
-    if path.suffix != ".model":
-        path = path / "tokenizer.model"
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(proto.SerializeToString(deterministic=True))
-    temporary.replace(path)
+    write_atomically(path, proto.SerializeToString(deterministic=True))
     return path
+
+
+def _check_writable(path: Path) -> None:
+    """Before hours of counting and training. Raises: PermissionError, NotADirectoryError."""
+    folder = next(p for p in path.absolute().parents if p.exists())
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def count_words(texts: Iterable[str], *, max_bytes: int = 0, progress: bool = False) -> Counter[str]:
     """Words of all texts with their counts, those left out that SentencePiece's trainer cannot take."""
     words: Counter[str] = Counter()
     seen = 0
-    with tqdm(unit="B", unit_scale=True, desc="counting words", disable=not progress, mininterval=1) as bar:
+    with progress_bar(unit="B", unit_scale=True, desc="counting words", disable=not progress) as bar:
         for text in texts:
             size = len(text.encode("utf-8", "surrogatepass"))
             words.update(split_words(text))

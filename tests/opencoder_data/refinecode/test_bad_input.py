@@ -156,9 +156,9 @@ def test_truncated_and_damaged_parquet(tmp_path):
     assert set(bad) == {"in/cut.parquet", "in/page.parquet", "in/none.parquet", "in/column.parquet"}
     assert "20 rows from row 0" in bad["in/page.parquet"] and "no column content" in bad["in/column.parquet"]
     assert "footer" in bad["in/cut.parquet"] and "0 bytes" in bad["in/none.parquet"]
-    # The other row groups of the damaged file are read: copies of the good file's rows.
+    # Each row of a refused row group counts; the other row groups are read: copies of the good file's rows.
     copies = [r for r in ledger if r["source"] == "in/page.parquet" and r["rule"] != "unreadable_table"]
-    assert len(copies) == 180 and len({r["doc_id"] for r in ledger}) == len(ledger) == 200 + 180 + 4
+    assert len(copies) == 180 and len({r["doc_id"] for r in ledger}) == len(ledger) == 200 + 180 + 20 + 3
 
 
 @pytest.mark.parametrize(

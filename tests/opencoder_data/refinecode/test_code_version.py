@@ -35,7 +35,7 @@ def test_a_copy_has_the_same_versions(copy):
         ("filter/default_thresholds.json", "{", "{ ", {"filter"}),
         ("fuzzy_dedup/kernels.py", "@njit", "_x = 1\n@njit", {"fuzzy_dedup"}),
         ("transform/header.py", "import re", "import re\n_x = 1", {"transform"}),
-        ("tables/linguist_names.json", "{", "{ ", {"ingest", "preprocess"}),
+        ("tables/linguist_names.json", "{", "{ ", {"ingest", "preprocess", "transform"}),
         ("storage.py", "import json", "import json\n_x = 1", set(STAGES)),
         ("filter/signals_html.py", "import", "# a comment\nimport", set()),
         ("sample.py", '"""Stage 7', '"""Stage seven', set()),

@@ -93,6 +93,16 @@ def test_exact_pairs_against_brute_force():
     assert {tuple(p): v for p, v in zip(pairs.tolist(), values.tolist(), strict=True)} == pytest.approx(expected)
 
 
+def test_jaccard_by_hand():
+    """{1 2 3 4} and {3 4 5}: two shared of five; sets that are equal, apart, contained, empty."""
+    sets = [[1, 2, 3, 4], [3, 4, 5], [6, 7], [3, 4, 5], [3], []]
+    flat = np.array([value for values in sets for value in values], np.uint64)
+    offsets = np.r_[0, np.cumsum([len(values) for values in sets])]
+    pairs = np.array([(0, 1), (1, 0), (0, 2), (1, 3), (1, 4), (4, 0), (2, 5), (5, 5)])
+    found = kernels.jaccard_of_pairs(flat, offsets, pairs[:, 0], pairs[:, 1])
+    assert found.tolist() == [2 / 5, 2 / 5, 0, 1, 1 / 3, 1 / 4, 0, 0]
+
+
 def test_components_and_groups():
     keys = np.array([7, 7, 7, 9, 9, 1], np.uint64)
     units = np.array([5, 2, 8, 8, 4, 6])

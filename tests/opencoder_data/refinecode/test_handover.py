@@ -97,6 +97,24 @@ def test_overlap_is_the_share_of_the_held_out_file():
     assert OverlapIndex(pa.array([], pa.large_string())).overlap(pa.array(texts, pa.large_string())).tolist() == [0] * 5
 
 
+def test_a_training_file_exactly_at_the_overlap_limit_goes(tmp_path, monkeypatch):
+    """10 five-word runs held out: with a limit of 0.5 a file with 5 of them goes and one with 4 stays; with 0.51 both stay."""
+    words = [f"w{i}" for i in range(14)]
+    files = {"held": words, "five": [*words[:9], "x"], "four": [*words[:8], "y"], "none": ["z"] * 9}
+    rows = [{"path": f"{name}.txt", "content": " ".join(text) + "\n"} for name, text in files.items()]
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in" / "rows.parquet")
+    config = load(None, ["stages=ingest,preprocess", "engine.workers=1", "engine.progress=false"])
+    run_pipeline(config, [str(tmp_path / "in")], str(tmp_path / "run"))
+    held = next(r["sha256"] for r in rows_of(tmp_path / "run" / "documents") if r["path"] == "held.txt")
+    monkeypatch.setattr(HoldOut, "candidate", lambda self, sha256: sha256 == held)
+    for limit, left in ((0.5, {"four.txt", "none.txt"}), (0.51, {"five.txt", "four.txt", "none.txt"})):
+        target = str(tmp_path / f"out{limit}")
+        report = hand_over(str(tmp_path / "run"), target, hold_out=HoldOut(share=0.5, overlap=limit))
+        assert {r["path"] for r in rows_of(Path(target, "train"))} == left
+        assert report["left_out_for_overlap"] == 3 - len(left)
+
+
 def test_tokenizer_and_shards_from_the_command_line(finished_run, tmp_path, capsys):
     output, target = finished_run[0], str(tmp_path / "out")
     command = [f"--run={output}", f"--output={target}", "--holdout=0.3", "--group=doc_type"]

@@ -12,10 +12,10 @@ from collections import Counter
 import pytest
 
 from opencoder_jax import overrides
-from opencoder_jax.plan import hlo
-from opencoder_jax.plan import topology as machines
-from opencoder_jax.plan.estimate import estimate
-from opencoder_jax.plan.search import EXIT_NOTHING_FITS
+from opencoder_jax.perf.plan import hlo
+from opencoder_jax.perf.plan import topology as machines
+from opencoder_jax.perf.plan.estimate import estimate
+from opencoder_jax.perf.plan.search import EXIT_NOTHING_FITS
 from tests.opencoder_jax.training import run_python
 
 pytestmark = [
@@ -37,7 +37,7 @@ GOLDEN = {
 
 def plan(folder, *arguments: str) -> tuple[int, str, dict]:
     """Exit code, what it printed, and the plan."""
-    command = [sys.executable, "-m", "opencoder_jax.plan", *arguments, f"--out={folder}"]
+    command = [sys.executable, "-m", "opencoder_jax.perf.plan", *arguments, f"--out={folder}"]
     done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, timeout=580)
     path = folder / "plan.json"
     return done.returncode, done.stdout + done.stderr, json.loads(path.read_text()) if path.exists() else {}
@@ -112,7 +112,7 @@ def test_the_step_takes_its_own_result():
     code = """
 import json
 from opencoder_jax import overrides, sharding
-from opencoder_jax.plan import topology as machines
+from opencoder_jax.perf.plan import topology as machines
 machine = machines.parse("h100:2x8")
 machines.prepare_environment(machine, "device")
 import jax

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from opencoder_jax.plan import collectives, hlo, topology
-from opencoder_jax.plan.cost import instruction_cost
-from opencoder_jax.plan.kernels import KernelCosts
-from opencoder_jax.plan.planner import compiler_recomputes
-from opencoder_jax.plan.roofline import MATMUL_EFFICIENCY, Simulator
+from opencoder_jax.perf.plan import collectives, hlo, topology
+from opencoder_jax.perf.plan.cost import instruction_cost
+from opencoder_jax.perf.plan.kernels import KernelCosts
+from opencoder_jax.perf.plan.planner import compiler_recomputes
+from opencoder_jax.perf.plan.roofline import MATMUL_EFFICIENCY, Simulator
 
 LOOP = """HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[8,16]{1,0})->f32[8,16]{1,0}}
 

@@ -16,12 +16,13 @@ import pytest
 
 from opencoder_jax import overrides
 from opencoder_jax.metrics import flops_per_token
-from opencoder_jax.plan import hlo, report
-from opencoder_jax.plan import topology as machines
-from opencoder_jax.plan.compile import OutOfMemory, _refused
-from opencoder_jax.plan.estimate import estimate
-from opencoder_jax.plan.report import out_of_memory
-from opencoder_jax.plan.search import candidates, rank, varied
+from opencoder_jax.perf.plan import estimate as estimates
+from opencoder_jax.perf.plan import hlo, report
+from opencoder_jax.perf.plan import topology as machines
+from opencoder_jax.perf.plan.compile import OutOfMemory, _refused
+from opencoder_jax.perf.plan.estimate import estimate
+from opencoder_jax.perf.plan.report import out_of_memory
+from opencoder_jax.perf.plan.search import candidates, rank, varied
 from tests.opencoder_jax.training import micro_config, run_python
 
 MESHES = {
@@ -60,9 +61,9 @@ def child() -> None:
     """In a process with eight fake devices: plans of the micro model, and what is said to refused command lines."""
     machine = machines.parse("h100:2x4")
     machines.prepare_environment(machine, "cpu")
-    from opencoder_jax.plan.__main__ import __doc__ as documentation
-    from opencoder_jax.plan.__main__ import run
-    from opencoder_jax.plan.planner import make_plan
+    from opencoder_jax.perf.plan.__main__ import __doc__ as documentation
+    from opencoder_jax.perf.plan.__main__ import run
+    from opencoder_jax.perf.plan.planner import make_plan
 
     plans = {}
     for name, mesh in MESHES.items():
@@ -83,7 +84,7 @@ def child() -> None:
 
 @pytest.fixture(scope="module")
 def results():
-    return run_python("from tests.opencoder_jax.plan.test_plan import child; child()", variables={})
+    return run_python("from tests.opencoder_jax.perf.plan.test_plan import child; child()", variables={})
 
 
 @pytest.mark.parametrize("line", REFUSED)
@@ -93,6 +94,30 @@ def test_bad_input_is_one_line(results, line):
     assert said.startswith("error: ")
     assert said.count("\n") == 1
     assert REFUSED[line] in said
+
+
+@pytest.mark.parametrize("tensor", [1, 2])
+def test_flops_of_the_estimate_are_those_of_flops_per_token(tensor):
+    """Matmuls: the 6 per weight of the definition, SwiGLU's gate and up once more, and what a remat policy runs again.
+    Attention: a third of the definition's causal count forwards; 3.5 times that backwards, as each of two kernels makes
+    the scores again."""
+    config = overrides.load("1p5b")
+    m, T, machine = config.model, config.data.seq_len, machines.parse("h100:1x8")
+    peak = 989e12
+    weights = flops_per_token(m, 0, causal=True)
+    attention = (flops_per_token(m, T, causal=True) - weights) / 3
+    query_key_value_out = m.embed_dim * m.head_dim * (2 * m.num_query_heads + 2 * m.num_kv_heads)
+    key_value_query = m.embed_dim * m.head_dim * (m.num_query_heads + 2 * m.num_kv_heads)
+    gate_up = 2 * m.embed_dim * m.ffn_dim
+    again = {"none": 0, "dots": 0, "minimal": key_value_query + gate_up, "full": query_key_value_out + gate_up}
+    for remat, repeated in again.items():
+        changed = dataclasses.replace(config, model=dataclasses.replace(m, remat=remat))
+        matmuls, kernels, _ = estimates._token_seconds(changed, {"fsdp": 8, "tensor": tensor}, machine)
+        expected = weights + m.num_layers * 2 * (gate_up + repeated)
+        assert matmuls * peak * estimates.MATMUL_EFFICIENCY * tensor == pytest.approx(expected)
+        forward = attention * (2 if remat == "full" else 1) / estimates.ATTENTION_FORWARD_EFFICIENCY
+        backward = 3.5 * attention / estimates.ATTENTION_BACKWARD_EFFICIENCY
+        assert kernels * peak * tensor == pytest.approx(forward + backward)
 
 
 @pytest.mark.parametrize("name", ["fsdp", "tensor"])
@@ -196,7 +221,7 @@ def test_no_gather_of_more_than_one_matrix(results, name):
 def test_search_ends_with_a_configuration_that_can_be_trained(tmp_path):
     out = tmp_path / "out"
     code = (
-        "import sys\nfrom opencoder_jax import overrides\nfrom opencoder_jax.plan.__main__ import run\n"
+        "import sys\nfrom opencoder_jax import overrides\nfrom opencoder_jax.perf.plan.__main__ import run\n"
         f"code = run(['--config=tiny', '--topology=h100:1x2', '--compiler=cpu', '--search=2', '--out={out}', '--seed=7'])\n"
         "print(code)"
     )
@@ -309,5 +334,5 @@ def test_out_of_memory_at_compile_time_is_told_from_other_failures():
 
 def test_naming_a_machine_needs_no_jax():
     """The compiler's environment is set before JAX is imported."""
-    code = "import sys, json, opencoder_jax.plan.topology\nprint(json.dumps('jax' in sys.modules))"
+    code = "import sys, json, opencoder_jax.perf.plan.topology\nprint(json.dumps('jax' in sys.modules))"
     assert run_python(code, variables={}) is False

@@ -7,7 +7,7 @@ import pytest
 
 from opencoder_jax import xla_flags
 from opencoder_jax.metrics import peak_flops
-from opencoder_jax.plan import topology
+from opencoder_jax.perf.plan import topology
 
 
 @pytest.mark.parametrize(

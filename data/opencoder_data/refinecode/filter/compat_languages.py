@@ -301,6 +301,12 @@ class PythonTree:
             stack.extend((child, in_class) for child in ast.iter_child_nodes(node))
 
 
+def _python_tree(view: View) -> PythonTree:
+    if "python_tree" not in view.compat_matches:
+        view.compat_matches["python_tree"] = PythonTree(view.content)
+    return view.compat_matches["python_tree"]
+
+
 def _members(item: ast.stmt) -> int:
     if isinstance(item, ast.Assign):
         return sum(isinstance(t, ast.Name) for t in item.targets)
@@ -310,12 +316,12 @@ def _members(item: ast.stmt) -> int:
 @_compat("qsc_codepython_cate_ast")
 def python_ast(view: View) -> Value:
     """The file parses by `ast`."""
-    return float(view.python_tree.ok)
+    return float(_python_tree(view).ok)
 
 
 def _python(attribute: str) -> Callable[[View], Value]:
     def value(view: View) -> Value:
-        tree = view.python_tree
+        tree = _python_tree(view)
         return _per_line(view, getattr(tree, attribute)) if tree.ok else None
 
     return value
@@ -332,7 +338,7 @@ signal("qsc_codepython_frac_lines_simplefunc", profile="compat", about="Function
 @_compat("qsc_codepython_cate_var_zero")
 def python_var_zero(view: View) -> Value:
     """No plain name assigned, no plain loop name, no argument."""
-    tree = view.python_tree
+    tree = _python_tree(view)
     return float(not tree.variables) if tree.ok else None
 
 
@@ -356,7 +362,7 @@ def _python_return():
 @_compat("qsc_codepython_score_lines_no_logic")
 def python_no_logic(view: View) -> Value:
     """(functions + lines with 'import' + classes + returns + class-level assignments) ÷ code lines."""
-    tree = view.python_tree
+    tree = _python_tree(view)
     if not tree.ok:
         return None
     returns = sum(1 for _ in _python_return().finditer(view.code_utf8))
@@ -371,7 +377,7 @@ def python_comment_chars(view: View) -> int:
     """Characters of doc-strings and of comments without their '#' marks."""
     cp = view.source_cp
     comment = cp[_HASH_ONLY.scan(cp) == scan.COMMENT]
-    return view.python_tree.docs + len(comment) - int((comment == 35).sum())
+    return _python_tree(view).docs + len(comment) - int((comment == 35).sum())
 
 
 @_compat("qsc_code_frac_chars_comments")

@@ -22,8 +22,7 @@ def decide(
         raise ValueError(f"filter: unknown rule group {group!r}; known: {', '.join(thresholds)}")
     fired = []
     for name, rule in thresholds[group].items():
-        value = signals.get(name)
-        if rule is None or value is None or not rule.hit(value):
+        if rule is None or (value := signals.get(name)) is None or not rule.hit(value):
             continue
         if rule.probability >= 1 or draw(content_hash, name) < rule.probability:
             fired.append(rule)

@@ -2,20 +2,14 @@
 
 import re
 import string
-import unicodedata
 from functools import cache, cached_property, lru_cache
 
 import numpy as np
 import regex
 
-from . import kernels, scan
+from . import document_kernels, kernels, measures
+from .normalise import CONTROL, by_runs, by_table
 from .syntax import compat_syntax, default_syntax
-from .text_kernels import quoted
-
-_CONTROL = [*range(8), *range(0x0E, 0x1B), *range(0x1C, 0x20)]
-_FULL_TO_HALF = {chr(ord(c) + 0xFEE0): c for c in string.punctuation} | dict(
-    zip("。、《》【】「」“”￥‘’", ".,\"\"[]''\"\"¥''", strict=True)
-)
 
 
 @cache
@@ -31,9 +25,16 @@ def class_table() -> np.ndarray:
         if c.isspace():
             table[code] = kernels.SPACE
         elif c.isalpha():
-            table[code] |= kernels.ALPHA
+            table[code] |= kernels.ALPHA | kernels.RE_WORD
+        elif c.isalnum():
+            table[code] |= kernels.RE_WORD | (kernels.DIGIT if c.isdigit() else 0)
         elif c.isdigit():
             table[code] |= kernels.DIGIT
+        if c.isupper():
+            table[code] |= kernels.CAPITAL
+        elif c.islower() or c.istitle():
+            table[code] |= kernels.SMALL
+    table[ord("_")] |= kernels.RE_WORD
     return table
 
 
@@ -43,7 +44,9 @@ def _ascii_table() -> np.ndarray:
         [
             kernels.SPACE
             if chr(c).isspace()
-            else (kernels.WORD if chr(c).isalnum() or c == 95 else 0)
+            else (kernels.WORD | kernels.RE_WORD if chr(c).isalnum() or c == 95 else 0)
+            | (kernels.CAPITAL if chr(c).isupper() else 0)
+            | (kernels.SMALL if chr(c).islower() else 0)
             | (kernels.ALPHA if chr(c).isalpha() else 0)
             | (kernels.DIGIT if chr(c).isdigit() else 0)
             for c in range(128)
@@ -56,15 +59,7 @@ def _ascii_table() -> np.ndarray:
 def _ascii_word_table() -> np.ndarray:
     table = _ascii_table().copy()
     table[[ord(c) for c in string.punctuation]] = kernels.SPACE
-    table[_CONTROL] = kernels.DELETED
-    return table
-
-
-@cache
-def _normalise_map() -> dict[int, str]:
-    table = dict.fromkeys(_CONTROL, "") | {0x2009: " ", 0x200B: " ", 0x202C: ""}
-    table |= {ord(c): " " for c in string.punctuation}
-    table |= {ord(full): " " if half in string.punctuation else half for full, half in _FULL_TO_HALF.items()}
+    table[CONTROL] = kernels.DELETED
     return table
 
 
@@ -76,38 +71,15 @@ def _word_table() -> np.ndarray:
     return table
 
 
-@cache
-def _beyond_ascii():
-    return re.compile(r"[\x00-\x7f]?[^\x00-\x7f]+")
-
-
-def _fold(match: re.Match) -> str:
-    return _folded(match.group())
-
-
-@lru_cache(65536)
-def _folded(run: str) -> str:
-    """Normalised form of a run of characters beyond ASCII and the one before it (a base that may compose with it).
-
-    Punctuation that NFKC makes (an ellipsis becomes three dots) is a word of its own, unlike punctuation of the text;
-    it is moved to the private-use area, where the word splitter sees a visible character.
-    """
-    text = unicodedata.normalize("NFKC", run.translate(_normalise_map()))
-    return text.translate(_private()) if not text.isalnum() else text
-
-
-@cache
-def _private() -> dict[int, int]:
-    return {ord(c): 0xE000 + ord(c) for c in string.punctuation}
-
-
 def code_points(text: str) -> np.ndarray:
     """uint32[len(text)]."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
-def text_of(cp: np.ndarray) -> str:
-    """Inverse of `code_points`."""
+def text_of(cp: np.ndarray, ascii: bool = False) -> str:
+    """Inverse of `code_points`. ascii: no code point is beyond 127."""
+    if ascii:
+        return cp.astype(np.uint8).tobytes().decode("ascii")
     return cp.tobytes().decode("utf-32-le", "surrogatepass")
 
 
@@ -168,9 +140,9 @@ class View:
         return code_points(self.content)
 
     @cached_property
-    def counts(self) -> np.ndarray:
-        """int64[5]: whitespace, alphabetic, digits, U+FFFD, braces."""
-        return kernels.char_counts(self.cp, self.table)
+    def characters(self) -> list[int]:
+        """Counts over the raw text: see `measures.characters`."""
+        return measures.characters(self.cp, self.table, self.compat).tolist()
 
     @cached_property
     def spans(self) -> np.ndarray:
@@ -179,7 +151,7 @@ class View:
 
     @cached_property
     def num_lines(self) -> int:
-        return len(self.spans)
+        return self.characters[measures.LINES]
 
     @cached_property
     def lower(self) -> str:
@@ -191,41 +163,44 @@ class View:
 
     # --- words ---------------------------------------------------------------------------------------------------
     @cached_property
-    def words(self) -> tuple[np.ndarray, np.ndarray]:
-        """Normalised words (hash uint64[W], length int32[W]): punctuation removed, lower case, NFKC."""
+    def words(self) -> tuple[int, int, np.ndarray, np.ndarray]:
+        """`measures.word_measures` of the normalised words: punctuation removed, lower case, NFKC."""
         if self.ascii:
-            return kernels.words(self.cp, _ascii_word_table(), True)
-        # Lower case first: a capital that NFKC makes stays one. A sigma's form depends on the neighbours, marks removed.
-        lower = self.content.translate(_normalise_map()).lower() if "Σ" in self.content else self.lower
-        text = _beyond_ascii().sub(_fold, lower)
+            return measures.word_measures(self.cp, _ascii_word_table(), True)
+        if self.natural not in ("zh", "ja"):
+            normalised = by_table(self.cp)
+            if normalised is not None:
+                return measures.word_measures(normalised, _word_table(), False)
+        text = by_runs(self.content)
         if self.natural in ("zh", "ja"):
             text = split_han(text, self.natural)
-        return kernels.words(code_points(text), _word_table(), False)
+        return measures.word_measures(code_points(text), _word_table(), False)
 
-    @cached_property
+    @property
     def num_words(self) -> int:
-        return len(self.words[0])
+        return self.words[0]
 
-    @cached_property
+    @property
     def word_chars(self) -> int:
-        return int(self.words[1].sum())
+        return self.words[1]
 
     @cached_property
-    def word_ids(self) -> tuple[np.ndarray, np.ndarray]:
-        """(dense id int32[W], occurrences int32[distinct words])."""
-        return kernels.group_ids(self.words[0])
+    def ngrams(self) -> list[float]:
+        """[11]: see `kernels.ngram_shares`."""
+        return self.words[3].tolist()
 
     @cached_property
-    def ngrams(self) -> np.ndarray:
-        """float64[11]: see `kernels.ngram_shares`."""
-        ids, counts = self.word_ids
-        return kernels.ngram_shares(ids, counts, self.words[1])
+    def raw_words(self) -> list[int]:
+        """Counts over the words of the raw text: see `document_kernels.raw_words`."""
+        cp = self.cp
+        if self.natural in ("zh", "ja"):
+            cp = code_points(split_han(self.content, self.natural))
+        return document_kernels.raw_words(cp, self.table, _stop_table(self.natural)).tolist()
 
     @cached_property
-    def raw_words(self) -> list[str]:
-        """Words of the raw text, case and punctuation kept (only text documents need the strings themselves)."""
-        text = split_han(self.content, self.natural) if self.natural in ("zh", "ja") else self.content
-        return word_punct().findall(text)
+    def document(self) -> list[int]:
+        """Counts over sentences, lines and links: see `document_kernels.document_measures`."""
+        return document_kernels.document_measures(self.cp, self.table).tolist()
 
     # --- comments and code ---------------------------------------------------------------------------------------
     @cached_property
@@ -251,13 +226,24 @@ class View:
         return default_syntax(self.language).scan(self.source_cp)
 
     @cached_property
+    def split(self) -> tuple[list[int], np.ndarray, np.ndarray]:
+        """(measures, code, comments): see `measures.code_measures`."""
+        out, code, comment = measures.code_measures(self.source_cp, self.mask, self.table, self.compat)
+        return out.tolist(), code, comment
+
+    @property
+    def measures(self) -> list[int]:
+        """Counts over code, literals and comments: see `measures.CODE_LINES`."""
+        return self.split[0]
+
+    @property
     def code_cp(self) -> np.ndarray:
         """The text without comments."""
-        return self.source_cp[self.mask != scan.COMMENT]
+        return self.split[1]
 
     @cached_property
     def code(self) -> str:
-        return text_of(self.code_cp)
+        return text_of(self.code_cp, self.ascii)
 
     @cached_property
     def code_lower(self) -> str:
@@ -267,49 +253,22 @@ class View:
     def comment(self) -> str:
         """Comments. In `default` every line end of the file stays, so that each comment keeps its line; the released
         filter joins line comments whose token leaves the newline to the code."""
-        keep = self.mask == scan.COMMENT
-        return text_of(self.source_cp[keep if self.compat else keep | (self.source_cp == 10)])
+        return text_of(self.split[2], self.ascii)
 
-    @cached_property
-    def code_lines(self) -> tuple[np.ndarray, np.ndarray]:
-        """Non-blank lines of the code: hash of the line without whitespace, and its length without whitespace."""
-        cp = self.code_cp
-        hashes, lengths = kernels.line_hashes(cp, kernels.line_spans(cp), self.table, False)
-        keep = lengths > 0
-        return hashes[keep], lengths[keep]
-
-    @cached_property
+    @property
     def num_code_lines(self) -> int:
-        return len(self.code_lines[0])
+        """Lines of the code that are not blank."""
+        return self.split[0][measures.CODE_LINES]
 
-    @cached_property
-    def strings(self) -> tuple[np.ndarray, np.ndarray]:
-        """String literals: (code points, spans int64[strings, 2] of what is inside the quotes)."""
-        if self.compat:
-            return self.code_cp, quoted(self.code_cp, False)
-        edges = np.flatnonzero(np.diff((self.mask == scan.STRING).astype(np.int8), prepend=0, append=0))
-        return self.source_cp, edges.reshape(-1, 2)
-
-    @cached_property
-    def long_strings(self) -> tuple[np.ndarray, np.ndarray]:
-        """As `strings`; in `compat` the pattern of the long-string signal, whose quotes may span lines."""
-        return (self.code_cp, quoted(self.code_cp, True)) if self.compat else self.strings
-
-    # --- compat only ---------------------------------------------------------------------------------------------
     @cached_property
     def code_utf8(self) -> bytes:
-        return self.code.encode("utf-8", "replace")
+        return self.code_cp.astype(np.uint8).tobytes() if self.ascii else self.code.encode("utf-8", "replace")
 
+    # --- compat only ---------------------------------------------------------------------------------------------
     @cached_property
     def compat_matches(self) -> dict:
         """Results shared by signals of `compat_languages`."""
         return {}
-
-    @cached_property
-    def python_tree(self):
-        from .compat_languages import PythonTree
-
-        return PythonTree(self.content)
 
     @cached_property
     def structure(self):
@@ -319,9 +278,9 @@ class View:
         return parse(self)
 
 
-@cache
-def word_punct():
-    return regex.compile(r"\w+|[^\w\s]+")
+@lru_cache(64)
+def _stop_table(natural: str) -> np.ndarray:
+    return document_kernels.stop_table(natural)
 
 
 @cache

@@ -12,6 +12,7 @@ depend on how busy the machine was.
 import contextlib
 import ctypes
 import importlib
+import itertools
 import mmap
 import os
 import pickle
@@ -29,28 +30,61 @@ from typing import IO, Any
 
 from . import Signals, compute_signals
 
-# When the signal began: seconds of CLOCK_MONOTONIC (0: idle) and of the child's processor time; its name.
-_HEARTBEAT = struct.Struct("dd120s")
-_IDLE = _HEARTBEAT.pack(0.0, 0.0, b"")
+# When the signal began: seconds of CLOCK_MONOTONIC (0: idle) and of the child's processor time; the document; its name.
+_HEARTBEAT = struct.Struct("ddQ120s")
+_IDLE = _HEARTBEAT.pack(0.0, 0.0, 0, b"")
+_CLOCKS = struct.Struct("dd")
+_NAME_AT = _HEARTBEAT.size - 120
+# The clocks are read again when a signal begins this many seconds after they were read: most take a millionth.
+_CLOCK_AGE = 0.001
 MAX_STOPS = 3
 # A signal that waits instead of computing is stopped after this many time limits by the clock on the wall.
 WAITING = 10
-# Documents the child is sent at a time. Their answers fit into a pipe, so that it never waits with one.
-_AHEAD = 2
+# What the child is sent at a time, in documents and characters, and how many such batches it has before it answers: a
+# message costs as much as the signals of a small file.
+_BATCH_DOCUMENTS, _BATCH_CHARS, _AHEAD = 64, 200_000, 2
+# The child answers when a batch ends, or after this many seconds: what it had not sent yet is computed again when it stops.
+_ANSWER_AFTER = 0.05
 
 
 @dataclass
 class _Document:
     """One that awaits its signals: what to ask, why signals were left out so far, and which child was asked."""
 
+    number: int
     content: str
     options: dict[str, Any]
     errors: dict[str, str] = field(default_factory=dict)
+    given_up: bool = False  # it ends the child outside its signals: none is asked for
+
+    def request(self) -> tuple[int, str, dict[str, Any], bool]:
+        options = self.options
+        if self.given_up:
+            return self.number, "", {**options, "doc_type": ""}, False
+        if self.errors:
+            options = {**options, "skip": frozenset(options.get("skip", ())) | self.errors.keys()}
+        return self.number, self.content, options, len(self.errors) >= MAX_STOPS
+
+
+@dataclass
+class _Batch:
+    """Documents that are sent in one message, those answered taken away, and which child was asked."""
+
+    documents: deque[_Document]
     sent_to: subprocess.Popen | None = None
 
-    def message(self) -> bytes:
-        skip = frozenset(self.options.get("skip", ())) | self.errors.keys()
-        return _message((self.content, {**self.options, "skip": skip}, len(self.errors) >= MAX_STOPS))
+    @classmethod
+    def of(cls, source: Iterator[tuple[str, dict[str, Any]]], numbers: Iterator[int]) -> "_Batch":
+        """The next documents of `source`; none when it has ended."""
+        batch = cls(deque())
+        chars = 0
+        while chars < _BATCH_CHARS and len(batch.documents) < _BATCH_DOCUMENTS:
+            following = next(source, None)
+            if following is None:
+                break
+            batch.documents.append(_Document(next(numbers), *following))
+            chars += len(following[0])
+        return batch
 
 
 class Guard:
@@ -96,47 +130,63 @@ class Guard:
         return next(iter(self.compute_all([(content, options)])))
 
     def compute_all(self, documents: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Signals]:
-        """`compute` of each (content, options), in order. The child has the next document before it is asked for, so
-        that neither process waits for the other."""
-        source = iter(documents)
-        waiting: deque[_Document] = deque()
+        """`compute` of each (content, options), in order. Documents go to the child in batches, and it has the next batch
+        before it ends one, so that neither process waits for the other."""
+        waiting: deque[_Batch] = deque()
         with self._lock:
             try:
-                yield from self._in_order(source, waiting)
+                yield from self._in_order(iter(documents), waiting)
             finally:
                 if waiting:  # left early: answers under way must not meet the next documents
                     self.close()
 
-    def _in_order(self, source: Iterator[tuple[str, dict[str, Any]]], waiting: "deque[_Document]") -> Iterator[Signals]:
+    def _in_order(self, source: Iterator[tuple[str, dict[str, Any]]], waiting: deque[_Batch]) -> Iterator[Signals]:
+        numbers = itertools.count(1)
         while True:
-            while len(waiting) < _AHEAD and (following := next(source, None)) is not None:
-                waiting.append(_Document(*following))
+            while len(waiting) < _AHEAD and (batch := _Batch.of(source, numbers)).documents:
+                waiting.append(batch)
             if not waiting:
                 return
             answer = self._answer(waiting)
-            head = waiting[0]
-            if isinstance(answer, Signals):
-                waiting.popleft()
-                answer.errors.update(head.errors)
-                yield answer
+            documents = waiting[0].documents
+            if isinstance(answer, list):
+                for values, errors in answer:
+                    signals = Signals(values)
+                    signals.errors.update(errors)
+                    signals.errors.update(documents.popleft().errors)
+                    if not documents:
+                        waiting.popleft()
+                    yield signals
                 continue
-            name, reason = answer
-            if name in head.errors:  # stopped outside any signal: nothing more to leave out
+            number, name, reason = answer
+            head = documents[0]  # to which it belongs when it ended outside any document
+            document = next((d for b in waiting for d in b.documents if d.number == number), None)
+            if document is None and len(documents) > 1:  # by one of this message: each in one of its own
                 waiting.popleft()
-                nothing = Signals()
-                nothing.errors.update(head.errors or {"": reason})
-                yield nothing
-            else:
-                head.errors[name] = reason
+                waiting.extendleft(_Batch(deque([d])) for d in reversed(documents))
+                continue
+            document = document or head
+            if name not in document.errors:
+                document.errors[name] = reason
+            elif document is not head and not document.given_up:
+                document.given_up = True
+            else:  # nothing more to leave out
+                documents.popleft()
+                if not documents:
+                    waiting.popleft()
+                signals = Signals()
+                signals.errors.update(head.errors or {"": reason})
+                yield signals
 
-    def _answer(self, waiting: "deque[_Document]") -> Signals | tuple[str, str]:
-        """Signals of the first of `waiting`, or (signal, reason) after the child was stopped. Sends those not sent yet."""
+    def _answer(self, waiting: deque[_Batch]) -> list[tuple[dict, dict]] | tuple[int, str, str]:
+        """(signals, errors) of the first documents of the first of `waiting`, or (document, signal, reason) after the child
+        was stopped. Sends what is not sent yet."""
         child = self._start()
         assert child.stdin and child.stdout
-        for document in waiting:
-            if document.sent_to is not child:
-                document.sent_to = child
-                self._outbox.append(memoryview(document.message()))
+        for batch in waiting:
+            if batch.sent_to is not child:
+                batch.sent_to = child
+                self._outbox.append(memoryview(_message([d.request() for d in batch.documents])))
         requests = child.stdin.fileno()
         while True:
             writers = [requests] if self._outbox else []
@@ -158,18 +208,18 @@ class Guard:
                 self._outbox[0] = self._outbox[0][sent:]
                 if not self._outbox[0]:
                     self._outbox.popleft()
-            began, began_cpu, _ = _HEARTBEAT.unpack(self._map[:])
+            began, began_cpu, _, _ = _HEARTBEAT.unpack(self._map[:])
             waited = time.monotonic() - began
             if began and waited > self.time_limit:  # which processor time cannot be before
                 used = _processor_seconds(child.pid)
                 if used is None or used - began_cpu > self.time_limit or waited > WAITING * self.time_limit:
                     return self._stopped(f"TimeoutError: stopped after {self.time_limit:g} s")
 
-    def _stopped(self, reason: str) -> tuple[str, str]:
-        name = _HEARTBEAT.unpack(self._map[:])[2].rstrip(b"\0").decode()
+    def _stopped(self, reason: str) -> tuple[int, str, str]:
+        _, _, number, name = _HEARTBEAT.unpack(self._map[:])
         self.close()
         self.restarts += 1
-        return name, reason
+        return number, name.rstrip(b"\0").decode(), reason
 
     def _start(self) -> subprocess.Popen:
         if self._child is None or self._child.poll() is not None:
@@ -231,11 +281,43 @@ def _exactly(pipe: IO[Any], size: int) -> bytes:
     return b"".join(parts)
 
 
+class _Heart:
+    """The child's side of the heartbeat: which document and signal it is at, and since when."""
+
+    def __init__(self, shared_fd: int):
+        self._map = mmap.mmap(shared_fd, _HEARTBEAT.size)
+        self._names: dict[str, bytes] = {}
+        self._read_at = 0.0
+        self.only_skip = False
+
+    def begin(self, number: int, only_skip: bool) -> None:
+        """A document begins; with `only_skip` each of its signals fails at once."""
+        self.only_skip = only_skip
+        self._read_at = time.monotonic()
+        self._map[:] = _HEARTBEAT.pack(self._read_at, time.process_time(), number, b"")
+
+    def rest(self) -> None:
+        """Nothing is computed: the time that passes does not count."""
+        self._map[:] = _IDLE
+
+    def signal(self, name: str) -> None:
+        """A signal begins."""
+        now = time.monotonic()
+        if now - self._read_at > _CLOCK_AGE:
+            self._read_at = now
+            self._map[: _CLOCKS.size] = _CLOCKS.pack(now, time.process_time())
+        if name not in self._names:
+            self._names[name] = name.encode()[:120].ljust(120, b"\0")
+        self._map[_NAME_AT:] = self._names[name]
+        if self.only_skip:
+            raise TimeoutError(f"not computed: the limit was reached {MAX_STOPS} times")
+
+
 def serve(shared_fd: int, modules: Sequence[str]) -> None:
-    """The child's loop: read a document, answer its signals, until the parent goes away."""
+    """The child's loop: read documents, answer their signals, until the parent goes away."""
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a stray print must not reach the pipe
-    beat = mmap.mmap(shared_fd, _HEARTBEAT.size)
+    heart = _Heart(shared_fd)
     for name in modules:
         importlib.import_module(name)
     for text in ("x = 1\n", "é = 1\n"):  # compile, or load what an earlier process compiled
@@ -244,15 +326,19 @@ def serve(shared_fd: int, modules: Sequence[str]) -> None:
     _send(answers, "ready")
     while True:
         try:
-            content, options, only_skip = _receive(requests)
+            batch = _receive(requests)
         except EOFError:
             return
-
-        def on_signal(name: str, stop: bool = only_skip) -> None:
-            beat[:] = _HEARTBEAT.pack(time.monotonic(), time.process_time(), name.encode()[:120])
-            if stop:
-                raise TimeoutError(f"not computed: the limit was reached {MAX_STOPS} times")
-
-        out = compute_signals(content, on_signal=on_signal, **options)
-        beat[:] = _IDLE
-        _send(answers, out)
+        done: list[tuple[dict, dict]] = []
+        answered = time.monotonic()
+        for number, content, options, only_skip in batch:
+            heart.begin(number, only_skip)
+            out = compute_signals(content, on_signal=heart.signal, **options)
+            done.append((dict(out), out.errors))
+            if time.monotonic() - answered > _ANSWER_AFTER:
+                heart.rest()
+                _send(answers, done)
+                done, answered = [], time.monotonic()
+        heart.rest()
+        if done:
+            _send(answers, done)

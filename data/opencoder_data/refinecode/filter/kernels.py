@@ -8,40 +8,27 @@ import numpy as np
 from numba import njit
 
 # Classes of code points, as bits of one uint8 table (see `document_view.class_table`).
-SPACE, ALPHA, DIGIT, WORD, DELETED = 1, 2, 4, 8, 16
+# WORD: \w of the module `regex` (Unicode), RE_WORD: \w of `re`; CAPITAL and SMALL as `str.isupper` has them.
+SPACE, ALPHA, DIGIT, WORD, DELETED, RE_WORD, CAPITAL, SMALL = (1 << i for i in range(8))
 
 _MIX1 = np.uint64(0x9E3779B97F4A7C15)
 _MIX2 = np.uint64(0xD6E8FEB86659FD93)
 _S32 = np.uint64(32)
+_EMPTY = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @njit(cache=True, inline="always")
-def _mix(x):
+def mix(x):
     x ^= x >> _S32
     x *= _MIX2
     x ^= x >> _S32
     return x
 
 
-@njit(cache=True)
-def char_counts(cp, table):
-    """Counts over all characters: [whitespace, alphabetic, digits, U+FFFD, '{' or '}'] (int64[5])."""
-    out = np.zeros(5, np.int64)
-    for i in range(cp.size):
-        c = cp[i]
-        k = table[c]
-        if k & SPACE:
-            out[0] += 1
-        else:
-            if k & ALPHA:
-                out[1] += 1
-            if k & DIGIT:
-                out[2] += 1
-            if c == 0xFFFD:
-                out[3] += 1
-            elif c == 123 or c == 125:
-                out[4] += 1
-    return out
+@njit(cache=True, inline="always")
+def hash_step(h, c):
+    """Hash of a text and one more character; `mix` ends it."""
+    return (h ^ np.uint64(c)) * _MIX1
 
 
 @njit(cache=True)
@@ -129,43 +116,59 @@ def line_hashes(cp, spans, table, inner_space):
             c = cp[i]
             if not inner_space and table[c] & SPACE:
                 continue
-            h = _mix((h ^ np.uint64(c)) * _MIX1)
+            h = hash_step(h, c)
             m += 1
-        hashes[k] = h
+        hashes[k] = mix(h)
         lengths[k] = m
     return hashes, lengths
+
+
+@njit(cache=True)
+def _slots(n):
+    """Size of a hash table for n keys: a power of two, at least 2 n."""
+    size = 16
+    while size < 2 * n:
+        size *= 2
+    return size
+
+
+@njit(cache=True)
+def _group(keys, slots, owners, ids, first, counts):
+    """`group_ids` into arrays that are there: ids, first (position of the first occurrence) and counts hold an entry per
+    key; slots uint64 and owners int32 at least `_slots(keys.size)`. Returns the number of distinct keys."""
+    n = keys.size
+    size = _slots(n)
+    slots[:size] = _EMPTY
+    mask = np.uint64(size - 1)
+    u = 0
+    for i in range(n):
+        key = keys[i]
+        if key == _EMPTY:
+            key = np.uint64(0)
+        j = key * _MIX1
+        j = (j ^ (j >> _S32)) & mask
+        while slots[j] != key and slots[j] != _EMPTY:
+            j = (j + np.uint64(1)) & mask
+        if slots[j] == _EMPTY:
+            slots[j] = key
+            owners[j] = u
+            first[u] = i
+            counts[u] = 0
+            u += 1
+        s = owners[j]
+        ids[i] = s
+        counts[s] += 1
+    return u
 
 
 @njit(cache=True)
 def group_ids(keys):
     """Dense ids in order of first occurrence and their counts: (ids int32[n], counts int32[u])."""
     n = keys.size
-    size = 16
-    while size < 2 * n:
-        size *= 2
-    mask = np.uint64(size - 1)
-    slot = np.full(size, -1, np.int32)
+    size = _slots(n)
     ids = np.empty(n, np.int32)
-    first = np.empty(n, np.int64)
-    counts = np.zeros(n, np.int32)
-    u = 0
-    for i in range(n):
-        key = keys[i]
-        j = _mix(key * _MIX1) & mask
-        while True:
-            s = slot[j]
-            if s < 0:
-                slot[j] = u
-                first[u] = i
-                ids[i] = u
-                counts[u] = 1
-                u += 1
-                break
-            if keys[first[s]] == key:
-                ids[i] = s
-                counts[s] += 1
-                break
-            j = (j + np.uint64(1)) & mask
+    counts = np.empty(n, np.int32)
+    u = _group(keys, np.empty(size, np.uint64), np.empty(size, np.int32), ids, np.empty(n, np.int32), counts)
     return ids, counts[:u].copy()
 
 
@@ -191,7 +194,7 @@ def words(cp, table, lower):
         now = 0 if k & SPACE else (1 if k & WORD else 2)
         if now != kind:
             if kind:
-                hashes[w] = h
+                hashes[w] = mix(h)
                 lengths[w] = m
                 w += 1
             kind = now
@@ -200,10 +203,10 @@ def words(cp, table, lower):
         if now:
             if lower and c >= 65 and c <= 90:
                 c += np.uint32(32)
-            h = _mix((h ^ np.uint64(c)) * _MIX1)
+            h = hash_step(h, c)
             m += 1
     if kind:
-        hashes[w] = h
+        hashes[w] = mix(h)
         lengths[w] = m
         w += 1
     return hashes[:w].copy(), lengths[:w].copy()
@@ -221,55 +224,52 @@ def ngram_shares(ids, counts, lengths):
     """
     out = np.zeros(11)
     num = ids.size
-    total = 0
+    before = np.empty(num + 1, np.int64)  # characters of the words before this one
+    before[0] = 0
+    at = np.empty(num, np.int32)  # where the n-grams that occur again start, and their ids
+    gram = np.empty(num, np.int32)
+    m = 0
     for i in range(num):
-        total += lengths[i]
-    if total == 0:
+        before[i + 1] = before[i] + lengths[i]
+        if counts[ids[i]] > 1:
+            at[m] = i
+            gram[m] = ids[i]
+            m += 1
+    total = before[num]
+    if total == 0 or m == 0:
         return out
-    gram = ids.copy()  # id of the n-gram that starts here; -1: occurs once
-    for i in range(num):
-        if counts[ids[i]] < 2:
-            gram[i] = -1
-    keys = np.empty(num, np.uint64)
-    where = np.empty(num, np.int64)
+    keys = np.empty(m, np.uint64)
+    sub, first, count = np.empty(m, np.int32), np.empty(m, np.int32), np.empty(m, np.int32)
+    slots, owners = np.empty(_slots(m), np.uint64), np.empty(_slots(m), np.int32)
     for n in range(2, 11):
-        m = 0
-        for i in range(num - n + 1):
-            # the n-gram's tail must repeat too; after n = 2 gram[i + 1] is the id of that tail
-            if gram[i] >= 0 and gram[i + 1] >= 0:
-                keys[m] = (np.uint64(gram[i]) << _S32) | np.uint64(ids[i + n - 1])
-                where[m] = i
-                m += 1
-        if m == 0:
-            break
-        sub, cnt = group_ids(keys[:m])
-        for i in range(num):
-            gram[i] = -1
+        k = 0
+        for j in range(m - 1):
+            # the n-gram's tail must repeat too; after n = 2 it is the next entry, if that starts at the next word
+            if at[j + 1] == at[j] + 1 and at[j] + n <= num:
+                keys[k] = (np.uint64(gram[j]) << _S32) | np.uint64(ids[at[j] + n - 1])
+                at[k] = at[j]
+                k += 1
+        u = _group(keys[:k], slots, owners, sub, first, count)
         best = 0
-        best_at = 0
-        repeats = False
-        for j in range(m):
-            c = cnt[sub[j]]
-            if c > 1:
-                gram[where[j]] = sub[j]
-                repeats = True
-                if c > best:
-                    best = c
-                    best_at = where[j]
-        if not repeats:
+        for s in range(1, u):
+            if count[s] > count[best]:
+                best = s
+        if u == 0 or count[best] < 2:
             break
         if n <= 4:
-            chars = 0
-            for i in range(best_at, best_at + n):
-                chars += lengths[i]
-            out[n] = chars * best / total
-        else:
-            reach = 0  # first word not covered by a repeated n-gram seen so far
-            chars = 0
-            for i in range(num):
-                if gram[i] >= 0:
-                    reach = i + n
-                if i < reach:
-                    chars += lengths[i]
+            start = at[first[best]]
+            out[n] = (before[start + n] - before[start]) * count[best] / total
+        m = 0
+        reach = 0  # first word not covered by a repeated n-gram seen so far
+        chars = 0
+        for j in range(k):
+            if count[sub[j]] > 1:
+                start = at[j]
+                chars += before[start + n] - before[max(start, reach)]
+                reach = start + n
+                at[m] = start
+                gram[m] = sub[j]
+                m += 1
+        if n > 4:
             out[n] = chars / total
     return out

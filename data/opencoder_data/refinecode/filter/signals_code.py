@@ -9,13 +9,11 @@ from functools import cache
 import numpy as np
 import re2
 
-from . import kernels
-from .document_view import View, _ascii_table, class_table, count_lines_with
+from . import measures as m
+from .document_view import View, class_table, text_of
+from .kernels import RE_WORD, SPACE
 from .registry import Value, ratio, signal
-from .text_kernels import base64_runs, hex_words, long_word_chars, string_token_lines
-
-LONG_STRING_TOKENS = 20
-LONG_WORD_CHARS = 20
+from .scan_strings import COMMENT
 
 
 @signal("qsc_code_size_file_byte")
@@ -45,7 +43,7 @@ def num_words(v: View) -> Value:
 @signal("qsc_code_num_chars_line_max")
 def num_chars_line_max(v: View) -> Value:
     """Characters of the longest line, newline included."""
-    return float((v.spans[:, 1] - v.spans[:, 0]).max()) if v.num_lines else 0.0
+    return float(v.characters[m.LONGEST_LINE])
 
 
 @signal("qsc_code_num_chars_line_mean")
@@ -63,12 +61,12 @@ def mean_word_length(v: View) -> Value:
 @signal("qsc_code_frac_words_unique", "qsc_doc_frac_words_unique")
 def frac_words_unique(v: View) -> Value:
     """Distinct words ÷ words."""
-    return ratio(len(v.word_ids[1]), v.num_words)
+    return ratio(len(v.words[2]), v.num_words)
 
 
 def _top(n: int):
     def top(v: View) -> Value:
-        return round(float(v.ngrams[n]), 8)
+        return round(v.ngrams[n], 8)
 
     return top
 
@@ -90,27 +88,27 @@ for _n in range(5, 11):
 @signal("qsc_code_frac_chars_alphabet")
 def frac_chars_alphabet(v: View) -> Value:
     """Alphabetic characters ÷ visible characters (0 when there are none)."""
-    visible = len(v.content) - v.counts[0]
-    return ratio(v.counts[1], visible) if visible else 0.0
+    visible = len(v.content) - v.characters[m.SPACES]
+    return ratio(v.characters[m.LETTERS], visible) if visible else 0.0
 
 
 @signal("qsc_code_frac_chars_digital", "qsc_doc_frac_chars_digital")
 def frac_chars_digital(v: View) -> Value:
     """Digits ÷ visible characters (1 when there are none)."""
-    visible = len(v.content) - v.counts[0]
-    return ratio(v.counts[2], visible) if visible else 1.0
+    visible = len(v.content) - v.characters[m.SPACES]
+    return ratio(v.characters[m.DIGITS], visible) if visible else 1.0
 
 
 @signal("qsc_code_frac_chars_whitespace", "qsc_doc_frac_chars_whitespace")
 def frac_chars_whitespace(v: View) -> Value:
     """Whitespace ÷ characters (1 when empty)."""
-    return ratio(v.counts[0], len(v.content)) if v.content else 1.0
+    return ratio(v.characters[m.SPACES], len(v.content)) if v.content else 1.0
 
 
 @signal("qsc_code_frac_chars_replacement_symbols", "qsc_doc_frac_chars_replacement_symbols")
 def frac_chars_replacement_symbols(v: View) -> Value:
     """U+FFFD ÷ characters: traces of a wrong decoding."""
-    return ratio(v.counts[3], len(v.content))
+    return ratio(v.characters[m.REPLACED], len(v.content))
 
 
 @signal("qsc_code_frac_chars_comments", profile="default")
@@ -122,21 +120,7 @@ def frac_chars_comments(v: View) -> Value:
 @signal("qsc_code_frac_lines_dupe_lines")
 def frac_lines_dupe_lines(v: View) -> Value:
     """Code lines that occur more than once ÷ code lines, whitespace ignored; single characters and `},` never count."""
-    hashes, lengths = v.code_lines
-    if not len(hashes):
-        return None
-    ids, counts = kernels.group_ids(hashes)
-    repeated = counts[ids] > 1
-    trivial = lengths == 1
-    if repeated.any():
-        trivial |= hashes == _closing_hash()
-    return ratio(int((repeated & ~trivial).sum()), len(hashes))
-
-
-@cache
-def _closing_hash() -> np.uint64:
-    cp = np.array([125, 44], np.uint32)
-    return kernels.line_hashes(cp, kernels.line_spans(cp), _ascii_table(), False)[0][0]
+    return ratio(v.measures[m.REPEATED_LINES], v.num_code_lines)
 
 
 @signal("qsc_code_cate_xml_start")
@@ -145,11 +129,28 @@ def cate_xml_start(v: View) -> Value:
     return float("<?xml version=" in v.content[:100])
 
 
-_AUTOGEN = re.compile(
-    r"auto-?generated|automatically\s+generated|generated\s+automatically|(?:file|code) (?:is|was) (?:\w+ )?generated"
-    r"|\bgenerated\s+(?:by|from|with|using)\b|@generated\b|do\s+not\s+(?:edit|modify)|\bautogen\b",
-    re.IGNORECASE,
+_MARKS = (
+    r"auto-?generated|automatically%(blank)s+generated|generated%(blank)s+automatically"
+    r"|(?:file|code) (?:is|was) (?:\w+ )?generated|\bgenerated%(blank)s+(?:by|from|with|using)\b|@generated\b"
+    r"|do%(blank)s+not%(blank)s+(?:edit|modify)|\bautogen\b"
 )
+_FOLD_TO_ASCII = re.compile("[\u0130\u0131\u017f\u212a]")  # equal to ASCII letters where case does not count
+
+
+@cache
+def _autogen():
+    """The marks over ASCII bytes, and over any text."""
+    blank = {"blank": r"[\t-\r\x1c-\x20]"}
+    return re2.compile(b"(?i)" + (_MARKS % blank).encode()), re.compile(_MARKS % {"blank": r"\s"}, re.IGNORECASE)
+
+
+def _ascii_form(cp: np.ndarray, ascii: bool) -> bytes:
+    """A text in which other word characters than ASCII's are a letter that no mark holds, blanks a blank, the rest NUL."""
+    if not ascii:
+        kind = class_table()[cp]
+        other = np.where(kind & RE_WORD, ord("q"), np.where(kind & SPACE, ord(" "), 0))
+        cp = np.where(cp < 128, cp, other)
+    return cp.astype(np.uint8).tobytes()
 
 
 @signal("qsc_code_cate_autogen", profile="default")
@@ -157,10 +158,19 @@ def cate_autogen(v: View) -> Value:
     """A marker of generated code in the comments of the first 1,000 characters (or `@generated`, `do not edit`)."""
     head = v.content[:1000]
     low = head.lower()
-    if not any(word in low for word in ("generat", "autogen", "edit", "modify")) or not _AUTOGEN.search(head):
+    blanks = np.uint32(32)
+    if not v.ascii and _FOLD_TO_ASCII.search(head):
+        marks = _autogen()[1]
+        comments = text_of(np.where(v.mask[:1000] == COMMENT, v.source_cp[:1000], blanks))
+        return float(bool(marks.search(head) and marks.search(comments)))
+    # Each alternative holds one of these words.
+    if not ("generated" in low or "autogen" in low or ("not" in low and ("edit" in low or "modify" in low))):
         return 0.0
-    comments = "".join(c if m else " " for c, m in zip(v.source[:1000], v.mask[:1000] == 1, strict=False))
-    return float(bool(_AUTOGEN.search(comments)))
+    cp = v.source_cp[:1000]
+    marks = _autogen()[0]
+    if not marks.search(_ascii_form(cp, v.ascii)):
+        return 0.0
+    return float(bool(marks.search(_ascii_form(np.where(v.mask[:1000] == COMMENT, cp, blanks), v.ascii))))
 
 
 @signal("qsc_code_cate_autogen", profile="compat")
@@ -173,30 +183,24 @@ def cate_autogen_compat(v: View) -> Value:
 @signal("qsc_code_frac_lines_long_string")
 def frac_lines_long_string(v: View) -> Value:
     """Lines of string literals with more than 20 tokens ÷ code lines."""
-    if not v.num_code_lines:
-        return None
-    cp, spans = v.long_strings
-    table = _ascii_table() if v.ascii else class_table()
-    return ratio(string_token_lines(cp, spans, table, LONG_STRING_TOKENS), v.num_code_lines)
+    return ratio(v.measures[m.LONG_STRING_LINES], v.num_code_lines)
 
 
 @signal("qsc_code_frac_chars_string_length")
 def frac_chars_string_length(v: View) -> Value:
     """Characters inside string literals ÷ characters of code."""
-    _, spans = v.strings
-    return ratio(int((spans[:, 1] - spans[:, 0]).sum()), len(v.code_cp))
+    return ratio(v.measures[m.STRING_CHARS], len(v.code_cp))
 
 
 @signal("qsc_code_frac_chars_long_word_length")
 def frac_chars_long_word_length(v: View) -> Value:
     """Characters of blank-separated words longer than 20 inside literals, URLs apart ÷ characters of code."""
-    cp, spans = v.strings
-    return ratio(long_word_chars(cp, spans, v.table, LONG_WORD_CHARS), len(v.code_cp))
+    return ratio(v.measures[m.LONG_WORDS], len(v.code_cp))
 
 
 @cache
 def _concat():
-    return re2.compile(rb"=\s*[\"'][^\n]+?[\"']\s*\+\s*[\"'][^\n]+?[\"'][^\n]*")
+    return re2.compile(rb"=[\t\f\r ]*[\"'][^\n]+?[\"'][\t\f\r ]*\+[\t\f\r ]*[\"'][^\n]+?[\"'][^\n]*")
 
 
 @signal("qsc_code_frac_lines_string_concat")
@@ -204,8 +208,8 @@ def frac_lines_string_concat(v: View) -> Value:
     """Lines that assign one literal plus another ÷ code lines (published, not used)."""
     if not v.num_code_lines:
         return None
-    lines = (line for line in v.code.split("\n") if "+" in line and "=" in line and ('"' in line or "'" in line))
-    return ratio(sum(_concat().search(line.encode("utf-8", "replace")) is not None for line in lines), v.num_code_lines)
+    found = sum(1 for _ in _concat().finditer(v.code_utf8)) if v.measures[m.CONCATS] else 0  # one a line: it ends there
+    return ratio(found, v.num_code_lines)
 
 
 @cache
@@ -220,10 +224,14 @@ def _encoded():
 def cate_encoded_data(v: View) -> Value:
     """Base64-like runs of 64 or more, 8 or more hexadecimal bytes or \\u escapes: one above 1,024 characters, or all
     of them together above half of the file."""
-    total, longest = base64_runs(v.cp, v.compat)
-    for pattern in _encoded():
-        for m in pattern.finditer(v.utf8):
-            size = m.end() - m.start()
+    total, longest = v.characters[m.BASE64], v.characters[m.LONGEST_BASE64]
+    hexadecimal, escapes = _encoded()
+    patterns = [hexadecimal] if v.characters[m.HEX_BYTES] else []
+    if v.utf8.count(b"\\u") >= 8:
+        patterns.append(escapes)
+    for pattern in patterns:
+        for match in pattern.finditer(v.utf8):
+            size = match.end() - match.start()
             total += size
             longest = max(longest, size)
     return float(longest > 1024 or total > 0.5 * len(v.content)) if v.content else 0.0
@@ -232,16 +240,16 @@ def cate_encoded_data(v: View) -> Value:
 @signal("qsc_code_frac_chars_hex_words")
 def frac_chars_hex_words(v: View) -> Value:
     """Characters of 0x... words ÷ characters of code."""
-    return ratio(hex_words(v.code_cp, v.table), len(v.code_cp))
+    return ratio(v.measures[m.HEX_WORDS], len(v.code_cp))
 
 
 @signal("qsc_code_frac_lines_prompt_comments")
 def frac_lines_prompt_comments(v: View) -> Value:
     """Comment lines with 'your code here', 'fixme' or 'todo' ÷ lines."""
-    return ratio(count_lines_with(v.comment.lower(), "your code here", "fixme", "todo"), v.num_lines)
+    return ratio(v.measures[m.PROMPTS], v.num_lines)
 
 
 @signal("qsc_code_frac_lines_assert")
 def frac_lines_assert(v: View) -> Value:
     """Code lines that contain 'assert' ÷ code lines."""
-    return ratio(count_lines_with(v.code_lower, "assert"), v.num_code_lines)
+    return ratio(v.measures[m.ASSERTS], v.num_code_lines)

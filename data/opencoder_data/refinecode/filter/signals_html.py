@@ -6,11 +6,13 @@ from functools import cache
 import re2
 
 from .document_view import View
+from .markup import visible
 from .registry import Value, ratio, signal
 
 
 @cache
-def _markup():
+def MARKUP():
+    """What is no visible text."""
     attributes = rb"(?:[^>\"']|\"[^\"]*\"|'[^']*')*"
     return re2.compile(
         rb"(?i)<!--(?:(?s:.*?)-->|(?s:.*))|<script\b" + attributes + rb">(?s:.*?)</script\s*>|<style\b" + attributes
@@ -21,7 +23,15 @@ def _markup():
 def visible_chars(view: View) -> int:
     """Characters of the text outside tags, comments, scripts and style sheets, entities resolved; whitespace between two
     tags counts as one character."""
-    stripped: bytes = _markup().sub(b"\x00", view.utf8.replace(b"\x00", b" "))  # pyright: ignore[reportAssignmentType]
+    total, spans = visible(view.cp, view.table)
+    if total < 0:
+        return visible_by_pattern(view)
+    return total + sum(len(html.unescape(view.content[a:b].replace("\0", " "))) for a, b in spans.tolist())
+
+
+def visible_by_pattern(view: View) -> int:
+    """`visible_chars` by `MARKUP`: slower, and linear on every text."""
+    stripped: bytes = MARKUP().sub(b"\x00", view.utf8.replace(b"\x00", b" "))  # pyright: ignore[reportAssignmentType]
     total = 0
     for piece in stripped.decode("utf-8", "replace").split("\x00"):
         if piece.isspace():

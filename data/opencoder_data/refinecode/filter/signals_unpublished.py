@@ -5,11 +5,9 @@ Each is a small function of the document; the conditions stand in `default_thres
 
 import re
 
-import numpy as np
-
-from .document_view import View, count_lines_with
+from . import measures as m
+from .document_view import View
 from .registry import Value, ratio, signal
-from .unpublished_kernels import consonant_chars, long_runs, numeric_lines
 
 _default = {"profile": "default"}
 
@@ -17,10 +15,8 @@ _default = {"profile": "default"}
 @signal("x_code_cate_minified", **_default)
 def minified(v: View) -> Value:
     """Machine-packed code: a line above 500 characters, mean line above 60, and less than 12 % whitespace."""
-    if not v.num_lines:
-        return 0.0
-    longest = int((v.spans[:, 1] - v.spans[:, 0]).max())
-    return float(longest > 500 and len(v.content) / v.num_lines > 60 and v.counts[0] < 0.12 * len(v.content))
+    spaces, lines, longest = (v.characters[i] for i in (m.SPACES, m.LINES, m.LONGEST_LINE))
+    return float(longest > 500 and len(v.content) / lines > 60 and spaces < 0.12 * len(v.content))
 
 
 _GENERATED_NAME = re.compile(
@@ -41,6 +37,8 @@ def generated_name(v: View) -> Value:
 @signal("x_code_cate_merge_conflict", **_default)
 def merge_conflict(v: View) -> Value:
     """Unresolved merge-conflict markers at the start of lines."""
+    if "<<<<<<< " not in v.content:
+        return 0.0
     text = "\n" + v.content
     return float("\n<<<<<<< " in text and "\n=======\n" in text.replace("\r\n", "\n") and "\n>>>>>>> " in text)
 
@@ -48,32 +46,25 @@ def merge_conflict(v: View) -> Value:
 @signal("x_code_frac_lines_lorem_ipsum", "x_doc_frac_lines_lorem_ipsum", **_default)
 def lorem_ipsum(v: View) -> Value:
     """Lines of filler text ('lorem ipsum', 'dolor sit amet', ...) ÷ lines."""
-    if "dolor" not in v.lower and "lorem" not in v.lower:
-        return 0.0
-    return ratio(count_lines_with(v.lower, "lorem ipsum", "dolor sit amet", "consectetur adipi"), v.num_lines)
+    return ratio(v.characters[m.LOREM], v.num_lines) if v.characters[m.LOREM] else 0.0
 
 
 @signal("x_code_frac_chars_consonant_runs", "x_doc_frac_chars_consonant_runs", **_default)
 def consonant_runs(v: View) -> Value:
     """Characters of words with seven or more consonants in a row (struck keys, encodings) ÷ word characters."""
-    return ratio(consonant_chars(v.cp), v.word_chars)
+    return ratio(v.characters[m.CONSONANTS], v.word_chars)
 
 
 @signal("x_code_frac_chars_control", "x_doc_frac_chars_control", **_default)
 def control(v: View) -> Value:
     """Control characters other than tab, newline, return, form feed and escape ÷ characters: binary data in a text."""
-    c = v.cp
-    odd = (c < 32) & (c != 9) & (c != 10) & (c != 13) & (c != 12) & (c != 27)
-    return ratio(int(np.count_nonzero(odd | ((c >= 127) & (c < 160) & (c != 133)))), len(c))
+    return ratio(v.characters[m.CONTROL], len(v.content))
 
 
 @signal("x_code_cate_bidi_control", **_default)
 def bidi_control(v: View) -> Value:
     """Characters that reorder the display of source text (U+202A-E, U+2066-9): code that reads other than it runs."""
-    if v.ascii:
-        return 0.0
-    c = v.cp
-    return float(bool((((c >= 0x202A) & (c <= 0x202E)) | ((c >= 0x2066) & (c <= 0x2069))).any()))
+    return float(v.characters[m.BIDI] > 0)
 
 
 @signal("x_code_frac_chars_private_use", "x_doc_frac_chars_private_use", **_default)
@@ -81,7 +72,7 @@ def private_use(v: View) -> Value:
     """Private-use characters (icon fonts) ÷ visible characters."""
     if v.ascii:
         return 0.0
-    return ratio(int(np.count_nonzero((v.cp >= 0xE000) & (v.cp <= 0xF8FF))), len(v.content) - int(v.counts[0]))
+    return ratio(v.characters[m.PRIVATE], len(v.content) - v.characters[m.SPACES])
 
 
 _LICENCE = re.compile(r"licen[cs]e|copyright|all rights reserved|warrant(?:y|ies)", re.IGNORECASE)
@@ -96,24 +87,17 @@ def licence_only(v: View) -> Value:
     return float(commented > 0.6 * len(v.content) and len(_LICENCE.findall(v.comment)) >= 2)
 
 
-_CODE_COMMENT = re.compile(r"[;{}]\s*$|^\W*(?:if|for|while|return|import|def|function|var|let|const)\b.*[(=:]")
-
-
 @signal("x_code_frac_lines_commented_code", **_default)
 def commented_code(v: View) -> Value:
     """Comment lines that read as code ÷ lines that are not blank."""
-    comment = v.comment
-    if ";" not in comment and "(" not in comment and "{" not in comment:
-        return 0.0
-    lines = [line for line in comment.split("\n") if line.strip()]
-    found = sum(_CODE_COMMENT.search(line) is not None for line in lines)
-    return ratio(found, v.num_code_lines + len(lines))
+    found, lines = v.measures[m.COMMENTED_CODE], v.measures[m.COMMENT_LINES]
+    return ratio(found, v.num_code_lines + lines) if found else 0.0
 
 
 @signal("x_code_frac_lines_numeric", **_default)
 def numeric(v: View) -> Value:
     """Lines of nothing but numbers, signs and separators, with a digit ÷ lines: tables of data in code."""
-    return ratio(numeric_lines(v.cp), v.num_lines)
+    return ratio(v.characters[m.NUMERIC], v.num_lines)
 
 
 @signal("x_code_cate_inline_source_map", **_default)
@@ -125,11 +109,10 @@ def inline_source_map(v: View) -> Value:
 @signal("x_code_frac_chars_same_run", "x_doc_frac_chars_same_run", **_default)
 def same_run(v: View) -> Value:
     """Characters in runs of 200 or more equal visible characters ÷ characters."""
-    return ratio(long_runs(v.cp, 200), len(v.content))
+    return ratio(v.characters[m.SAME], len(v.content))
 
 
 @signal("x_code_frac_lines_not_implemented", **_default)
 def not_implemented(v: View) -> Value:
     """Code lines that only say that something is not implemented ÷ code lines."""
-    stubs = ("notimplemented", "not implemented", "unimplemented!", "todo!(")
-    return ratio(count_lines_with(v.code_lower, *stubs), v.num_code_lines)
+    return ratio(v.measures[m.STUBS], v.num_code_lines)

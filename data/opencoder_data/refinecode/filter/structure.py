@@ -2,8 +2,8 @@
 
 Captures every language uses: `function` (a definition with a name and a body), `class` (class, struct, interface, enum, record),
 `import`, `bare` (lines with a declaration without a value, or with a literal or a name), `return` (of nothing, a literal
-or a name), `print`. Further ones where a published signal asks for them. Whether anything is declared or assigned
-(variables, parameters, loop variables, fields) is a search of its own. The parser cannot be interrupted from Python; the
+or a name), `print`, `variable` (what declares or assigns: variables, parameters, loop variables, fields; in Java and JavaScript a
+search of its own). Further ones where a published signal asks for them. The parser cannot be interrupted from Python; the
 time limit is `guard.Guard`'s.
 """
 
@@ -14,6 +14,7 @@ from tree_sitter import Node, Parser, Query, QueryCursor, Tree
 from tree_sitter_language_pack import get_language
 
 from .kernels import depth, operator_run
+from .measures import CLOSING, LONGEST_LINE, OPENING, OPERATORS
 
 # Larger files are dropped for their size (3 MB) whatever their structure.
 MAX_BYTES = 3_000_000
@@ -32,22 +33,16 @@ _C = """
 (declaration declarator: (identifier)) @bare
 (return_statement) @returns
 (goto_statement) @goto
-(preproc_include) @directive (preproc_def) @directive (preproc_function_def) @directive (preproc_if) @directive
-(preproc_ifdef) @directive (preproc_else) @directive (preproc_elif) @directive (preproc_call) @directive
-(function_definition declarator: (function_declarator declarator: (identifier) @main) (#eq? @main "main"))
+[(parameter_declaration) (declaration) (field_declaration)] @variable
 """
 
 QUERIES: dict[str, str] = {
-    "c": _C
-    + """
-(call_expression function: (identifier) @print (#match? @print "^(v?f?printf|puts|putchar|fputs)$"))
-""",
+    "c": _C,
     "cpp": _C
     + """
 (class_specifier body: (_)) @class
 (using_declaration) @import
-(call_expression function: (identifier) @print (#match? @print "^(v?f?printf|puts|putchar|fputs)$"))
-(expression_statement (binary_expression left: (_) @cout)) @print_statement
+(for_range_loop) @variable
 """,
     "csharp": """
 (method_declaration body: (_)) @function
@@ -57,7 +52,7 @@ QUERIES: dict[str, str] = {
 (using_directive) @import
 (variable_declaration (variable_declarator . (identifier) .)) @bare
 (return_statement) @returns
-(invocation_expression function: (member_access_expression) @print (#match? @print "^(System[.])?Console[.]Write"))
+[(variable_declarator) (parameter) (property_declaration) (foreach_statement)] @variable
 """,
     "go": """
 [(function_declaration) (method_declaration)] @function
@@ -65,7 +60,7 @@ QUERIES: dict[str, str] = {
 (import_spec) @import
 (var_spec name: (identifier) type: (_) !value) @bare
 (return_statement) @returns
-(call_expression function: (selector_expression) @print (#match? @print "^(fmt[.]Print|log[.]Print)"))
+[(var_spec) (const_spec) (short_var_declaration) (range_clause) (parameter_declaration)] @variable
 """,
     "java": """
 (method_declaration body: (_)) @function
@@ -85,7 +80,6 @@ QUERIES: dict[str, str] = {
 (variable_declarator name: (identifier) @variable_name)
 (variable_declarator !value) @bare
 (return_statement) @returns
-(method_invocation object: (field_access) @print (#match? @print "^System[.](out|err)$"))
 """,
     "javascript": """
 (function_declaration name: (identifier) @function_name) @function
@@ -101,7 +95,6 @@ QUERIES: dict[str, str] = {
 (return_statement) @returns
 (program (_) @statement)
 (program (comment) @comment)
-(call_expression function: (member_expression) @print (#match? @print "^console[.](log|info|debug)$"))
 """,
     "python": """
 (function_definition) @function
@@ -111,29 +104,69 @@ QUERIES: dict[str, str] = {
 (return_statement) @returns
 (pass_statement) @pass
 (function_definition body: (block . (return_statement) .)) @simple_function
-(call function: (identifier) @print (#eq? @print "print"))
-(print_statement) @print
+[(assignment) (augmented_assignment) (named_expression) (for_statement) (for_in_clause) (as_pattern_target)] @variable
+(parameters (_)) @variable
+(lambda_parameters (_)) @variable
 """,
 }
 
-# What declares or assigns a name. Only whether there is one is asked, so the search ends at the first.
-_C_VARIABLES = "[(parameter_declaration) (declaration) (field_declaration)] @variable"
+# Patterns that can match only where one of these texts stands in the document; elsewhere the query goes without them.
+_C_PRINT = (
+    (b"printf", b"puts", b"putchar"),
+    '(call_expression function: (identifier) @print (#match? @print "^(v?f?printf|puts|putchar|fputs)$"))',
+)
+_C_MAIN = (
+    (b"main",),
+    """(function_definition declarator: (function_declarator declarator: (identifier) @main) (#eq? @main "main"))""",
+)
+RARE: dict[str, tuple[tuple[tuple[bytes, ...], str], ...]] = {
+    "c": (_C_PRINT, _C_MAIN),
+    "cpp": (
+        _C_PRINT,
+        _C_MAIN,
+        ((b"cout",), "(expression_statement (binary_expression left: (_) @cout)) @print_statement"),
+    ),
+    "csharp": (
+        (
+            (b"Console.Write",),
+            """(invocation_expression function: (member_access_expression) @print
+ (#match? @print "^(System[.])?Console[.]Write"))""",
+        ),
+    ),
+    "go": (
+        (
+            (b"fmt.Print", b"log.Print"),
+            '(call_expression function: (selector_expression) @print (#match? @print "^(fmt[.]Print|log[.]Print)"))',
+        ),
+    ),
+    "java": (
+        (
+            (b"System.out", b"System.err"),
+            '(method_invocation object: (field_access) @print (#match? @print "^System[.](out|err)$"))',
+        ),
+    ),
+    "javascript": (
+        (
+            (b"console.log", b"console.info", b"console.debug"),
+            """(call_expression function: (member_expression) @print
+ (#match? @print "^console[.](log|info|debug)$"))""",
+        ),
+    ),
+    "python": (
+        ((b"print",), '(call function: (identifier) @print (#eq? @print "print"))'),
+        ((b"print",), "(print_statement) @print"),
+    ),
+}
+
+# What declares or assigns a name, where most nodes of that kind are captured anyway. Only whether there is one is asked,
+# so that the search ends at the first.
 VARIABLES: dict[str, str] = {
-    "c": _C_VARIABLES,
-    "cpp": _C_VARIABLES + "(for_range_loop) @variable",
-    "csharp": "[(variable_declarator) (parameter) (property_declaration) (foreach_statement)] @variable",
-    "go": "[(var_spec) (const_spec) (short_var_declaration) (range_clause) (parameter_declaration)] @variable",
     "java": """[(variable_declarator) (formal_parameter) (enhanced_for_statement) (resource)
  (enum_constant)] @variable""",
     "javascript": """
 [(variable_declarator) (for_in_statement)] @variable
 (formal_parameters (_)) @variable
 (assignment_expression left: [(identifier) (member_expression) (subscript_expression)]) @variable
-""",
-    "python": """
-[(assignment) (augmented_assignment) (named_expression) (for_statement) (for_in_clause) (as_pattern_target)] @variable
-(parameters (_)) @variable
-(lambda_parameters (_)) @variable
 """,
 }
 
@@ -175,7 +208,7 @@ def again(language: str, query: str, tree: Tree) -> dict[str, list[Node]]:
     return _tools(language, query)[1].captures(tree.root_node)
 
 
-_FIRST_WINDOW = 4096
+_FIRST_WINDOW = 1024
 
 
 def declares(language: str, tree: Tree, size: int) -> bool:
@@ -192,12 +225,14 @@ def declares(language: str, tree: Tree, size: int) -> bool:
 
 def too_large(view) -> bool:
     """Whether the text or its longest line is beyond what is parsed."""
-    return view.size_bytes > MAX_BYTES or int((view.spans[:, 1] - view.spans[:, 0]).max(initial=0)) > MAX_LINE
+    return view.size_bytes > MAX_BYTES or view.characters[LONGEST_LINE] > MAX_LINE
 
 
 def too_deep(view) -> bool:
     """Whether brackets nest, or one operator repeats outside comments and strings, more than `MAX_DEPTH` times."""
-    return depth(view.cp) > MAX_DEPTH or operator_run(view.source_cp, view.mask) > MAX_DEPTH
+    c = view.characters  # a text of few brackets and operators is not looked at
+    nests = max(c[OPENING], c[CLOSING]) > MAX_DEPTH and depth(view.cp) > MAX_DEPTH
+    return nests or (c[OPERATORS] > MAX_DEPTH and operator_run(view.source_cp, view.mask) > MAX_DEPTH)
 
 
 def parse(view) -> Structure | None:
@@ -206,13 +241,23 @@ def parse(view) -> Structure | None:
     if view.language not in QUERIES or too_large(view) or too_deep(view):
         return None
     source = view.utf8
-    tree, captured = captures(view.language, QUERIES[view.language], source)
+    tree, captured = captures(view.language, query_of(view.language, source), source)
     counts = {name: len(nodes) for name, nodes in captured.items()}
     # By line: `int x, y;` is one line without logic, not two.
     counts["bare"] = len({node.start_point.row for node in captured.get("bare", ())})
     counts["return"] = sum(map(_is_simple, captured.get("returns", ())))
     names = {k: [n.text or b"" for n in v] for k, v in captured.items() if k.endswith(("_name", "modifiers", "cout"))}
-    return Structure(not tree.root_node.has_error, declares(view.language, tree, len(source)), counts, names)
+    declared = "variable" in captured or "variable_name" in captured
+    if not declared and view.language in VARIABLES:
+        declared = declares(view.language, tree, len(source))
+    return Structure(not tree.root_node.has_error, declared, counts, names)
+
+
+def query_of(language: str, source: bytes) -> str:
+    """The query of a document: that of its language, and those of the patterns in `RARE` that may match."""
+    return QUERIES[language] + "\n".join(
+        pattern for marks, pattern in RARE[language] if any(mark in source for mark in marks)
+    )
 
 
 def _is_simple(node: Node) -> bool:

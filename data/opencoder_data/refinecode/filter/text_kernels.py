@@ -4,6 +4,11 @@ import numpy as np
 from numba import njit
 
 from .kernels import SPACE, WORD
+from .runs import next_run
+
+_BASE64 = np.zeros(128, np.bool_)
+_BASE64[[ord(c) for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="]] = True
+_FULL_LINE = 40
 
 
 @njit(cache=True)
@@ -18,21 +23,16 @@ def base64_runs(cp, join_lines):
     longest = 0
     i = 0
     while i < n:
+        if not join_lines:  # what is shorter is no run, and does not begin one
+            i = next_run(cp, _BASE64, i, _FULL_LINE)[0]
         start = i
         line = 0
         while i < n:
             c = cp[i]
-            if (
-                (c >= 97 and c <= 122)
-                or (c >= 65 and c <= 90)
-                or (c >= 48 and c <= 57)
-                or c == 43
-                or c == 47
-                or c == 61
-            ):
+            if c < 128 and _BASE64[c]:
                 line += 1
                 i += 1
-            elif c == 10 and (join_lines or line >= 40):
+            elif c == 10 and (join_lines or line >= _FULL_LINE):
                 line = 0
                 i += 1
             else:
@@ -43,6 +43,83 @@ def base64_runs(cp, join_lines):
         if i == start:
             i += 1
     return total, longest
+
+
+@njit(cache=True)
+def _hexadecimal(c):
+    return (c >= 48 and c <= 57) or (c >= 97 and c <= 102) or (c >= 65 and c <= 70)
+
+
+@njit(cache=True)
+def _word(c):
+    return (c >= 97 and c <= 122) or (c >= 65 and c <= 90) or (c >= 48 and c <= 57) or c == 95
+
+
+_HEX_BYTES = np.zeros(128, np.bool_)
+_HEX_BYTES[[ord(c) for c in "0123456789abcdefABCDEFx\\, \t\n\f\r"]] = True
+
+
+@njit(cache=True)
+def hex_byte_runs(cp):
+    """Whether eight hexadecimal bytes may follow each other (`41 42`, `0x41,0x42`, `x\\x41\\x42`): necessary for the first
+    pattern of `signals_code.cate_encoded_data`, and seldom met by what it does not match."""
+    a, b = next_run(cp, _HEX_BYTES, 0, 23)
+    while a < cp.size:
+        if _hex_bytes_in(cp, a, b):
+            return True
+        a, b = next_run(cp, _HEX_BYTES, b, 23)
+    return False
+
+
+@njit(cache=True)
+def _hex_bytes_in(cp, start, stop):
+    """`hex_byte_runs` of a run of the characters that the pattern allows."""
+    run = 0
+    end = start  # of the word before
+    i = start
+    while i < stop:
+        if not _word(cp[i]):
+            i += 1
+            continue
+        begin = i
+        while i < stop and _word(cp[i]):
+            i += 1
+        m = i - begin
+        prefix = m == 2 or (m == 3 and cp[begin] == 120) or (m == 4 and cp[begin] == 48 and cp[begin + 1] == 120)
+        if not prefix or not (_hexadecimal(cp[i - 1]) and _hexadecimal(cp[i - 2])):
+            run = 0
+        elif m == 3:
+            run = run + 1 if begin - end == 1 and cp[end] == 92 else 1
+        elif begin - end == 1 and cp[end] == 44:
+            run += 1
+        else:
+            while end < begin and (cp[end] == 32 or (cp[end] >= 9 and cp[end] <= 13 and cp[end] != 11)):
+                end += 1
+            run = run + 1 if end == begin else 1
+        if run >= 8:
+            return True
+        end = i
+    return False
+
+
+@njit(cache=True)
+def concatenates(cp):
+    """Whether a plus stands between two quotes, blanks apart."""
+    n = cp.size
+    for i in range(1, n - 1):
+        if cp[i] != 43:
+            continue
+        a = i - 1
+        while a > 0 and (cp[a] == 32 or cp[a] == 9 or cp[a] == 12 or cp[a] == 13):
+            a -= 1
+        if cp[a] != 34 and cp[a] != 39:
+            continue
+        b = i + 1
+        while b < n - 1 and (cp[b] == 32 or cp[b] == 9 or cp[b] == 12 or cp[b] == 13):
+            b += 1
+        if cp[b] == 34 or cp[b] == 39:
+            return True
+    return False
 
 
 @njit(cache=True)

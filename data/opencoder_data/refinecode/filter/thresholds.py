@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 _OPS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne}
@@ -36,8 +36,10 @@ class Rule:
 
     def hit(self, value: float) -> bool:
         """Whether `value` meets the condition (before the draw)."""
-        check = all if self.every else any
-        return check(_OPS[op](value, bound) for op, bound in self.terms)
+        for op, bound in self.terms:
+            if _OPS[op](value, bound) is not self.every:
+                return not self.every
+        return self.every
 
 
 def parse_rule(group: str, name: str, text: str, reason: str = "") -> Rule:
@@ -75,6 +77,7 @@ GROUPS = (
 )  # fmt: skip
 
 
+@lru_cache(4096)
 def group_of(language: str, doc_type: str, natural: str = "en") -> str | None:
     """Rule group of a document; None for a type the recipe leaves out ('unknown', 'excluded')."""
     if doc_type == "text":

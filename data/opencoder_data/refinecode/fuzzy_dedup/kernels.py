@@ -267,3 +267,10 @@ def collision_probability(jaccard: float, bands: int, rows: int) -> float:
 def threshold(bands: int, rows: int) -> float:
     """Jaccard similarity at the steepest point of the S-curve, (1/bands)^(1/rows)."""
     return math.pow(1.0 / bands, 1.0 / rows)
+
+
+def sketches(shingles: np.ndarray, offsets: np.ndarray, sketch: str, slots: int, seed: int) -> np.ndarray:
+    """uint32 [U, slots] by the configured method."""
+    if sketch == "fss":
+        return fast_similarity_sketch(shingles, offsets, slots, seed)
+    return min_hash(shingles, offsets, *permutations(slots, seed))

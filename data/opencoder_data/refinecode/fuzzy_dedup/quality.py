@@ -71,8 +71,6 @@ def recall_table(
     Returns counts of true pairs by similarity and, per banding, candidate pairs, recall at each level, precision at 0.7
     and the recall that the S-curve predicts for the same pairs.
     """
-    from opencoder_data.refinecode.fuzzy_dedup.stage import sketches
-
     truth, jaccard = all_pairs(shingles, offsets, _MINIMUM)
     num = len(offsets) - 1
     key_of_truth = truth[:, 0] * num + truth[:, 1]
@@ -89,7 +87,9 @@ def recall_table(
             part = filled[begin : begin + 4_096]
             low, high = int(part[0]), int(part[-1]) + 1
             local = offsets[low : high + 1] - offsets[low]
-            found = sketches(shingles[offsets[low] : offsets[high]], local, sketch, band.slots, seed)[part - low]
+            found = kernels.sketches(shingles[offsets[low] : offsets[high]], local, sketch, band.slots, seed)[
+                part - low
+            ]
             keys.append(kernels.band_keys(found, band.bands, band.rows))
         flat = np.concatenate(keys).ravel() if keys else np.zeros(0, np.uint64)
         units = np.repeat(filled, band.bands)

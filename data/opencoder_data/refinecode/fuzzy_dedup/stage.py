@@ -1,6 +1,7 @@
 """The steps of stage 4 (see the package's docstring)."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from opencoder_data.refinecode.exact_dedup import drop_copies
 from opencoder_data.refinecode.fuzzy_dedup import candidates, kernels, repo_level
 from opencoder_data.refinecode.fuzzy_dedup.quality import measure_recall
 from opencoder_data.refinecode.fuzzy_dedup.settings import banding
-from opencoder_data.refinecode.fuzzy_dedup.units import chunk_ranges, iter_units, text_buffer
+from opencoder_data.refinecode.fuzzy_dedup.units import Units, chunk_ranges, text_buffer, units_of_batch
 from opencoder_data.refinecode.keep_rule import RANK_COLUMNS, fill_unknown, sort_keys
 from opencoder_data.refinecode.run import Run, partition_writers, run_step
 from opencoder_data.refinecode.schema import DOCUMENTS
@@ -65,13 +66,6 @@ def _key_buckets(run: Run) -> int:
     return num_buckets(rows, 4 * run.config.layout.shuffle_rows)
 
 
-def sketches(shingles: np.ndarray, offsets: np.ndarray, sketch: str, slots: int, seed: int) -> np.ndarray:
-    """uint32 [U, slots] by the configured method."""
-    if sketch == "fss":
-        return kernels.fast_similarity_sketch(shingles, offsets, slots, seed)
-    return kernels.min_hash(shingles, offsets, *kernels.permutations(slots, seed))
-
-
 def write_keys(run: Run, part: int) -> dict[str, Any]:
     """(key, unit, order) of every band of every unit that has shingles."""
     config = run.config.fuzzy_dedup
@@ -87,7 +81,7 @@ def write_keys(run: Run, part: int) -> dict[str, Any]:
             low, high = int(chosen[0]), int(chosen[-1]) + 1
             offsets = batch.offsets[low : high + 1] - batch.offsets[low]
             part_shingles = batch.shingles[batch.offsets[low] : batch.offsets[high]]
-            sketch = sketches(part_shingles, offsets, config.sketch, band.slots, config.seed)[chosen - low]
+            sketch = kernels.sketches(part_shingles, offsets, config.sketch, band.slots, config.seed)[chosen - low]
             found = kernels.band_keys(sketch, band.bands, band.rows)
             order = _orders(batch.rank.column("doc_id").take(pa.array(chosen)))
             number = (np.int64(part) << _PART_BITS) | batch.number[chosen]
@@ -300,3 +294,17 @@ def _drop_chunks(run: Run, part: int, copies: pa.Table) -> dict[str, Any]:
                 batch = batch.set_column(index, batch.schema.field(index), pa.array(contents, pa.large_string()))
                 writers.keep(batch.filter(pa.array([bool(cut[row]) for row in range(batch.num_rows)], pa.bool_())))
             return {**writers.counts(), "cut_chunks": cut_chunks}
+
+
+def iter_units(run: Run, stage: str, part: int) -> Iterator[Units]:
+    """Units of a partition, batch by batch; their numbers are the same at every call."""
+    config = run.config.fuzzy_dedup
+    if config.level == "repo":
+        yield from repo_level.iter_repo_units(run, stage, part)
+        return
+    number = 0
+    columns = ["content", *RANK_COLUMNS]
+    for batch in run.documents(run.upstream(stage), part, columns):
+        units = units_of_batch(batch, number, config.level, config.chunk_bytes)
+        number += len(units.rows)
+        yield units

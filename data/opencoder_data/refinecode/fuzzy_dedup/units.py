@@ -1,6 +1,5 @@
 """What is compared: whole files, chunks of files, or whole repositories; each becomes a set of shingles."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +7,6 @@ import pyarrow as pa
 
 from opencoder_data.refinecode.fuzzy_dedup import kernels
 from opencoder_data.refinecode.keep_rule import RANK_COLUMNS
-from opencoder_data.refinecode.run import Run
 
 LEVELS = ("file", "chunk", "repo")
 
@@ -71,19 +69,3 @@ def units_of_batch(batch: pa.Table, first_number: int, level: str, chunk_bytes: 
     shingles, set_offsets = kernels.shingle_sets(data, starts, ends)
     rank = batch.select(list(RANK_COLUMNS)).take(pa.array(rows))
     return Units(rank, rows, first_number + np.arange(len(rows)), shingles, set_offsets)
-
-
-def iter_units(run: Run, stage: str, part: int) -> Iterator[Units]:
-    """Units of a partition, batch by batch; their numbers are the same at every call."""
-    config = run.config.fuzzy_dedup
-    if config.level == "repo":
-        from opencoder_data.refinecode.fuzzy_dedup.repo_level import iter_repo_units
-
-        yield from iter_repo_units(run, stage, part)
-        return
-    number = 0
-    columns = ["content", *RANK_COLUMNS]
-    for batch in run.documents(run.upstream(stage), part, columns):
-        units = units_of_batch(batch, number, config.level, config.chunk_bytes)
-        number += len(units.rows)
-        yield units

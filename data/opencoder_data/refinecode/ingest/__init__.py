@@ -1,14 +1,18 @@
 """Stage 1: read folders, archives, git repositories, Parquet and JSONL into documents; list every file in the ledger."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from opencoder_data.refinecode import storage
+from opencoder_data.refinecode.config import IngestConfig
 from opencoder_data.refinecode.engine import Executor
 from opencoder_data.refinecode.ingest import archives, git, plan, table_files, tree
+from opencoder_data.refinecode.ingest.bounds import within_memory
+from opencoder_data.refinecode.ingest.declared import decode_declared
 from opencoder_data.refinecode.ingest.decode import decode
-from opencoder_data.refinecode.ingest.raw_file import RawFile
+from opencoder_data.refinecode.ingest.raw_file import RawFile, printable_text
 from opencoder_data.refinecode.languages import name_verdict
 from opencoder_data.refinecode.run import Run, partition_writers, run_step
 from opencoder_data.refinecode.schema import DOCUMENTS, LEDGER, doc_id, table_of
@@ -40,6 +44,8 @@ def read_partition(run: Run, part: int) -> dict[str, Any]:
     with partition_writers(run, STAGE, part, DOCUMENTS, LEDGER) as writers:
         docs: list[dict[str, Any]] = []
         seen: list[dict[str, Any]] = []
+        ids: set[str] = set()
+        odd: Counter[str] = Counter()
         held = size = refused = 0
 
         def flush() -> None:
@@ -49,11 +55,18 @@ def read_partition(run: Run, part: int) -> dict[str, Any]:
             seen.clear()
 
         for raw in _read(units, run):
-            if skip_names and raw.data is not None and (rule := name_verdict(raw.path.rsplit("/", 1)[-1])):
+            by_name = skip_names and raw.data is not None and not raw.language
+            if by_name and (rule := name_verdict(raw.path.rsplit("/", 1)[-1])):
                 raw.data, raw.rule, raw.detail = None, rule, "by name"
             doc, row = _document(raw, config.licence)
+            if row["doc_id"] in ids:  # by construction there is none; if there were, the run would go on
+                row["doc_id"] = doc_id(row["doc_id"], raw.path, len(ids))
+                doc = doc and {**doc, "doc_id": row["doc_id"]}
+            ids.add(row["doc_id"])
+            odd.update(raw.odd)
             seen.append(row)
             size += row["size"]
+            held += len(row["path"])
             if doc is None:
                 refused += 1
             else:
@@ -63,33 +76,50 @@ def read_partition(run: Run, part: int) -> dict[str, Any]:
                 flush()
                 held = 0
         flush()
-        return {"files": writers.drops.rows, "bytes": size, "kept": writers.docs.rows, "dropped": refused}
+        counts = {"files": writers.drops.rows, "bytes": size, "kept": writers.docs.rows, "dropped": refused}
+        return {**counts, "odd_metadata": dict(sorted(odd.items()))} if odd else counts
 
 
 def _read(units: list[plan.Unit], run: Run) -> Iterator[RawFile]:
     config = run.config.ingest
     for unit in units:
-        kind, source = unit["kind"], unit["source"]
-        if kind == "files":
-            yield from tree.read_files(unit["root"], unit["entries"], source, config.repo_depth, config.max_file_bytes)
-        elif kind == "archive":
-            yield from archives.read_archive(unit["url"], source, source, config.max_file_bytes)
-        elif kind == "git":
-            yield from git.read_git(unit["url"], source, source, config.max_file_bytes)
-        elif kind == "parquet":
-            yield from table_files.read_parquet(unit["url"], source, tuple(unit["groups"]), unit["start"])
-        elif kind == "jsonl":
-            yield from table_files.read_jsonl(unit["url"], source)
-        else:
-            yield RawFile(source, "", "", rule=unit["rule"], detail=unit["detail"], index=-1)
+        source = unit["source"]
+        yield from within_memory(_read_unit(unit, source, unit.get("key", source), config), config, source)
+
+
+def _read_unit(unit: plan.Unit, source: str, key: str, config: IngestConfig) -> Iterator[RawFile]:
+    """`key` is the source before it was made printable."""
+    kind = unit["kind"]
+    if kind == "files":
+        yield from tree.read_files(unit["root"], unit["entries"], source, key, config)
+    elif kind == "archive":
+        yield from archives.read_archive(unit["url"], source, key, config)
+    elif kind == "git":
+        yield from git.read_git(unit["url"], source, key, unit["root"], config)
+    elif kind == "parquet":
+        groups = tuple(unit["groups"])
+        yield from table_files.read_parquet(
+            unit["url"], source, key, groups, unit["start"], config, unit.get("own", False)
+        )
+    elif kind == "arrow":
+        yield from table_files.read_arrow(unit["url"], source, key, config)
+    elif kind == "jsonl":
+        yield from table_files.read_jsonl(unit["url"], source, key, config)
+    else:
+        path = unit.get("path", "")
+        yield RawFile(
+            source, "", printable_text(path), rule=unit["rule"], detail=unit["detail"], index=-1, key=(key, path)
+        )
 
 
 def _document(raw: RawFile, licence: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """(document or None, ledger row)."""
-    identity = raw.doc_id or doc_id(raw.source, raw.path, raw.index)
+    identity = raw.doc_id or doc_id(*(raw.key or (raw.source, raw.path)), raw.index)
     text, encoding, sha = raw.text, raw.encoding, raw.sha256
     if raw.data is not None:
-        decoded = decode(raw.data)
+        decoded = (decode_declared(raw.data, raw.declared_encoding) if raw.declared_encoding else None) or decode(
+            raw.data
+        )
         text, encoding = decoded.text, decoded.encoding
         raw.rule, raw.detail = decoded.rule, decoded.detail
         sha = hashlib.sha256(raw.data).hexdigest()
@@ -101,6 +131,10 @@ def _document(raw: RawFile, licence: str) -> tuple[dict[str, Any] | None, dict[s
         "doc_id": identity, "source": raw.source, "repo": raw.repo, "path": raw.path, "size": raw.size,
         "language": raw.language, "doc_type": raw.doc_type, "status": "kept" if text is not None else "dropped",
     }  # fmt: skip
+    if raw.odd:
+        note = f"not readable: {', '.join(sorted(set(raw.odd)))}"
+        raw.detail = f"{raw.detail}; {note}" if raw.detail else note
+        row["detail"] = note
     if text is None:
         return None, {**row, "stage": STAGE, "rule": raw.rule, "detail": raw.detail or None}
     if sha is None:
@@ -109,7 +143,8 @@ def _document(raw: RawFile, licence: str) -> tuple[dict[str, Any] | None, dict[s
         **row, "content": text, "sha256": sha, "stars": raw.stars, "commit_time": raw.commit_time,
         "time_source": raw.time_source, "licence": raw.licence or licence or None, "encoding": encoding,
     }  # fmt: skip
-    del doc["status"]
+    for name in ("status", "detail"):
+        doc.pop(name, None)
     return doc, row
 
 

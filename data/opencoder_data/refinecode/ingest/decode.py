@@ -1,11 +1,9 @@
-"""Bytes to text: UTF-8, byte-order marks, legacy encodings by detection; binary content is refused."""
+"""Bytes to text: UTF-8, byte-order marks, legacy encodings by detection (`legacy`); binary content is refused."""
 
 from typing import NamedTuple
 
-from charset_normalizer import from_bytes
+from opencoder_data.refinecode.ingest import legacy
 
-# Detection looks at this much: more changes the verdict rarely and costs linearly.
-_SAMPLE = 32_768
 _MARKS = (
     (b"\xff\xfe\x00\x00", "utf-32"),
     (b"\x00\x00\xfe\xff", "utf-32"),
@@ -53,12 +51,20 @@ def _legacy(data: bytes, first_bad: int) -> Decoded:
     control = sum(data.count(bytes([c])) for c in (*range(1, 9), *range(14, 27), *range(28, 32), 127))
     if control > max(4, len(data) // 200):
         return Decoded(None, "binary", "binary", f"{control} control bytes")
-    # A window around the first byte that is not UTF-8, cut at line ends.
-    start = data.rfind(b"\n", 0, max(0, first_bad - _SAMPLE // 2)) + 1
-    best = from_bytes(data[start : start + _SAMPLE], threshold=0.3).best()
-    if best is not None:
+    # Bytes beyond ASCII that are UTF-8 after all: if as many characters are as are not, or, in an encoding of one byte, some
+    # that chance does not explain, the file is damaged or mixed UTF-8. A replacement character would go unseen into what is trained on, and
+    # another encoding would change every character, so it is refused.
+    beyond = [c for c in data.decode("utf-8", "replace") if not c.isascii()]
+    bad = beyond.count("\ufffd")
+    meant = sum(c != "\ufffd" and (ord(c) >= 0x800 or legacy.usual(c)) for c in beyond)
+    if meant >= bad:
+        return Decoded(None, "utf-8", "undecodable", f"UTF-8, but not at byte {first_bad} and in {bad} places in all")
+    encoding = legacy.detect(data)
+    if encoding is not None and not legacy.is_wide(encoding) and meant > 0.05 * bad:
+        return Decoded(None, "mixed", "undecodable", f"UTF-8 and {encoding} in one file; not UTF-8 at byte {first_bad}")
+    if encoding is not None:
         try:
-            return Decoded(data.decode(best.encoding), best.encoding)
-        except (UnicodeDecodeError, LookupError):
+            return Decoded(data.decode(encoding), encoding)
+        except UnicodeDecodeError:
             pass
     return Decoded(None, "unknown", "undecodable", f"no encoding fits; not UTF-8 at byte {first_bad}")

@@ -1,167 +1,433 @@
-"""Parquet and JSONL files in the column conventions of The Stack, The Stack v2, RefineCode and this pipeline."""
+"""Parquet, Arrow and JSONL files in the column conventions of The Stack, The Stack v2, RefineCode and this pipeline."""
 
-import bz2
-import gzip
 import io
 import json
-import lzma
-from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc
 import pyarrow.parquet as pq
-import zstandard
 
 from opencoder_data.refinecode import storage
-from opencoder_data.refinecode.ingest.raw_file import RawFile, one_line, printable_path
+from opencoder_data.refinecode.config import IngestConfig
+from opencoder_data.refinecode.ingest.bounds import PIECE, Budget, LimitError
+from opencoder_data.refinecode.ingest.columns import OWN_TYPES, Odd, Seconds, resolve, row_file
+from opencoder_data.refinecode.ingest.raw_file import RawFile, one_line
+from opencoder_data.refinecode.ingest.streams import ERRORS, decompressed
 
-# First present wins.
-ALIASES: dict[str, tuple[str, ...]] = {
-    "content": ("content", "text", "code"),
-    "repo": ("repo", "repo_name", "max_stars_repo_name", "repository", "repository_name"),
-    "path": ("path", "file_path", "max_stars_repo_path", "filename", "file_name", "url"),
-    "stars": ("stars", "star_events_count", "max_stars_count", "stargazers_count"),
-    "commit_time": ("commit_time", "committer_date", "revision_date", "max_stars_repo_stars_event_max_datetime"),
-    "licence": ("licence", "license", "detected_licenses", "max_stars_repo_licenses", "gha_license_id", "licenses"),
-}
-OWN_TYPES: dict[str, Any] = {
-    **dict.fromkeys(("doc_id", "source", "sha256", "encoding"), str),
-    **dict.fromkeys(("language", "doc_type", "time_source"), str | None),
-    "size": int,
-}
 PARQUET_SUFFIXES = (".parquet",)
-JSONL_SUFFIXES = tuple(s + c for s in (".jsonl", ".ndjson") for c in ("", ".gz", ".zst", ".bz2", ".xz"))
+ARROW_SUFFIXES = (".arrow", ".feather", ".ipc", ".arrows")
+JSONL_SUFFIXES = (
+    *(s + c for s in (".jsonl", ".ndjson") for c in ("", ".gz", ".zst", ".bz2", ".xz")),
+    *(".json" + c for c in (".gz", ".zst", ".bz2", ".xz")),
+)
+SUFFIXES = PARQUET_SUFFIXES + ARROW_SUFFIXES + JSONL_SUFFIXES
+_ROWS = 512
+_READ_BYTES = 16_000_000
+_LISTED_ROWS = 1_000_000
+"""A refused table has one row in the ledger for each of its rows, up to this many: a damaged footer may say 2^60."""
 
 
-def _resolve(columns: Any) -> dict[str, str]:
-    found = {}
-    for name, aliases in ALIASES.items():
-        column = next((a for a in aliases if a in columns), None)
-        if column:
-            found[name] = column
-    if "content" not in found:
-        raise ValueError(f"no column content (or {', '.join(ALIASES['content'][1:])}); it has {', '.join(columns)}")
-    if all(name in columns for name in OWN_TYPES):
-        found.update({name: name for name in OWN_TYPES})
-    return found
+class _Refused(Exception):
+    """The rest of a table or row group cannot be read."""
+
+
+@contextmanager
+def _open(url: str) -> Iterator[pq.ParquetFile]:
+    with storage.open_read(url) as handle:
+        # No thread pool and no read-ahead: memory stays with one page of each column.
+        yield pq.ParquetFile(handle, pre_buffer=False)
 
 
 def row_groups(url: str) -> list[tuple[int, int]]:
     """(rows, uncompressed bytes) of each row group."""
-    with storage.open_read(url) as handle:
-        meta = pq.ParquetFile(handle).metadata
-    return [(meta.row_group(g).num_rows, meta.row_group(g).total_byte_size) for g in range(meta.num_row_groups)]
+    with _open(url) as parquet:
+        meta = parquet.metadata
+        return [(meta.row_group(g).num_rows, meta.row_group(g).total_byte_size) for g in range(meta.num_row_groups)]
 
 
-def read_parquet(url: str, source: str, groups: tuple[int, int] | None, start: int) -> Iterator[RawFile]:
-    """Rows of row groups [first, last); `start` is the index of the first row in the file. A damaged row group is refused
-    by itself."""
+def own_ids(urls: Sequence[str], rows_at_once: int = 8_000_000) -> bool:
+    """Whether these Parquet files are documents of this pipeline whose ids differ in all of them together.
+
+    Ids are compared by 64-bit hash, `rows_at_once` at a time; a collision merely gives the rows new ids.
+    """
+    import numpy as np
+    import xxhash
+
+    total = 0
     try:
-        with storage.open_read(url) as handle:
-            parquet = pq.ParquetFile(handle)
-            columns = _resolve(parquet.schema_arrow.names)
-            wanted = sorted(set(columns.values()))
-            index = start
-            for group in range(*groups) if groups else range(parquet.num_row_groups):
-                after = index + parquet.metadata.row_group(group).num_rows
-                try:
-                    for batch in parquet.iter_batches(batch_size=512, row_groups=[group], columns=wanted):
-                        for row in batch.to_pylist():
-                            yield _row(row, columns, source, index)
-                            index += 1
-                except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-                    detail = f"{after - index} rows from row {index}: {one_line(error)}"
-                    yield RawFile(source, "", "", rule="unreadable_table", detail=detail, index=-1 - index)
-                index = after
+        for url in urls:
+            with _open(url) as parquet:
+                names = parquet.schema_arrow.names
+                if not all(names.count(name) == 1 for name in OWN_TYPES):
+                    return False
+                total += parquet.metadata.num_rows
+        passes = max(1, -(-total // rows_at_once))
+        for number in range(passes):
+            seen = [np.empty(0, np.uint64)]
+            for url in urls:
+                with _open(url) as parquet:
+                    for batch in parquet.iter_batches(65_536, columns=["doc_id"], use_threads=False):
+                        hashes = [
+                            xxhash.xxh3_64_intdigest(str(v).encode("utf-8", "replace"))
+                            for v in batch.column(0).to_pylist()
+                        ]
+                        found = np.array(hashes, np.uint64)
+                        seen.append(found[found % passes == number])
+            hashes = np.concatenate(seen)
+            if len(np.unique(hashes)) != len(hashes):
+                return False
+    except (pa.ArrowException, OSError, ValueError, OverflowError):
+        return False  # what is wrong with a file is told when it is read
+    return True
+
+
+def _usable(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return any(
+        test(kind)
+        for test in (
+            pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary,
+            pa.types.is_large_binary, pa.types.is_binary_view,
+        )
+    )  # fmt: skip
+
+
+def _columns(schema: pa.Schema) -> dict[str, str]:
+    usable: dict[str, bool] = {}
+    for column in schema:
+        usable.setdefault(column.name, _usable(column.type))
+    return resolve(schema.names, usable)
+
+
+def read_parquet(
+    url: str, source: str, key: str, groups: tuple[int, int] | None, start: int, config: IngestConfig, own: bool = False
+) -> Iterator[RawFile]:
+    """Rows of row groups [first, last); `start` is the index of the first row in the file.
+
+    Content is read apart from the other columns, and each of those apart: what one of them cannot give is null. Where the
+    content of a row group ends in damage, the rows left are refused one by one.
+    """
+    budget = Budget(config, storage.size(url))
+    index = start
+    try:
+        table = _Table(url)
+    except (*ERRORS, pa.ArrowException) as error:
+        _stop_if_cancelled(error)
+        yield _refusal(source, one_line(error), -1 - start)
+        return
+    with table:
+        yield from _groups(table, source, key, groups, index, budget, own)
+
+
+class _Table:
+    """A Parquet file with one reader for each column, so that damage in one does not touch another."""
+
+    def __init__(self, url: str):
+        self.url, self._stack = url, ExitStack()
+        self._readers: dict[str, pq.ParquetFile] = {}
+        with _open(url) as parquet:
+            self.metadata, self.schema = parquet.metadata, parquet.schema_arrow
+        self.rows = [self.metadata.row_group(g).num_rows for g in range(self.metadata.num_row_groups)]
+
+    def __enter__(self) -> "_Table":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def arrays(self, group: int, column: str, rows: int) -> Iterator[pa.Array]:
+        """One column of a row group in pieces; strings stay dictionaries where stored so: 2 kB may unfold to 20 GB."""
+        if column not in self._readers:
+            handle = self._stack.enter_context(storage.open_read(self.url))
+            kind = self.schema.types[self.schema.names.index(column)]
+            folded = [column] if _usable(kind) else None
+            self._readers[column] = pq.ParquetFile(
+                handle, metadata=self.metadata, pre_buffer=False, read_dictionary=folded
+            )
+        reader = self._readers[column]
+        for batch in reader.iter_batches(rows, row_groups=[group], columns=[column], use_threads=False):
+            yield batch.column(0)
+
+
+def _groups(
+    table: _Table, source: str, key: str, groups: tuple[int, int] | None, index: int, budget: Budget, own: bool
+) -> Iterator[RawFile]:
+    rows = table.rows
+    numbers = range(*groups) if groups else range(len(rows))
+    left = sum(rows[number] for number in numbers)
+    try:
+        for number in numbers:
+            after = index + rows[number]
+            try:
+                for raw in _group(table, source, key, number, index, budget, own):
+                    yield raw
+                    index += 1
+                    left -= 1
+                if index < after:
+                    raise _Refused("the row group ends before its declared number of rows")
+            except (_Refused, pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                _stop_if_cancelled(error)
+                count = after - index
+                yield from refused_rows(source, key, index, count, f"{count} rows from row {index}: {one_line(error)}")
+                left -= count
+            index = after
+    except (LimitError, MemoryError) as error:
+        rule = "archive_limit" if isinstance(error, LimitError) else "memory_limit"
+        detail = f"{left} rows from row {index}: {one_line(error)}"
+        yield from refused_rows(source, key, index, left, detail, rule)
     except (pa.ArrowException, OSError, ValueError) as error:
-        yield RawFile(source, "", "", rule="unreadable_table", detail=one_line(error), index=-1 - start)
+        _stop_if_cancelled(error)
+        yield from refused_rows(source, key, index, left, one_line(error))
 
 
-def read_jsonl(url: str, source: str) -> Iterator[RawFile]:
-    """One JSON object a line, plain or compressed (gz, zst, bz2, xz); a bad line is refused by itself."""
-    try:
-        with storage.open_read(url) as handle, _decompressed(handle, url) as stream:
-            for index, line in enumerate(stream):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise ValueError("not an object")
-                    columns = _resolve(row.keys())
-                except (ValueError, RecursionError) as error:
-                    yield RawFile(source, "", f"line {index + 1}", size=len(line), rule="unreadable_row",
-                                  detail=one_line(error), index=index)  # fmt: skip
-                    continue
-                yield _row(row, columns, source, index)
-    except (OSError, EOFError, lzma.LZMAError, zstandard.ZstdError, ValueError) as error:
-        yield RawFile(source, "", "", rule="unreadable_table", detail=one_line(error), index=-1)
+def _stop_if_cancelled(error: BaseException) -> None:
+    """Arrow turns Ctrl-C into an error of its own."""
+    if isinstance(error, pa.ArrowCancelled):
+        raise KeyboardInterrupt from None
 
 
-def _decompressed(handle: Any, url: str) -> Any:
-    if url.endswith(".gz"):
-        return gzip.open(handle)
-    if url.endswith(".bz2"):
-        return bz2.open(handle)
-    if url.endswith(".xz"):
-        return lzma.open(handle)
-    if url.endswith(".zst"):
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(handle))  # pyright: ignore[reportArgumentType]
-    return io.BufferedReader(handle)
+def _refusal(source: str, detail: str, index: int, rule: str = "unreadable_table") -> RawFile:
+    return RawFile(source, "", "", rule=rule, detail=detail, index=index)
 
 
-def _row(row: Mapping[str, Any], columns: Mapping[str, str], source: str, index: int) -> RawFile:
-    values: dict[str, Any] = {name: row.get(column) for name, column in columns.items()}
-    repo, path = str(values.get("repo") or ""), str(values.get("path") or f"row {index}")
-    raw = RawFile(source, printable_path(_valid(repo)), printable_path(_valid(path)), index=index)
+def refused_rows(
+    source: str, key: str, first: int, count: int, detail: str, rule: str = "unreadable_table"
+) -> Iterator[RawFile]:
+    """A refusal for each of `count` rows, one where there are none or too many to list."""
+    if not 0 < count <= _LISTED_ROWS:
+        yield _refusal(source, detail, -1 - first, rule)
+        return
+    for index in range(first, first + count):
+        yield RawFile(source, "", f"row {index}", rule=rule, detail=detail, index=index, key=(key, f"row {index}"))
+
+
+def _group(
+    table: _Table, source: str, key: str, group: int, start: int, budget: Budget, own: bool
+) -> Iterator[RawFile]:
+    columns = _columns(table.schema)
+    meta = table.metadata.row_group(group)
+    # Rows at a time, so that texts of the usual size make a few MB.
+    rows = max(1, min(_ROWS, _READ_BYTES * max(meta.num_rows, 1) // max(meta.total_byte_size, 1)))
+    content = table.arrays(group, columns.pop("content"), rows)
+    others = {name: _cells_or_odd(table.arrays(group, column, rows)) for name, column in columns.items()}
+    cells = (cell for array in content for cell in text_cells(array, budget))
+    for index, value in enumerate(cells, start):
+        values = {name: next(cells) for name, cells in others.items()}
+        yield _row({**values, "content": value}, source, key, index, own)
+
+
+def _row(values: dict[str, Any], source: str, key: str, index: int, own: bool) -> RawFile:
     content = values["content"]
-    if isinstance(content, bytes):
-        raw.data, raw.size = content, len(content)
-    elif isinstance(content, str):
-        raw.text = content
-        try:
-            raw.size = len(content.encode("utf-8"))
-        except UnicodeEncodeError:
-            raw.text, raw.rule, raw.detail = None, "undecodable", "lone surrogates"
-    else:
-        raw.rule, raw.detail = "unreadable_row", f"content is {type(content).__name__}, not text"
-    raw.stars = _integer(values.get("stars"))
-    raw.commit_time = _seconds(values.get("commit_time"))
-    raw.time_source = "column" if raw.commit_time is not None else None
-    licence = values.get("licence")
-    if isinstance(licence, list | tuple):
-        licence = ";".join(str(x) for x in licence)
-    raw.licence = _valid(str(licence)) if licence else None
-    if "doc_id" in columns and all(isinstance(values[name], kind) for name, kind in OWN_TYPES.items()):
-        own = {name: _valid(values[name]) if isinstance(values[name], str) else values[name] for name in OWN_TYPES}
-        raw.source, raw.doc_id, raw.sha256, raw.encoding = (own[k] for k in ("source", "doc_id", "sha256", "encoding"))
-        raw.language, raw.doc_type = own["language"], own["doc_type"]
-        raw.time_source = own["time_source"] or raw.time_source
-        raw.size = _integer(own["size"]) or 0
+    if isinstance(content, _TooLong | _Invalid):
+        values["content"] = ""
+    raw = row_file(values, source, key, index, own_ids=own)
+    if isinstance(content, _TooLong):
+        raw.text, raw.size, raw.rule = None, content.size, "size_limit"
+        raw.detail = f"{content.size} bytes > {content.limit}"
+    elif isinstance(content, _Invalid):
+        raw.text, raw.size, raw.rule, raw.detail = None, content.size, "undecodable", "a string that is not UTF-8"
     return raw
 
 
-def _valid(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
+class _TooLong:
+    def __init__(self, size: int, limit: int):
+        self.size, self.limit = size, limit
 
 
-def _integer(value: Any) -> int | None:
+class _Invalid:
+    def __init__(self, size: int):
+        self.size = size
+
+
+def text_cells(array: pa.Array, budget: Budget) -> Iterator[Any]:
+    """Cells of a column of text or bytes, one in memory at a time; `_TooLong` or `_Invalid` for what is refused."""
+    kind = array.type
+    if isinstance(array, pa.DictionaryArray):
+        indices, values, kind = array.indices.to_pylist(), array.dictionary, array.type.value_type
+    else:
+        indices, values = range(len(array)), array
+    if not _usable(kind):
+        # Numbers, lists and records are not text; `row_file` says so.
+        names = values.to_pylist() if not pa.types.is_nested(kind) else [Odd()] * len(values)
+        yield from (None if i is None else names[i] for i in indices)
+        return
+    binary = pa.large_binary() if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind) else pa.binary()
+    values = values.cast(binary)
+    sizes = pc.call_function("binary_length", [values]).to_pylist()
+    text = not any(t(kind) for t in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
+    for index in indices:
+        budget.row()
+        size = None if index is None else sizes[index]
+        if size is None:
+            yield None
+            continue
+        budget.unpacked(size)
+        if size > budget.member:
+            yield _TooLong(size, budget.member)
+            continue
+        data = values[index].as_py()
+        if text:
+            try:
+                data = data.decode("utf-8")
+            except UnicodeDecodeError:
+                data = _Invalid(size)
+        yield data
+
+
+def _cells_or_odd(arrays: Iterable[pa.Array]) -> Iterator[Any]:
+    """Cells of a metadata column; after damage `Odd` for ever."""
     try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if -(2**63) <= number < 2**63 else None
+        for array in arrays:
+            yield from plain_cells(array)
+    except (*ERRORS, pa.ArrowException, MemoryError, OverflowError) as error:
+        _stop_if_cancelled(error)
+    while True:
+        yield Odd()
 
 
-def _seconds(value: Any) -> int | None:
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return _integer(value)
-    if isinstance(value, datetime):
-        return int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
-    if isinstance(value, date):
-        return int(datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp())
-    return _integer(value)
+def plain_cells(array: pa.Array) -> Iterator[Any]:
+    """Cells as Python values, each by itself: times as numbers of seconds, strings that are no UTF-8 as bytes."""
+    if isinstance(array, pa.DictionaryArray):
+        values = list(plain_cells(array.dictionary))
+        yield from (None if i is None else values[i] for i in array.indices.to_pylist())
+        return
+    kind = array.type
+    per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+    if pa.types.is_timestamp(kind):
+        yield from _scaled(array.cast(pa.timestamp(kind.unit)).view(pa.int64()), 1, per_second[kind.unit])
+    elif pa.types.is_date32(kind):
+        yield from _scaled(array.view(pa.int32()), 86_400, 1)
+    elif pa.types.is_date64(kind):
+        yield from _scaled(array.view(pa.int64()), 1, 1_000)
+    else:
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+            binary = pa.large_binary() if pa.types.is_large_string(kind) else pa.binary()
+            yield from (_decoded(v) for v in array.cast(binary).to_pylist())
+            return
+        for cell in array:
+            try:
+                yield cell.as_py()
+            except (ValueError, OverflowError, ArithmeticError):
+                yield Odd()
+
+
+def _scaled(array: pa.Array, times: int, per: int) -> Iterator[Any]:
+    yield from (None if v is None else Seconds(v * times // per) for v in array.to_pylist())
+
+
+def _decoded(value: bytes | None) -> Any:
+    try:
+        return None if value is None else value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value
+
+
+def read_arrow(url: str, source: str, key: str, config: IngestConfig) -> Iterator[RawFile]:
+    """Rows of an Arrow file or stream (also Feather 2); damage ends the table."""
+    budget = Budget(config, storage.size(url))
+    index = 0
+    try:
+        with storage.open_read(url) as handle:
+            for batch in _batches(handle):
+                columns = _columns(batch.schema)
+                position = {name: batch.schema.names.index(column) for name, column in columns.items()}
+                content = text_cells(batch.column(position.pop("content")), budget)
+                cells = {name: _cells_or_odd([batch.column(at)]) for name, at in position.items()}
+                for value in content:
+                    values = {name: next(one) for name, one in cells.items()}
+                    yield _row({**values, "content": value}, source, key, index, False)
+                    index += 1
+    except LimitError as error:
+        yield _refusal(source, f"from row {index}: {error}", -1 - index, "archive_limit")
+    except (*ERRORS, pa.ArrowException) as error:
+        _stop_if_cancelled(error)
+        yield _refusal(source, f"from row {index}: {one_line(error)}", -1 - index)
+
+
+def _batches(handle: Any) -> Iterator[pa.RecordBatch]:
+    magic = handle.read(6)
+    handle.seek(0)
+    if magic == b"ARROW1":
+        reader = pyarrow.ipc.open_file(handle)
+        for number in range(reader.num_record_batches):
+            yield reader.get_batch(number)
+    else:
+        if magic[:4] == b"FEA1":
+            raise ValueError("Feather version 1; write it again as version 2")
+        yield from pyarrow.ipc.open_stream(handle)
+
+
+def read_jsonl(url: str, source: str, key: str, config: IngestConfig) -> Iterator[RawFile]:
+    """One JSON object a line, plain or compressed (gz, zst, bz2, xz); a bad line is refused by itself."""
+    budget = Budget(config, storage.size(url))
+    try:
+        with storage.open_read(url) as handle:
+            stream = decompressed(handle)
+            for index, (line, size) in enumerate(_lines(stream, budget)):
+                if line is None:
+                    detail = f"line of {size} bytes > {budget.line}"
+                    yield _bad_line(source, key, index, size, detail, "size_limit")
+                elif line.strip():
+                    budget.row()
+                    yield from _line(line, source, key, index)
+    except LimitError as error:
+        yield _refusal(source, str(error), -1, "archive_limit")
+    except ERRORS as error:
+        yield _refusal(source, one_line(error), -1)
+
+
+def _lines(stream: io.BufferedReader, budget: Budget) -> Iterator[tuple[bytes | None, int]]:
+    """(line, its bytes); None for one that is longer than a line may be."""
+    while line := stream.readline(budget.line + 1):
+        budget.unpacked(len(line))
+        if len(line) <= budget.line:
+            yield line, len(line)
+            continue
+        size, last = len(line), line[-1:]
+        del line
+        while last != b"\n" and (piece := stream.readline(PIECE)):
+            budget.unpacked(len(piece))
+            size, last = size + len(piece), piece[-1:]
+        yield None, size
+
+
+def _bad_line(source: str, key: str, index: int, size: int, detail: str, rule: str = "unreadable_row") -> RawFile:
+    name = f"line {index + 1}"
+    return RawFile(source, "", name, size=size, rule=rule, detail=detail, index=index, key=(key, name))
+
+
+def _line(line: bytes, source: str, key: str, index: int) -> Iterator[RawFile]:
+    try:
+        yield _object(line, source, key, index)
+    except (ValueError, RecursionError, MemoryError) as error:
+        pieces = [piece for piece in line.split(b"\r") if piece.strip()]
+        if len(pieces) < 2:
+            yield _bad_line(source, key, index, len(line), one_line(error))
+            return
+        # Lines ended by CR alone: JSON has none inside. Each piece needs a key of its own.
+        for number, piece in enumerate(pieces):
+            inner = f"{key}\r{number}"
+            try:
+                yield _object(piece, source, inner, index)
+            except (ValueError, RecursionError, MemoryError) as error:
+                yield _bad_line(source, inner, index, len(piece), one_line(error))
+
+
+def _object(line: bytes, source: str, key: str, index: int) -> RawFile:
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError("not an object")
+    usable: Mapping[str, bool] = {name: isinstance(value, str) for name, value in row.items()}
+    columns = resolve(list(row), usable)
+    return row_file({name: row[column] for name, column in columns.items()}, source, key, index)
+
+
+__all__ = [
+    "ARROW_SUFFIXES", "JSONL_SUFFIXES", "PARQUET_SUFFIXES", "SUFFIXES", "own_ids", "read_arrow", "read_jsonl", "read_parquet",
+    "refused_rows", "row_groups",
+]  # fmt: skip

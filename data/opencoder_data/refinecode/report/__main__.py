@@ -1,10 +1,9 @@
 """Command line: ``python -m opencoder_data.refinecode.report --run DIR [--compare DIR] [--tokenizer MODEL]``."""
 
-import argparse
 import json
-import sys
 from collections.abc import Sequence
 
+from opencoder_data import command
 from opencoder_data.refinecode import storage
 from opencoder_data.refinecode.report.collect import collect, compare_levels, open_run
 from opencoder_data.refinecode.report.embed import pca_png
@@ -49,7 +48,11 @@ def _tokens_per_byte(run: Run, tokenizer: str, files: int = 40) -> dict[str, flo
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m opencoder_data.refinecode.report", description=__doc__)
+    return command.run(lambda: _main(argv))
+
+
+def _main(argv: list[str] | None) -> int:
+    parser = command.Parser(prog="python -m opencoder_data.refinecode.report", description=__doc__)
     parser.add_argument("--run", required=True, metavar="DIR", help="output folder of a finished run")
     parser.add_argument(
         "--tokenizer", default="", metavar="MODEL", help="counts tokens; without it 3.6 bytes each are assumed"
@@ -61,14 +64,10 @@ def main(argv: list[str] | None = None) -> int:
         "--compare", action="append", default=[], metavar="DIR", help="another run, to set its de-duplication beside"
     )
     arguments = parser.parse_args(argv)
-    try:
-        write_report(arguments.run.rstrip("/"), arguments.tokenizer, arguments.embedder, arguments.compare)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    write_report(arguments.run.rstrip("/"), arguments.tokenizer, arguments.embedder, arguments.compare)
     print(storage.join(arguments.run, "report.html"))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.end(main())

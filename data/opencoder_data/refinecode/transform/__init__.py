@@ -10,6 +10,7 @@ from opencoder_data.refinecode.engine import Executor
 from opencoder_data.refinecode.run import Run, map_documents, run_step
 from opencoder_data.refinecode.transform.header import remove_header
 from opencoder_data.refinecode.transform.personal import remove_personal
+from opencoder_data.refinecode.transform.tree_parser import tree_parser
 
 STAGE = "transform"
 
@@ -20,7 +21,10 @@ def run(run: Run, executor: Executor) -> dict[str, float]:
 
 def transform_partition(run: Run, part: int) -> dict[str, Any]:
     counts: Counter[str] = Counter()
-    written = map_documents(run, STAGE, part, lambda batch: transform(batch, run.config.transform, counts))
+    try:
+        written = map_documents(run, STAGE, part, lambda batch: transform(batch, run.config.transform, counts))
+    finally:
+        tree_parser().close()  # its process and grammars are of no use to other stages
     return {**written, "changes": dict(sorted(counts.items()))}
 
 
@@ -33,7 +37,7 @@ def transform_text(text: str, language: str | None, path: str, config: Transform
             counts = {"header_files": 1, "header_chars": len(text) - len(cleaned)}
         text = cleaned
     if config.personal:
-        text, found = remove_personal(text, path)
+        text, found = remove_personal(text, path, language)
         counts.update(found)
     return text, counts
 

@@ -1,209 +1,207 @@
 """Copyright and licence notices, removed from the comments that open a file.
 
 More than 15 % of code files open with one (paper, appendix); repeated a million times they teach nothing. Only comments
-before the first code are looked at; of these only the paragraphs that are legal text go, and the whole comment when
-nothing else is in it. Shebangs, encoding lines, compiler directives and doc-strings are not comments here and stay.
+before the first code are looked at (`leading_comments`); of these only the sentences that are a notice go (`notice_text`),
+and the whole comment when nothing else is in it. What a program reads, descriptions and doc-strings stay. What is cut lies
+inside comments, checked by a parser where there is one (`parse_check`); where in doubt the file stays as it is.
 """
 
 import re
-from typing import NamedTuple
+from itertools import groupby, pairwise
 
 from opencoder_data.refinecode.transform.comment_syntax import CommentSyntax, comment_syntax
+from opencoder_data.refinecode.transform.leading_comments import HEAD, Comment, Row, leading_comments, rows_of
+from opencoder_data.refinecode.transform.notice_patterns import MARKER
+from opencoder_data.refinecode.transform.notice_text import Part, machine_rows, notice_parts, read_as_a_whole
+from opencoder_data.refinecode.transform.parse_check import lies_in_comments
 
-_HEAD = 40_000
+Span = tuple[int, int]
 
-# A paragraph with one of these is legal text.
-_LEGAL = re.compile(
-    r"""
-      \bcopyright\s*(?:\(c\)|©|\d{4}|:|by\b|holder|notice|owner|the\b|and\b|-)
-    | ^\W*copyright\s+[\w"<]
-    | \(c\)\s*(?:copyright|\d{4})
-    | ©\s*(?:copyright\s*)?\d{4}
-    | \ball\s+rights\s+reserved\b
-    | \bspdx-license-identifier\b | \bspdx-(?:file)?copyright
-    | \blicen[sc]ed\s+(?:under|to\s+the|by|for\s+use\s+under)\b
-    | \bunder\s+(?:the\s+)?(?:terms|conditions)\s+of\s+(?:the|this|either|version)\b[^.]{0,120}\blicen[sc]e\b
-    | \b(?:apache|mit|bsd|isc|mozilla\s+public|gnu\s+(?:lesser\s+|library\s+|affero\s+)?general\s+public|eclipse\s+public|
-        boost\s+software|zlib|common\s+development\s+and\s+distribution|creative\s+commons|artistic|unlicense)[\w\s.,-]{0,24}\blicen[sc]e\b
-    | \bpermission\s+(?:is\s+hereby\s+granted|to\s+use,\s+copy)
-    | \bpermission\s+notice\s+shall\s+be\s+included\b
-    | \bredistributions?\s+(?:and\s+use\s+in|of\s+source\s+code|in\s+binary\s+form)\b
-    | \bprovided\s+(?:``|"|''|“)?as[\s-]is\b
-    | \bwithout\s+(?:even\s+the\s+implied\s+)?warrant(?:y|ies)\b
-    | \bwarranties\s+or\s+conditions\s+of\s+any\s+kind\b
-    | \bmerchantability\b
-    | \bin\s+no\s+event\s+shall\b
-    | \byou\s+should\s+have\s+received\s+a\s+copy\s+of\b
-    | \byou\s+may\s+(?:not\s+use\s+this\s+file\s+except|obtain\s+a\s+copy\s+of\s+the\s+licen[sc]e)
-    | \bunless\s+required\s+by\s+applicable\s+law\b
-    | \bneither\s+the\s+name\s+of\b
-    | \b(?:is|are)\s+free\s+software\b
-    | \blicen[sc]e\s+(?:file|information|terms|agreement|that\s+can\s+be\s+found)\b
-    | \bsee\s+(?:the\s+)?(?:accompanying\s+)?(?:file\s+)?(?:license|licence|copying|notice|legal)\b
-    | \blicen[sc]ed\s+as\s+described\s+in\b
-    | \bto\s+whom\s+the\s+software\s+is\s+furnished\b
-    | \bgoverned\s+by\s+an?\s+[\w-]+\s+licen[sc]e\b
-    | ^\W*@licen[sc]e\b | ^\W*licen[sc]e\s*:
-    | \bdistributed\s+under\s+(?:the|an?)\b[^.]{0,80}\blicen[sc]e\b
-    """,
-    re.IGNORECASE | re.VERBOSE | re.MULTILINE,
-)
-_MARKER = re.compile(
-    r"copyright|licen[sc]e|\(c\)|©|rights reserved|warrant|spdx|free software|redistribut|permission", re.I
-)
-
-# First lines that mean something to an interpreter, a compiler or an editor; a licence may follow an include guard.
-_DIRECTIVE = re.compile(
-    r"""^(?: \#! | <\?(?:xml|php|hh)\b | <!doctype\b | \s*\#.*?coding[:=] | \s*//\s*(?:go:|\+build) | \#\s*frozen_string_literal
-        | \s*//\s*@(?:flow|ts-|jsx) | \s*(?:\#|//|;+|/\*)\s*-\*-.*-\*- | \s*\#\s*(?:cython|distutils|vim|typed): | \s*--\s*\#
-        | \s*\#\s*(?:syntax|escape)= | \#[ ]?ifndef\s+\w+\s*$ | \#[ ]?define\s+\w+\s*$ | \#[ ]?pragma\s+once\b )""",
-    re.IGNORECASE | re.VERBOSE,
-)
-
-
-class _Comment(NamedTuple):
-    """A leading comment: `start`, `end` in the text; its lines with their line ends; `block` delimiters or None."""
-
-    start: int
-    end: int
-    lines: list[str]
-    block: tuple[str, str] | None
+_BLANK_LINES = re.compile(r"(?:[ \t]*(?:\r*\n|\r(?!\n)))*")
+# What counts only on a file's first lines would begin to count when the lines before it go.
+_POSITIONAL = {
+    "python": re.compile(
+        r"(?:[^\n\r]*[\n\r]+)?[ \t\f]*#[^\n\r]*?coding[:=](?![ \t]*(?:utf_?-?8|latin|iso|(?:us-)?ascii|cp\d|windows|koi8|gb|big5|euc|s|mac))"
+    ),
+    "dockerfile": re.compile(r"(?:#[ \t]*\w+[ \t]*=[^\n\r]*[\n\r]+)*#[ \t]*(syntax|escape|check)[ \t]*=", re.I),
+    "emacs lisp": re.compile(r";[^\n\r]*-\*-[^\n\r]*lexical-binding"),
+    "tex": re.compile(r"%&"),
+    "markdown": re.compile(r"(---|\+\+\+)[ \t]*[\r\n]"),
+}
+_BORDER = " \t\r\n*#/;%!\"'~=+-|<>{}"
+_PASSES = 8
 
 
 def remove_header(text: str, language: str | None) -> str:
-    """The text without legal paragraphs in its leading comments; unchanged for languages without known comments."""
+    """The text without notices in its leading comments; unchanged for languages without known comments."""
     syntax = comment_syntax(language)
-    if syntax is None or not _MARKER.search(text, 0, _HEAD):
+    if syntax is None:
         return text
-    # What goes may bring two comments together; a second look makes the function idempotent.
-    for _ in range(8):
-        shorter = _pass(text, syntax)
-        if shorter == text:
-            break
+    original = text
+    # What goes may bring two comments together; further looks make the function idempotent.
+    for _ in range(_PASSES):
+        cuts, end = notice_spans(text, syntax)
+        if not cuts or not lies_in_comments(text, cuts, end, language or ""):
+            return text
+        shorter = without(text, cuts)
+        positional = _POSITIONAL.get(language or "")
+        if positional is not None and positional.match(shorter) and not positional.match(text):
+            return text
         text = shorter
-    return text
+    return original
 
 
-def _pass(text: str, syntax: CommentSyntax) -> str:
-    position = _after_directives(text)
-    out = [text[:position]]
-    removed = False
-    while (comment := _next_comment(text, position, syntax)) is not None:
-        gap = text[position : comment.start]
-        kept = _without_legal(comment)
-        if kept is None:
-            out += [gap, text[comment.start : comment.end]]
+def notice_spans(text: str, syntax: CommentSyntax) -> tuple[list[Span], int]:
+    """(where the notices are, the end of the last comment that holds one).
+
+    The spans are disjoint and in order: whole comments with the blank lines after them, or parts of one.
+    """
+    cuts: list[Span] = []
+    end = 0
+    for comment in leading_comments(text, syntax):
+        if MARKER.search(text[comment.start : comment.end]):
+            found = _cuts(text, comment, rows_of(text, comment), syntax.blank_lines_count)
+            if found:
+                cuts += found
+                end = max(comment.end, found[-1][1])
+    return cuts, end
+
+
+def without(text: str, cuts: list[Span]) -> str:
+    """The text without the spans."""
+    kept, position = [], 0
+    for start, end in cuts:
+        kept.append(text[position:start])
+        position = end
+    return "".join(kept) + text[position:]
+
+
+def _cuts(text: str, comment: Comment, rows: list[Row], blank_lines_count: bool) -> list[Span]:
+    if comment.block is not None and read_as_a_whole(text[rows[0].room : rows[-1].wall][:HEAD]):
+        return []
+    machine = machine_rows(text, rows)
+    parts = notice_parts(text, rows, machine)
+    if not parts:
+        return []
+    by_row = {row: list(group) for row, group in groupby(sorted(parts), key=lambda part: part.row)}
+    gone = [i in by_row and _covers(text, rows[i], by_row[i]) for i in range(len(rows))]
+    if comment.block is None:
+        cuts: list[Span] = []
+        for begin, end in _runs(machine):
+            if _nothing_left(text, rows[begin:end], gone[begin:end]):
+                # A line such as `// +build` needs the empty line behind it.
+                before = text[rows[0].start : rows[begin].start]
+                stay = blank_lines_count or end < len(rows) or (begin > 0 and "coding" not in before)
+                cuts.append(_whole(text, rows[begin].start, rows[end - 1].end, stay))
+            else:
+                cuts += _partly(text, rows, False, range(begin, end), by_row, gone)
+        return cuts
+    if not any(machine) and _nothing_left(text, rows, gone):
+        return [_whole(text, comment.start, comment.end, blank_lines_count)]
+    return [] if comment.knotted else _partly(text, rows, True, range(len(rows)), by_row, gone)
+
+
+def _runs(machine: list[bool]) -> list[tuple[int, int]]:
+    """Ranges of rows between those that a program reads."""
+    bounds = [-1, *(i for i, yes in enumerate(machine) if yes), len(machine)]
+    return [(a + 1, b) for a, b in pairwise(bounds) if a + 1 < b]
+
+
+def _whole(text: str, start: int, end: int, blank_lines_stay: bool) -> Span:
+    """A comment from `start` to `end` with the blank lines after it, or with the blanks before it on a line it shares."""
+    if text[end - 1] not in "\n\r":
+        while start and text[start - 1] in " \t":
+            start -= 1
+    elif not blank_lines_stay:
+        blank = _BLANK_LINES.match(text, end)
+        assert blank is not None
+        if not text.startswith("=", blank.end()):  # POD begins a paragraph
+            end = blank.end()
+    return start, end
+
+
+def _covers(text: str, row: Row, parts: list[Part]) -> bool:
+    """Whether the parts are all of the row's words."""
+    left = row.left
+    for part in parts:
+        if text[left : part.left].strip():
+            return False
+        left = part.right
+    return not text[left : row.right].strip()
+
+
+def _nothing_left(text: str, rows: list[Row], gone: list[bool]) -> bool:
+    """Whether only ornament is left: no words behind the notice, and before it at most a banner drawn with punctuation."""
+    if not any(gone):
+        return False
+    last = len(gone) - 1 - gone[::-1].index(True)
+    if any(row.left < row.right for row in rows[last + 1 :]):
+        return False
+    left = "".join(text[r.room : r.wall].strip(_BORDER) for r, yes in zip(rows, gone, strict=True) if not yes)
+    return sum(map(str.isalnum, left)) <= 0.3 * sum(not c.isspace() for c in left)
+
+
+def _partly(
+    text: str, rows: list[Row], block: bool, indices: range, by_row: dict[int, list[Part]], gone: list[bool]
+) -> list[Span]:
+    """Cuts that leave the comment's delimiters and its other words, and one empty row for two around what went."""
+    cuts: list[Span] = []
+    previous_empty = True  # the last row that stays has no words
+    after_cut = False
+    for i in indices:
+        row = rows[i]
+        opens = block and i == 0
+        closes = block and i == len(rows) - 1
+        if gone[i]:
+            if opens or closes:
+                cuts.append(_inside(text, row, opens, closes))
+            else:
+                cuts.append((row.start, row.end))
+            after_cut = True
+        elif i in by_row:
+            if "\n" not in text[row.left : row.right]:
+                cuts += _pieces(text, row, by_row[i])
+            previous_empty = after_cut = False
+        elif (
+            row.left == row.right
+            and not text[row.room : row.wall].strip(" \t\r\n\f*#/;%!-|\"'")
+            and not (opens or closes)
+        ):
+            if after_cut and previous_empty and len(text[row.start : row.wall].strip()) <= 3:
+                cuts.append((row.start, row.end))
+            previous_empty = True
         else:
-            # The blank lines after a comment that goes away go with it.
-            removed = True
-            out += [gap, kept]
-            if not kept:
-                rest = re.compile(r"(?:[ \t]*\r?\n)*").match(text, comment.end)
-                assert rest is not None
-                position = rest.end()
-                continue
-        position = comment.end
-    return "".join(out) + text[position:] if removed else text
+            previous_empty, after_cut = opens and row.left == row.right, False
+    return cuts
 
 
-def _after_directives(text: str) -> int:
-    position = 0
-    for _ in range(6):
-        end = text.find("\n", position)
-        line = text[position : end if end >= 0 else len(text)]
-        if not _DIRECTIVE.match(line) or end < 0:
-            break
-        if _LEGAL.search(line):
-            break
-        position = end + 1
-    return position
+def _inside(text: str, row: Row, opens: bool, closes: bool) -> Span:
+    """All of a delimiter's row that may go: its words, with the blanks before them, and with a continuation's mark."""
+    start = row.left
+    if opens:
+        while start > row.room and text[start - 1] in " \t":
+            start -= 1
+    else:
+        start = row.start + len(text[row.start : row.left]) - len(text[row.start : row.left].lstrip(" \t"))
+        start = max(start, row.room)
+    end = row.right
+    if closes and not opens:
+        while end < row.wall and text[end] in " \t.":
+            end += 1
+    return start, end
 
 
-def _next_comment(text: str, position: int, syntax: CommentSyntax) -> _Comment | None:
-    """The comment that follows `position` after blank space only; runs of line comments are one comment."""
-    blank = re.compile(r"\s*").match(text, position)
-    assert blank is not None
-    start = blank.end()
-    if start >= min(len(text), _HEAD):
-        return None
-    # Indentation before the mark belongs to the comment.
-    line_start = text.rfind("\n", 0, start) + 1
-    start_of_line = max(line_start, position)
-    for opening, closing in syntax.block:
-        if text.startswith(opening, start):
-            close = text.find(closing, start + len(opening))
-            if close < 0:
-                return None
-            end = close + len(closing)
-            stop = text.find("\n", end)
-            stop = len(text) if stop < 0 else stop + 1
-            if text[end:stop].strip():
-                return None  # code on the closing line
-            return _Comment(start_of_line, stop, text[start_of_line:stop].splitlines(keepends=True), (opening, closing))
-    lines: list[str] = []
-    cursor = start_of_line
-    while cursor < len(text):
-        stop = text.find("\n", cursor)
-        stop = len(text) if stop < 0 else stop + 1
-        line = text[cursor:stop]
-        if not line.lstrip(" \t").startswith(syntax.line) or (not lines and not syntax.line):
-            break
-        if _DIRECTIVE.match(line) and not _LEGAL.search(line):
-            break
-        lines.append(line)
-        cursor = stop
-    return _Comment(start_of_line, cursor, lines, None) if lines else None
-
-
-def _without_legal(comment: _Comment) -> str | None:
-    """The comment without its legal paragraphs; "" when nothing is left, None when nothing is legal."""
-    lines = comment.lines
-    bodies = [_body(line, comment.block, i == 0, i == len(lines) - 1) for i, line in enumerate(lines)]
-    legal = [False] * len(lines)
-    begin = 0
-    for i in range(len(lines) + 1):
-        if i == len(lines) or not bodies[i]:
-            if i > begin and _LEGAL.search("\n".join(bodies[begin:i])):
-                legal[begin:i] = [True] * (i - begin)
-            begin = i + 1
-    if not any(legal):
-        return None
-    # Short paragraphs between two legal ones belong to the licence (its name, its list of conditions).
-    first, last = legal.index(True), len(legal) - 1 - legal[::-1].index(True)
-    for i in range(first, last):
-        if not legal[i] and (len(bodies[i]) < 40 or re.match(r"[-*\d(]|\w\)|https?://\S+$", bodies[i])):
-            legal[i] = True
-    left = "".join(b for b, gone in zip(bodies, legal, strict=True) if not gone)
-    if sum(map(str.isalnum, left)) <= 0.3 * sum(not c.isspace() for c in left):
-        return ""  # nothing, or a banner drawn with punctuation
-    kept = []
-    for i, line in enumerate(lines):
-        if not legal[i]:
-            # One blank line for two around what went.
-            after_cut = kept and i and legal[i - 1] and i != len(lines) - 1
-            if after_cut and not bodies[i] and not _body(kept[-1], comment.block, len(kept) == 1, False):
-                continue
-            kept.append(line)
-            continue
-        if comment.block and i == 0:
-            kept.append(line[: len(line) - len(line.lstrip())] + comment.block[0] + _line_end(line))
-        if comment.block and i == len(lines) - 1:
-            indent = line[: len(line) - len(line.lstrip())]
-            kept.append(indent + comment.block[1] + _line_end(line))
-    return "".join(kept)
-
-
-def _line_end(line: str) -> str:
-    return "\r\n" if line.endswith("\r\n") else "\n" if line.endswith("\n") else ""
-
-
-def _body(line: str, block: tuple[str, str] | None, first: bool, last: bool) -> str:
-    """Text of a comment's line without delimiters, marks and ornament."""
-    text = line.strip()
-    if block:
-        if first and text.startswith(block[0]):
-            text = text[len(block[0]) :]
-        if last and text.endswith(block[1]):
-            text = text[: -len(block[1])]
-    text = text.strip(" \t*#/;%!\"'~=+-|<>{}")
-    return text if re.search(r"\w|©", text) else ""
+def _pieces(text: str, row: Row, parts: list[Part]) -> list[Span]:
+    """Sentences of a row that others share: with the blanks behind them, or before them at the row's end."""
+    cuts: list[Span] = []
+    for part in parts:
+        start, end = part.left, part.right
+        while end < row.right and text[end] in " \t":
+            end += 1
+        if end == row.right:
+            while start > row.left and text[start - 1] in " \t":
+                start -= 1
+        if cuts and cuts[-1][1] >= start:
+            start = cuts.pop()[0]
+        cuts.append((start, end))
+    return cuts

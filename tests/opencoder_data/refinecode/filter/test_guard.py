@@ -1,12 +1,13 @@
 """The time limit really stops any signal, wherever it hangs."""
 
+import os
 import threading
 import time
 from pathlib import Path
 
 import pytest
 from opencoder_data.refinecode.filter import compute_signals
-from opencoder_data.refinecode.filter.guard import Guard
+from opencoder_data.refinecode.filter.guard import Guard, _Document
 
 MODULE = '''
 import ctypes, re, time
@@ -98,6 +99,35 @@ def test_documents_left_half_way_do_not_answer_later_ones(guard):
     assert next(many)["qsc_code_num_lines"] == 1
     many.close()
     assert guard.compute("a = 1\n" * 77, **OPTIONS)["qsc_code_num_lines"] == 77
+
+
+class _Ends:
+    """Ends the process that unpickles it."""
+
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+def test_a_message_that_ends_the_child_costs_only_its_document(guard):
+    ends = {**OPTIONS, "natural": _Ends()}
+    documents = [(f"x = {n}\n" * 5, ends if n == 3 else OPTIONS) for n in range(6)]
+    got = list(guard.compute_all(documents))
+    assert [n for n, g in enumerate(got) if g.errors] == [3]
+    assert got[3] == {} and "ended (exit 3)" in got[3].errors[""]
+    assert all(g["qsc_code_num_lines"] == 5 for n, g in enumerate(got) if n != 3)
+
+
+@pytest.mark.slow
+def test_a_document_that_ends_the_child_whatever_is_left_out_is_given_up(guard, monkeypatch):
+    request = _Document.request
+
+    def nothing_left_out(self):
+        return request(self) if self.given_up else (self.number, self.content, self.options, False)
+
+    monkeypatch.setattr(_Document, "request", nothing_left_out)
+    got = list(guard.compute_all((t, OPTIONS) for t in ["a = 1\n", "DIE = 1\n", "b = 1\n"]))
+    assert got[0]["x_code_after"] == got[2]["x_code_after"] == 7.0
+    assert got[1].get("x_code_hang") is None and "signal 11" in got[1].errors["x_code_hang"]
 
 
 def test_bad_limit():

@@ -162,7 +162,7 @@ def test_a_failing_signal_is_null_and_the_others_stay(monkeypatch):
     def broken(self):
         raise RuntimeError("no counts today")
 
-    monkeypatch.setattr(View, "counts", property(broken))
+    monkeypatch.setattr(View, "characters", property(broken))
     got = compute_signals("x = 1\n" * 20, language="python", doc_type="code")
     assert got["qsc_code_frac_chars_digital"] is None
     assert got.errors["qsc_code_frac_chars_digital"] == "RuntimeError: no counts today"

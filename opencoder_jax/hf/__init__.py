@@ -1,0 +1,1 @@
+"""Hugging Face: weight names and layouts, export, import, safetensors, the model card."""

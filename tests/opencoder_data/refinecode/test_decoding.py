@@ -1,0 +1,151 @@
+"""Bytes to text: legacy encodings by the shortest description, damaged UTF-8 refused."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opencoder_data.refinecode.ingest import legacy
+from opencoder_data.refinecode.ingest.decode import decode
+
+CODE = "#include <stdio.h>\nint main(void) {\n    return 0;\n}\n"
+
+
+def test_one_western_letter_stays_itself_wherever_it_is():
+    """An `é` before a bracket, a quote, a backslash: no detector of texts decides on one letter, and none swallows what follows."""
+    for letter in "äöüßÄÖÜéèêàçùîôûñáíóúãõâæøåÆØÅìòþðý":
+        for place in (
+            "caf{}",
+            "{}tat",
+            "${{caf{}}}",
+            "'{}'",
+            "[{}]",
+            "{}\\n",
+            "x{}@y",
+            "<{}>",
+            "|{}~",
+            "{}^",
+            "na{}ve",
+        ):
+            text = CODE + "// " + place.replace("{}", letter).replace("{{", "{").replace("}}", "}") + "\n"
+            assert decode(text.encode("cp1252")) == (text, "cp1252", "", ""), (letter, place)
+
+
+@pytest.mark.parametrize("sign", "°§£©®µ±²³½«»“”‘’–—…€™•×·¿¡")
+def test_one_western_sign_stays_itself(sign):
+    for place in ("25{}C", "{} 5", "5{}", "m{}", "({})", '"{}"', "a {} b", "x{}y", "{}]"):
+        text = CODE + "/* " + place.replace("{}", sign) + " */\n"
+        assert decode(text.encode("cp1252")).text == text, place
+
+
+TEXTS = [
+    ("gb18030", "// 这是一个中文注释，初始化所有变量\n"),
+    ("gb18030", "/* 返回用户的名称 */ int n; // 错误：文件不存在\n"),
+    ("big5", "// 這是一個中文註解，初始化所有變數，並且傳回結果\n"),
+    ("cp932", "// 日本語のコメントです。初期化処理を行う\n"),
+    ("cp932", "/* テスト用のデータを表示する。ファイルの読み込み */\n"),
+    ("euc_jp", "// 日本語のコメントです。ファイルを開く\n"),
+    ("cp949", "// 한국어 주석입니다. 모든 변수를 초기화합니다\n"),
+    ("koi8-r", "// Это комментарий на русском языке, инициализация\n"),
+    ("cp1251", "// Это комментарий на русском языке, инициализация\n"),
+    ("cp1250", "// Błąd: nie można otworzyć pliku, sprawdź ścieżkę dostępu\n"),
+    ("cp1250", "// Chyba: soubor se nepodařilo otevřít, příliš dlouhý řetězec\n"),
+    ("cp1253", "// Αυτό είναι ένα σχόλιο στα ελληνικά\n"),
+    ("cp1252", "// Größe für die Übergabe prüfen; ungültige Schlüssel überspringen\n"),
+    ("cp1252", "// Vérifie que le résultat a été calculé à l'étape précédente\n"),
+]
+
+
+@pytest.mark.parametrize(("encoding", "comment"), TEXTS)
+def test_texts_in_their_own_encoding(encoding, comment):
+    text = comment + CODE
+    decoded = decode(text.encode(encoding))
+    assert decoded.text == text
+    if encoding == "koi8-r":  # koi8-u has the same Russian letters
+        assert decoded.encoding == encoding
+
+
+def test_names_of_many_languages_are_cp1252():
+    names = [
+        "José Muñoz",
+        "Björn Åkesson",
+        "François Gagné",
+        "Søren Kjær",
+        "João Simões",
+        "Jürgen Weiß",
+        "Þór Guðmundsson",
+    ]
+    text = "".join(f"# {name}\n" for name in names) + "x = 1\n"
+    assert decode(text.encode("cp1252")).text == text
+
+
+def test_a_character_never_takes_an_ascii_byte_unless_the_text_is_in_its_script():
+    """Wide encodings whose second byte may be ASCII: in their own texts yes, on lone letters never."""
+    own = "// 表示する。ソース、予定、能力、構文の確認を行います\n"
+    assert any(b < 0x80 and b != 0x20 for b in "表ソ予能構".encode("cp932"))
+    assert decode((own + CODE).encode("cp932")).text == own + CODE
+    for raw in (
+        b"${caf\xe9}",
+        b"x = '\x83A'",
+        b"\x95\\n",
+        b"\xb0C \xb0C \xb0C",
+        b"[\x81|]",
+        b"gr\xfc\xdfe}\nstra\xdfe}",
+    ):
+        decoded = decode(CODE.encode() + raw + b"\n")
+        assert decoded.text is None or sum(c.isascii() for c in decoded.text) == sum(
+            b < 0x80 for b in CODE.encode() + raw + b"\n"
+        )
+
+
+def test_a_wide_encoding_needs_runs_of_usual_characters_of_which_few_alone_take_an_ascii_byte():
+    japanese = next(c for c in legacy.CANDIDATES if c.encoding == "cp932")
+    runs = [("表示する", 1), ("能力を", 1), ("文字", 0)]
+    assert legacy._truly_wide(runs, japanese)
+    assert legacy._truly_wide([*runs, ("xソy", 1)], japanese)
+    assert not legacy._truly_wide([*runs, ("xソy", 1), ("(ソ)", 1), ("aソ", 1)], japanese)
+    assert not legacy._truly_wide([("x文y", 0), ("a字b", 0), ("p本q", 0)], japanese)
+    assert not legacy._truly_wide([("纊褜鍈", 0), ("銈蓜", 0)], japanese)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.text("abcxyz{}()[]\\'\"$@|~ ", min_size=1, max_size=6), st.sampled_from("éèäöüßñçøåí°§£«»ÄÉ")),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_no_ascii_byte_is_lost_to_a_lone_letter(parts):
+    text = CODE + "".join(a + b + " x" for a, b in parts) + "\n"
+    data = text.encode("cp1252")
+    decoded = decode(data)
+    assert decoded.text is None or sum(c.isascii() for c in decoded.text) == sum(b < 0x80 for b in data)
+
+
+@pytest.mark.parametrize("word", ["Größe und Übergabe prüfen", "这是一个中文注释", "naïve café"])
+def test_utf8_with_a_bad_byte_is_refused(word):
+    """One replacement character would go unseen into training; another encoding would change every letter."""
+    data = (f"// {word}\n" * 12 + CODE).encode()
+    for bad in (b"\xff", b"\xe9", b"\xe4\xb8", b"\xfc e"):
+        for at in (data.index(b"\n") + 1, len(data) // 2 // 20 * 20, len(data)):
+            while at < len(data) and data[at] & 0xC0 == 0x80:
+                at += 1
+            decoded = decode(data[:at] + b" " + bad + b" " + data[at:])
+            assert decoded.text is None and decoded.rule == "undecodable", (bad, at)
+            assert decoded.detail.startswith("UTF-8, but not at byte")
+
+
+def test_utf8_and_cp1252_in_one_file_are_refused():
+    data = "".join(f"# José {i}\n" for i in range(3)).encode() + "".join(f"# Müller {i}\n" for i in range(12)).encode(
+        "cp1252"
+    )
+    assert decode(data).rule == "undecodable"
+
+
+def test_what_is_no_text_is_refused():
+    assert decode(bytes(range(0x80, 0x100)) * 8).text is None
+    assert decode(b"x\x81\x8d\x8f\x90\x9d y").text is None
+    assert decode(b"S\x00E\x00").rule == "binary"
+
+
+def test_every_language_of_the_candidates_has_a_table():
+    assert {lang for c in legacy.CANDIDATES for lang in c.languages} <= set(legacy._costs())
