@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from opencoder_data import command
 from opencoder_data.shard_format import BATCH_FIELDS, NOT_A_TARGET, ShardReader, to_batch
 
 from opencoder_jax import distributed, overrides
@@ -140,4 +141,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command.end(main(sys.argv[1:]))
