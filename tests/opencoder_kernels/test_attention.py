@@ -165,7 +165,7 @@ def test_scores_of_the_whole_sequence_are_never_in_memory():
 
 def test_bad_arguments_name_what_is_wrong():
     q, k = jnp.zeros((1, 4, 6, 8)), jnp.zeros((1, 4, 4, 8))
-    with pytest.raises(ValueError, match="6 query heads do not group over 4"):
+    with pytest.raises(ValueError, match="6 query heads are not a multiple of 4"):
         attention(q, k, k)
     with pytest.raises(ValueError, match="share a dtype"):
         attention(q, q, q.astype(jnp.bfloat16))

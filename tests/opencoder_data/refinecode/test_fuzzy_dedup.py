@@ -9,8 +9,8 @@ import pytest
 from opencoder_data.refinecode.config import load
 from opencoder_data.refinecode.fuzzy_dedup import candidates, kernels
 from opencoder_data.refinecode.fuzzy_dedup.exact_pairs import all_pairs
+from opencoder_data.refinecode.fuzzy_dedup.kernels import sketches
 from opencoder_data.refinecode.fuzzy_dedup.settings import PRESETS, banding
-from opencoder_data.refinecode.fuzzy_dedup.stage import sketches
 from opencoder_data.refinecode.ledger import read_ledger
 from opencoder_data.refinecode.pipeline import run_pipeline
 
