@@ -68,7 +68,7 @@ def row_file(values: dict[str, Any], source: str, key: str, index: int, *, own_i
     Args:
       source: printable name of the table.
       key: what the table is called before that, for the identity of its rows.
-      own_ids: take over `doc_id`, which the caller found unique.
+      own_ids: keep `doc_id`, which the caller found unique.
     """
     odd: list[str] = []
     repo = _text(values, "repo", odd) or ""
