@@ -157,5 +157,5 @@ def test_sample_cuts_to_ratio_and_size_and_ignores_order(tmp_path):
 
 def test_sizes_parse():
     assert sample.parse_size("64GB") == 64e9 and sample.parse_size(" 1.5 mb") == 1.5e6
-    with pytest.raises(ValueError, match="no size"):
+    with pytest.raises(ValueError, match="not a size"):
         sample.parse_size("many")
