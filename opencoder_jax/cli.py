@@ -32,7 +32,7 @@ COMMANDS: dict[str, Command] = {
     "export": Command("opencoder_jax.hf.export", "a checkpoint as a Hugging Face directory"),
     "import": Command("opencoder_jax.hf.export", "a Hugging Face directory as a checkpoint", ("import",)),
     "data refinecode": Command("opencoder_data.refinecode", "raw files to clean documents (RefineCode)"),
-    "data split": Command("opencoder_data.refinecode.handover", "documents to training sources and a held-out set"),
+    "data split": Command("opencoder_data.split", "documents to training sources and a held-out set"),
     "data pack": Command("opencoder_data.pack", "documents to token shards"),
     "data report": Command("opencoder_data.refinecode.report", "what a RefineCode run kept and dropped, and why"),
     "tokenizer train": Command("opencoder_data.tokenizer", "train a tokenizer", ("train",)),

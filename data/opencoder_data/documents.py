@@ -12,6 +12,7 @@ import io
 import json
 import lzma
 import os
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -106,6 +107,11 @@ class Skipped:
 
     def add(self, reason: str) -> None:
         self.counts[reason] = self.counts.get(reason, 0) + 1
+
+
+def directory_name(name: str) -> str:
+    """A language's or another group's name as that of a directory: ``visual basic .net`` gives ``visual_basic_.net``."""
+    return re.sub(r"[^\w.+#-]", "_", name).strip(".") or "unknown"
 
 
 def open_corpus(

@@ -13,7 +13,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -23,10 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import xxhash
 
 from opencoder_data import command
-from opencoder_data.documents import Columns, Corpus, Document, Skipped, Unit, open_corpus
+from opencoder_data.documents import Columns, Corpus, Document, Skipped, Unit, directory_name, open_corpus
 from opencoder_data.shard_format import Manifest, Shard, ShardWriter, read_manifest, write_atomically
 from opencoder_data.tokenizer import Tokenizer
 from opencoder_data.tokenizer.fast import FastEncoder
@@ -47,8 +45,6 @@ class PackOptions:
     source: str = ""
     # One shard directory per language instead of one for all.
     by_language: bool = False
-    # Share of the documents, chosen by a hash of their text, that goes to holdout/LANGUAGE, the rest to train.
-    holdout: float = 0.0
     # Text per unit, so per shard file.
     unit_mb: int = 64
 
@@ -83,8 +79,8 @@ def pack(
     Raises: ValueError for input that is missing or does not read, or an output directory begun with other input.
     """
     options = options or PackOptions()
-    if options.seq_len < 1 or not 0 <= options.holdout < 1 or options.unit_mb < 1:
-        raise ValueError(f"seq_len and unit_mb must be positive and holdout in [0, 1), got {options}")
+    if options.seq_len < 1 or options.unit_mb < 1:
+        raise ValueError(f"seq_len and unit_mb must be positive, got {options}")
     tokenizer = Tokenizer(tokenizer_path)
     corpus = open_corpus(inputs, format=format, columns=columns, unit_bytes=options.unit_mb << 20)
     output = Path(output)
@@ -266,11 +262,9 @@ def _batches(corpus: Corpus, unit: Unit, skipped: Skipped) -> Iterator[list[Docu
 
 def _route(document: Document, options: PackOptions) -> tuple[str, str]:
     """Directory below the output for a document, and the language to name in its manifest."""
-    held_out = options.holdout and xxhash.xxh3_64_intdigest(document.text.encode()) < options.holdout * 2**64
-    if options.by_language or held_out:
-        name = re.sub(r"[^\w.+#-]", "_", document.language).strip(".") or "unknown"
-        return f"holdout/{name}" if held_out else f"train/{name}" if options.holdout else name, document.language
-    return "train" if options.holdout else ".", ""
+    if options.by_language:
+        return directory_name(document.language), document.language
+    return ".", ""
 
 
 def _assemble(
@@ -320,14 +314,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str] | None) -> int:
-    parser = command.Parser(prog="python -m opencoder_data.pack", description=__doc__)
+    parser = command.Parser(
+        prog="python -m opencoder_data.pack",
+        description=__doc__,
+        epilog="To hold documents out, split them first: opencoder data split --holdout=SHARE leaves near copies out too.",
+    )
     parser.add_argument("--input", nargs="+", required=True, help="Parquet, JSON lines, or directories of text files")
     parser.add_argument("--tokenizer", required=True, help="tokenizer.model or its directory")
     parser.add_argument("--output", required=True, help="directory for the shards")
     parser.add_argument("--seq_len", type=int, default=PackOptions.seq_len, help="T; records hold T+1 tokens")
     parser.add_argument("--source", default="", help="name of the source, kept in the manifest")
     parser.add_argument("--by_language", action="store_true", help="one shard directory per language")
-    parser.add_argument("--holdout", type=float, default=0.0, help="share of documents for holdout/LANGUAGE")
     parser.add_argument("--unit_mb", type=int, default=PackOptions.unit_mb, help="MiB of text per shard file")
     parser.add_argument("--format", default="auto", help="auto, parquet, jsonl or files")
     parser.add_argument("--text_column", default="", help="default: content, else text")
@@ -336,7 +333,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     parser.add_argument("--num_workers", type=int, default=0, help="processes (0: one per core)")
     parser.add_argument("--engine", default="auto", help="auto, gigatoken or sentencepiece")
     args = parser.parse_args(arguments)
-    options = PackOptions(args.seq_len, args.source, args.by_language, args.holdout, args.unit_mb)
+    options = PackOptions(args.seq_len, args.source, args.by_language, args.unit_mb)
     columns = Columns(args.text_column, args.language_column, args.path_column)
     manifests = pack(
         args.input,

@@ -19,29 +19,19 @@ import time
 from pathlib import Path
 
 import numpy as np
-from opencoder_data.refinecode.fuzzy_dedup import kernels
-from opencoder_data.refinecode.fuzzy_dedup.exact_pairs import all_pairs
+from opencoder_data.minhash.shingles import shingles_of
+from opencoder_data.minhash.sketches import sketches
+from opencoder_data.minhash.verification import all_pairs
 
 SLOTS, BANDS, ROWS = 2048, 128, 16
 LIBRARIES = "rensa,rensa_rho,rensa_c,datasketch,text_dedup,datatrove,daft"
 
 
-def shingle_sets(texts: list[str]):
-    """(shingles, offsets) of texts."""
-    encoded = [t.encode() for t in texts]
-    ends = np.cumsum([len(e) for e in encoded])
-    starts = np.r_[0, ends[:-1]]
-    return kernels.shingle_sets(np.frombuffer(b"".join(encoded), np.uint8), starts, ends)
-
-
 def ours(texts: list[str], sketch: str) -> tuple[np.ndarray, float]:
     """(sketches, CPU seconds) from text."""
     start = time.process_time()
-    shingles, offsets = shingle_sets(texts)
-    if sketch == "fss":
-        found = kernels.fast_similarity_sketch(shingles, offsets, SLOTS, 1)
-    else:
-        found = kernels.min_hash(shingles, offsets, *kernels.permutations(SLOTS, 1))
+    shingles, offsets = shingles_of(texts)
+    found = sketches(shingles, offsets, sketch, SLOTS, 1)
     return found, time.process_time() - start
 
 
@@ -64,7 +54,7 @@ def choose(root: Path, count: int) -> tuple[list[str], np.ndarray]:
         key=lambda p: hashlib.sha256(str(p.relative_to(root)).encode()).digest(),
     )
     texts = list(dict.fromkeys(p.read_bytes().decode("utf-8", "replace") for p in paths))
-    shingles, offsets = shingle_sets(texts)
+    shingles, offsets = shingles_of(texts)
     pairs, values = all_pairs(shingles, offsets, 0.7)
     pairs = pairs[values < 1]
     picked: dict[int, None] = {}
@@ -77,7 +67,7 @@ def choose(root: Path, count: int) -> tuple[list[str], np.ndarray]:
             break
         picked[i] = None
     chosen = [texts[i] for i in picked]
-    found, values = all_pairs(*shingle_sets(chosen), 0.7)
+    found, values = all_pairs(*shingles_of(chosen), 0.7)
     return chosen, found
 
 

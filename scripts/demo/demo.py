@@ -44,7 +44,7 @@ PROMPTS = (
     "class Stack:\n    def __init__(self):\n",
     "#include <stdio.h>\n\nint main(",
 )
-# Before annealing code and text have the shares of the hand-over and the standard library waits, as the paper's stages
+# Before annealing code and text have the shares of the split and the standard library waits, as the paper's stages
 # differ in their mixture.
 PRETRAIN_SOURCES = ("code", "text")
 ANNEAL_MIXTURE = {"code": 0.5, "standard_library": 0.45, "text": 0.05}
@@ -115,11 +115,11 @@ def _main() -> int:
     if not (out / "refine" / "report.html").exists():
         demo.run("1-refine-report", "opencoder_data.refinecode.report", f"--run={out}/refine")
     data = out / "data"
-    if not ((data / "handover.json").exists() and (data / "held_out").exists()):  # the first is its last file
+    if not ((data / "split.json").exists() and (data / "held_out").exists()):  # the first is its last file
         for share in HOLD_OUT_SHARES:
             shutil.rmtree(data, ignore_errors=True)
             options = [f"--run={out}/refine", f"--output={data}", "--group=input,doc_type", f"--holdout={share}"]
-            demo.run("2-hand-over", "opencoder_data.refinecode.handover", *options, *HOLD_OUT)
+            demo.run("2-split", "opencoder_data.split", *options, *HOLD_OUT)
             if (data / "held_out").exists():
                 break
     token_sources = token_sources_of(data / "train", sysconfig.get_path("stdlib"))
@@ -183,7 +183,7 @@ def check_same_source(out: Path, sources: list[str]) -> None:
 
 
 def token_sources_of(train: Path, standard_library: str) -> dict[str, list[Path]]:
-    """The directories INPUT.TYPE of the hand-over by the token source that they belong to."""
+    """The directories INPUT.TYPE of the split by the token source that they belong to."""
     sources: dict[str, list[Path]] = {"code": [], "standard_library": [], "text": []}
     for directory in sorted(train.iterdir()):
         name, _, doc_type = directory.name.rpartition(".")
@@ -193,8 +193,8 @@ def token_sources_of(train: Path, standard_library: str) -> dict[str, list[Path]
 
 
 def pretrain_mixture(data: Path, token_sources: dict[str, list[Path]]) -> dict[str, float]:
-    """Weights of the hand-over, summed over the directories of each token source that pre-training reads."""
-    weights = {k: v["weight"] for k, v in json.loads((data / "handover.json").read_text())["train"].items()}
+    """Weights of the split, summed over the directories of each token source that pre-training reads."""
+    weights = {k: v["weight"] for k, v in json.loads((data / "split.json").read_text())["train"].items()}
     shares = {k: sum(weights[f.name] for f in token_sources[k]) for k in PRETRAIN_SOURCES if token_sources[k]}
     return {k: round(share / sum(shares.values()), 6) for k, share in shares.items()}
 

@@ -36,7 +36,7 @@ def write_report(out: Path, seconds: dict[str, float], total: float, prompts: Se
     config = overrides.load("tiny").model
     beats = {name: 1 - everything["model"] / everything[name] for name in ("unigram", "zlib", "xz")}
     summary = json.loads((out / "refine" / "summary.json").read_text())
-    handed_over = json.loads((out / "data" / "handover.json").read_text())
+    split = json.loads((out / "data" / "split.json").read_text())
     results = {"bits_per_byte": [*rows, everything], "fewer_bits_than": beats, "seconds": seconds}
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     headline = (
@@ -77,7 +77,7 @@ def write_report(out: Path, seconds: dict[str, float], total: float, prompts: Se
             + [["kept", "", f"{summary['files_kept']:,}"]],
         ),
         "<p>All rules, examples of each and the distribution of every signal: <a href=refine/report.html>refine/report.html</a>. "
-        f"{handed_over['left_out_for_overlap']:,} files were left out of training because they repeat a held-out file.</p>",
+        f"{split['left_out_for_overlap']:,} files were left out of training because they repeat a held-out file.</p>",
         _table(
             ["language", "files kept", "bytes kept"],
             [

@@ -1,4 +1,4 @@
-"""A small tokenizer trained on the standard library, shared by the data tests."""
+"""A small tokenizer trained on the standard library and a small corpus of many files, shared by the data tests."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from opencoder_data.refinecode.config import load
+from opencoder_data.refinecode.pipeline import run_pipeline
 from opencoder_data.tokenizer import Tokenizer
 from opencoder_data.tokenizer.train import train
+
+from tests.opencoder_data.refine_corpus import write_corpus
 
 VOCAB_SIZE = 2_048
 
@@ -44,3 +48,29 @@ def tokenizer(tmp_path_factory, python_texts) -> Tokenizer:
         progress=False,
     )
     return Tokenizer(path)
+
+
+@pytest.fixture
+def corpus_writer():
+    """`write_corpus`."""
+    return write_corpus
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory):
+    """(output directory, summary) of all stages over 24 families, in several partitions."""
+    root = tmp_path_factory.mktemp("finished")
+    write_corpus(root / "in", families=24)
+    config = load(
+        None,
+        [
+            "engine.workers=1",
+            "engine.progress=false",
+            "layout.partition_mb=0.2",
+            "filter.time_limit_s=0",
+            "fuzzy_dedup.measure_recall=true",
+            "sample.ratios=java=0.5",
+        ],
+    )
+    summary = run_pipeline(config, [str(root / "in")], str(root / "out"))
+    return str(root / "out"), summary

@@ -18,7 +18,7 @@ from opencoder_data.documents import Columns
 from opencoder_data.pack import PackOptions, main, pack
 from opencoder_data.shard_format import DOCUMENT_START, TOKEN_ID, ShardReader, ShardWriter
 
-from tests.opencoder_data.test_documents import write_jsonl, write_parquet
+from tests.opencoder_data.test_documents import write_parquet
 
 OPTIONS = PackOptions(seq_len=64, source="tests", unit_mb=1)
 LANGUAGES = ("python", "c++", "Objective-C/++", "")
@@ -155,20 +155,13 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(tmp_path, packed,
     assert digest(tmp_path / "out") == digest(packed)
 
 
-def test_languages_and_holdout_split_the_documents(tmp_path, corpus, tokenizer, python_texts):
-    options = PackOptions(seq_len=64, by_language=True, holdout=0.3)
+def test_one_directory_per_language(tmp_path, corpus, tokenizer, python_texts):
+    options = PackOptions(seq_len=64, by_language=True)
     manifests = pack([corpus], tokenizer.path, tmp_path / "out", options, num_workers=1, progress=False)
-    languages = {"python", "c++", "Objective-C_++", "unknown"}
-    assert set(manifests) == {f"{part}/{language}" for part in ("train", "holdout") for language in languages}
-    assert manifests["train/Objective-C_++"].language == "Objective-C/++"
+    assert set(manifests) == {"python", "c++", "Objective-C_++", "unknown"}
+    assert manifests["Objective-C_++"].language == "Objective-C/++"
     everything = [t for directory in manifests for t in documents_of(tmp_path / "out" / directory, tokenizer)]
     assert sorted(everything) == sorted(t for t in python_texts if t)
-    held_out = sum(m.num_documents for directory, m in manifests.items() if directory.startswith("holdout"))
-    assert 0.15 < held_out / len(everything) < 0.45
-    # The same text goes the same way in any corpus.
-    write_jsonl(tmp_path / "one.jsonl", [{"text": documents_of(tmp_path / "out" / "holdout" / "python", tokenizer)[0]}])
-    manifests = pack([tmp_path / "one.jsonl"], tokenizer.path, tmp_path / "o2", options, num_workers=1, progress=False)
-    assert set(manifests) == {"holdout/unknown"}
 
 
 def test_command_line_errors_are_one_line(tmp_path, corpus, tokenizer, capsys):
@@ -187,7 +180,6 @@ def test_command_line_errors_are_one_line(tmp_path, corpus, tokenizer, capsys):
         ({"tokenizer": tmp_path / "none"}, "No such file"),
         ({"text_column": "code"}, "no column 'code'"),
         ({"output": tmp_path / "full"}, "not empty"),
-        ({"holdout": "1.5"}, "holdout in"),
         ({"seq_len": "0"}, "must be positive"),
         ({"engine": "x"}, "choose auto"),
         ({"input": tmp_path / "empty.jsonl"}, "no document with text"),

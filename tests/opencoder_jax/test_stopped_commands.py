@@ -90,8 +90,8 @@ def command(world: Path, name: str) -> Command:
             "--prompt=é",
             f"--json={to}.json",
         ],
-        "handover": [
-            "opencoder_data.refinecode.handover",
+        "split": [
+            "opencoder_data.split",
             f"--run={world / 'refine'}",
             f"--output={to}",
             tok,
@@ -111,7 +111,7 @@ def command(world: Path, name: str) -> Command:
     return Command(name, arguments[name], f"{to}.json" if name == "generate" else to)
 
 
-NAMES = ("tokenizer", "pack", "export", "import", "generate", "handover", "plan", "profile", "sweep")
+NAMES = ("tokenizer", "pack", "export", "import", "generate", "split", "plan", "profile", "sweep")
 
 
 def start(arguments: list[str], variables: dict[str, str], **options: Any) -> subprocess.Popen[str]:

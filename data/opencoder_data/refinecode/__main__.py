@@ -42,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
 def run(arguments: argparse.Namespace, rest: list[str]) -> int:
     """The pipeline as the command line asks for it. Raises ValueError, OSError for what the user can put right."""
     # Here and not above: they take a second or two, in which Ctrl-C must have its one line too.
-    from opencoder_data.refinecode.pipeline import print_summary, run_pipeline
+    from opencoder_data.pipeline.ledger import print_summary
+    from opencoder_data.refinecode.pipeline import run_pipeline
 
     for item in rest:
         if not item.startswith("--"):
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace, rest: list[str]) -> int:
         overwrite=arguments.overwrite,
         keep=arguments.keep,
     )
-    print_summary(summary)
+    print_summary(summary, by="language")
     return 0
 
 

@@ -1,38 +1,57 @@
-"""Stage 6 over partitions: signals and decision of each document, every value kept in a `signals` file.
+"""Stage 6: signals and decision of each document, every value kept in a table `signals`.
 
-The signals themselves and their rules are in the package `filter`; here they meet the driver: a time limit in a child
+The signals themselves and their rules are in the package `filter`; here they meet the engine: a time limit in a child
 process, thresholds from the configuration, ledger rows that name every rule that fired.
 """
 
 import atexit
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from opencoder_data.refinecode import storage
+from opencoder_data.pipeline.run import Run, Steps, map_documents
+from opencoder_data.pipeline.stage import Outcome
 from opencoder_data.refinecode.config import FilterConfig
-from opencoder_data.refinecode.engine import Executor
 from opencoder_data.refinecode.filter import (
     Thresholds,
     compute_signals,
-    decide,
     group_of,
     load_thresholds,
     natural_language,
     signals,
 )
+from opencoder_data.refinecode.filter import decide as decide_rules
 from opencoder_data.refinecode.filter.guard import Guard
-from opencoder_data.refinecode.run import Run, partition_writers, run_step
 
-STAGE = "filter"
 _GUARDS: dict[float, Guard] = {}
 
 
-def run(run: Run, executor: Executor) -> dict[str, float]:
-    return run_step(run, executor, STAGE, "docs", filter_partition, range(run.num_parts()), "filter")
+@dataclass(frozen=True)
+class Filter:
+    """The only step is ``docs``; it writes the table ``signals`` as well."""
+
+    config: FilterConfig = field(default_factory=FilterConfig)
+    name: ClassVar[str] = "filter"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = (
+        "google-re2", "numba", "regex", "tree-sitter", "tree-sitter-language-pack", "xxhash",
+    )  # fmt: skip
+
+    def validate(self) -> None:
+        """Raises ValueError for an unknown profile, group or signal, or a condition that does not parse."""
+        thresholds_of(self.config)
+
+    def run(self, steps: Steps) -> None:
+        steps.each("docs", self.write_docs)
+
+    def write_docs(self, run: Run, part: int) -> dict[str, Any]:
+        thresholds, schema = thresholds_of(self.config), signal_schema(self.config.profile)
+        return map_documents(
+            run, self.name, part, lambda batch: decide(batch, self.config, thresholds, schema), {"signals": schema}
+        )
 
 
 def thresholds_of(config: FilterConfig) -> Thresholds:
@@ -72,41 +91,8 @@ def _guard(seconds: float) -> Guard:
     return _GUARDS[seconds]
 
 
-def filter_partition(run: Run, part: int) -> dict[str, Any]:
-    config = run.config.filter
-    thresholds = thresholds_of(config)
-    schema = signal_schema(config.profile)
-    layout = run.config.layout
-    stopped = failed = 0
-    fired: Counter[str] = Counter()
-    with (
-        storage.open_read(run.part(run.upstream(STAGE), "docs", part)) as handle,
-        storage.replacing(run.part(STAGE, "signals", part)) as signals_path,
-    ):
-        parquet = pq.ParquetFile(handle)
-        with partition_writers(run, STAGE, part, parquet.schema_arrow) as writers:
-            table = storage.ParquetAppender(signals_path, schema, layout.batch_mb * 1e6, layout.compression_level)
-            for group in range(parquet.num_row_groups):
-                batch = parquet.read_row_group(group)
-                rows, drops = filter_batch(batch, config, thresholds)
-                failed += sum(bool(r["errors"]) for r in rows)
-                stopped += sum(any("stopped after" in e for e in r["errors"]) for r in rows)
-                fired.update(rule for r in rows for rule in r["rules"])
-                table.append(
-                    pa.Table.from_arrays(
-                        [pa.array([r.get(f.name) for r in rows], f.type) for f in schema], schema=schema
-                    )
-                )
-                writers.keep(batch.filter(pa.array([r["keep"] for r in rows], pa.bool_())))
-                writers.drop(drops)
-            table.close()
-            return {**writers.counts(), "stopped": stopped, "failed": failed, "fired": dict(sorted(fired.items()))}
-
-
-def filter_batch(
-    batch: pa.Table, config: FilterConfig, thresholds: Thresholds
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(rows of the signal table, rows of dropped documents) of a batch of documents."""
+def decide(batch: pa.Table, config: FilterConfig, thresholds: Thresholds, schema: pa.Schema) -> Outcome:
+    """Signals and verdict of each document of a batch; `schema`: `signal_schema` of the profile."""
     naturals: list[str | None] = []
     columns = {
         name: batch.column(name).to_pylist() for name in ("doc_id", "path", "language", "doc_type", "size", "sha256")
@@ -120,7 +106,7 @@ def filter_batch(
     identity = (columns[name] for name in ("doc_id", "language", "doc_type", "sha256"))
     for i, (values, doc_id, language, doc_type, sha256) in enumerate(zip(computed, *identity, strict=True)):
         group = group_of(language or "", doc_type or "", naturals[i] or "en")
-        keep, rules = decide(values, group, thresholds, sha256)
+        keep, rules = decide_rules(values, group, thresholds, sha256)
         errors = [f"{name}: {reason}" for name, reason in sorted(values.errors.items())]
         row = {"doc_id": doc_id, "language": language, "doc_type": doc_type, "group": group, "keep": keep}
         rows.append({**values, **row, "rules": [r.signal for r in rules], "errors": errors})
@@ -129,7 +115,14 @@ def filter_batch(
             detail = "; ".join(f"{r.signal} = {values[r.signal]:.6g}, dropped when {r.condition}" for r in rules)
             detail = detail or ("" if language else "the stage preprocess names it: run it before")
             drops.append({"doc_id": doc_id, "language": language, "doc_type": doc_type, "rule": rule, "detail": detail})
-    return rows, drops
+    table = pa.Table.from_arrays([pa.array([r.get(f.name) for r in rows], f.type) for f in schema], schema=schema)
+    counts = {
+        "stopped": sum(any("stopped after" in e for e in r["errors"]) for r in rows),
+        "failed": sum(bool(r["errors"]) for r in rows),
+        "fired": dict(Counter(rule for r in rows for rule in r["rules"])),
+    }
+    kept = batch.filter(pa.array([r["keep"] for r in rows], pa.bool_()))
+    return Outcome(kept, drops, {"signals": table}, counts)
 
 
 def _documents(

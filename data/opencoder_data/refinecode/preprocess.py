@@ -1,28 +1,38 @@
 """Stage 2: size limit, language and document type, notebooks as structured cells."""
 
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from opencoder_data.pipeline.run import Run, Steps, map_documents
+from opencoder_data.pipeline.stage import Outcome
 from opencoder_data.refinecode.config import PreprocessConfig
-from opencoder_data.refinecode.engine import Executor
 from opencoder_data.refinecode.languages import NOTEBOOK, detect
 from opencoder_data.refinecode.notebook import NotebookError, structured_cells
-from opencoder_data.refinecode.run import Run, map_documents, run_step
-
-STAGE = "preprocess"
 
 
-def run(run: Run, executor: Executor) -> dict[str, float]:
-    return run_step(run, executor, STAGE, "docs", preprocess_partition, range(run.num_parts()), "pre-process")
+@dataclass(frozen=True)
+class Preprocess:
+    """The only step is ``docs``."""
+
+    config: PreprocessConfig = field(default_factory=PreprocessConfig)
+    name: ClassVar[str] = "preprocess"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("regex",)
+
+    def validate(self) -> None:
+        """Any configuration will do."""
+
+    def run(self, steps: Steps) -> None:
+        steps.each("docs", self.write_docs)
+
+    def write_docs(self, run: Run, part: int) -> dict[str, Any]:
+        return map_documents(run, self.name, part, lambda batch: decide(batch, self.config))
 
 
-def preprocess_partition(run: Run, part: int) -> dict[str, Any]:
-    return map_documents(run, STAGE, part, lambda batch: preprocess(batch, run.config.preprocess))
-
-
-def preprocess(batch: pa.Table, config: PreprocessConfig) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """(documents kept, rows dropped) of a batch with the columns of `schema.DOCUMENTS`."""
+def decide(batch: pa.Table, config: PreprocessConfig) -> Outcome:
+    """Language and type of each document of a batch with the columns of `schema.DOCUMENTS`; notebooks become cells."""
     keep: list[int] = []
     languages: list[str] = []
     types: list[str] = []
@@ -61,4 +71,4 @@ def preprocess(batch: pa.Table, config: PreprocessConfig) -> tuple[pa.Table, lis
     for name, values in (("language", languages), ("doc_type", types), ("content", contents)):
         index = kept.schema.get_field_index(name)
         kept = kept.set_column(index, kept.schema.field(index), pa.array(values, kept.schema.field(index).type))
-    return kept, drops
+    return Outcome(kept, drops)

@@ -6,19 +6,19 @@ corpus the same shares are kept.
 
 import hashlib
 import re
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from opencoder_data.refinecode import storage
+from opencoder_data.pipeline import storage
+from opencoder_data.pipeline.run import Run, Steps, map_documents
+from opencoder_data.pipeline.stage import Outcome
 from opencoder_data.refinecode.config import SampleConfig
-from opencoder_data.refinecode.engine import Executor
-from opencoder_data.refinecode.run import Run, map_documents, run_step
 
-STAGE = "sample"
 PUBLISHED_RATIOS = {"java": 200 / 474.3, "html": 64 / 582.4}
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
@@ -41,25 +41,44 @@ def ratios_of(config: SampleConfig) -> dict[str, float]:
     return {k: v for k, v in ratios.items() if k not in config.sizes}
 
 
-def check(config: SampleConfig) -> None:
-    """Raises ValueError for a ratio or a size that makes no sense."""
-    ratios_of(config)
-    for language, text in config.sizes.items():
-        try:
-            parse_size(text)
-        except ValueError as error:
-            raise ValueError(f"sample.sizes.{language}: {error}") from None
+@dataclass(frozen=True)
+class Sample:
+    """Steps: ``keys`` of the files of sampled languages; `cuts.json`, on the driver; ``docs`` up to the cuts."""
 
+    config: SampleConfig = field(default_factory=SampleConfig)
+    name: ClassVar[str] = "sample"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ()
 
-def run(run: Run, executor: Executor) -> dict[str, float]:
-    check(run.config.sample)
-    parts = range(run.num_parts())
-    cost = run_step(run, executor, STAGE, "keys", write_keys, parts, "sample: keys")
-    target = storage.join(run.directory(STAGE), "cuts.json")
-    if not storage.exists(target):
-        storage.write_json(target, _cuts(run))
-    more = run_step(run, executor, STAGE, "docs", apply, parts, "sample: write")
-    return {key: cost[key] + more[key] for key in cost}
+    def validate(self) -> None:
+        """Raises ValueError for a ratio or a size that makes no sense."""
+        ratios_of(self.config)
+        for language, text in self.config.sizes.items():
+            try:
+                parse_size(text)
+            except ValueError as error:
+                raise ValueError(f"sample.sizes.{language}: {error}") from None
+
+    def run(self, steps: Steps) -> None:
+        steps.each("keys", self.write_keys)
+        steps.once("cuts.json", self.cuts)
+        steps.each("docs", self.write_docs)
+
+    def write_keys(self, run: Run, part: int) -> dict[str, Any]:
+        """(language, order, bytes of text) of the files of sampled languages."""
+        columns = ["path", "sha256", "language", "content"]
+        table = keys_of(run.documents(run.upstream(self.name), part, columns), self.config)
+        storage.write_table(run.part(self.name, "keys", part), table)
+        return {"rows": table.num_rows}
+
+    def cuts(self, run: Run) -> dict[str, Any]:
+        """`cuts_of` the whole run."""
+        tables = [storage.read_table(run.part(self.name, "keys", p)) for p in range(run.num_parts())]
+        return cuts_of(pa.concat_tables(tables), self.config)
+
+    def write_docs(self, run: Run, part: int) -> dict[str, Any]:
+        cuts = storage.read_json(storage.join(run.directory(self.name), "cuts.json"))
+        return map_documents(run, self.name, part, lambda batch: decide(batch, self.config, cuts))
 
 
 def _order(seed: int, sha256: str, path: str) -> int:
@@ -68,38 +87,29 @@ def _order(seed: int, sha256: str, path: str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def write_keys(run: Run, part: int) -> dict[str, Any]:
+def keys_of(batches: Iterable[pa.Table], config: SampleConfig) -> pa.Table:
     """(language, order, bytes of text) of the files of sampled languages."""
-    config = run.config.sample
     sampled = {*ratios_of(config), *config.sizes}
-    tables = []
-    with storage.open_read(run.part(run.upstream(STAGE), "docs", part)) as handle:
-        parquet = pq.ParquetFile(handle)
-        for group in range(parquet.num_row_groups):
-            batch = parquet.read_row_group(group, columns=["path", "sha256", "language", "content"])
-            size = pc.binary_length(batch.column("content"))  # pyright: ignore[reportAttributeAccessIssue]
-            table = pa.table({
-                "language": batch.column("language"),
-                "order": pa.array([
-                    _order(config.seed, s, p)
-                    for s, p in zip(batch.column("sha256").to_pylist(), batch.column("path").to_pylist(), strict=True)
-                ], pa.int64()),
-                "bytes": size.cast(pa.int64()),
-            })  # fmt: skip
-            mask = pc.is_in(table.column("language"), pa.array(sorted(sampled), pa.string()))  # pyright: ignore[reportAttributeAccessIssue]
-            tables.append(table.filter(mask))
-    empty = pa.schema([("language", pa.string()), ("order", pa.int64()), ("bytes", pa.int64())]).empty_table()
-    storage.write_table(
-        run.part(STAGE, "keys", part), pa.concat_tables([empty, *(t.cast(empty.schema) for t in tables)])
-    )
-    return {"rows": sum(t.num_rows for t in tables)}
+    schema = pa.schema([("language", pa.string()), ("order", pa.int64()), ("bytes", pa.int64())])
+    tables = [schema.empty_table()]
+    for batch in batches:
+        size = pc.binary_length(batch.column("content"))  # pyright: ignore[reportAttributeAccessIssue]
+        table = pa.table({
+            "language": batch.column("language"),
+            "order": pa.array([
+                _order(config.seed, s, p)
+                for s, p in zip(batch.column("sha256").to_pylist(), batch.column("path").to_pylist(), strict=True)
+            ], pa.int64()),
+            "bytes": size.cast(pa.int64()),
+        })  # fmt: skip
+        mask = pc.is_in(table.column("language"), pa.array(sorted(sampled), pa.string()))  # pyright: ignore[reportAttributeAccessIssue]
+        tables.append(table.filter(mask).cast(schema))
+    return pa.concat_tables(tables)
 
 
-def _cuts(run: Run) -> dict[str, Any]:
-    """Per sampled language the last position kept, and sizes before and after."""
-    config = run.config.sample
+def cuts_of(table: pa.Table, config: SampleConfig) -> dict[str, Any]:
+    """Per sampled language the last position kept, and sizes before and after; `table` as `keys_of` gives it."""
     ratios = ratios_of(config)
-    table = pa.concat_tables([storage.read_table(run.part(STAGE, "keys", p)) for p in range(run.num_parts())])
     cuts: dict[str, Any] = {}
     for language in sorted({*ratios, *config.sizes}):
         rows = table.filter(pc.equal(table.column("language"), language))  # pyright: ignore[reportAttributeAccessIssue]
@@ -118,12 +128,8 @@ def _cuts(run: Run) -> dict[str, Any]:
     return cuts
 
 
-def apply(run: Run, part: int) -> dict[str, Any]:
-    cuts = storage.read_json(storage.join(run.directory(STAGE), "cuts.json"))
-    return map_documents(run, STAGE, part, lambda batch: _cut(batch, run.config.sample, cuts))
-
-
-def _cut(batch: pa.Table, config: SampleConfig, cuts: dict[str, Any]) -> tuple[pa.Table, list[dict[str, Any]]]:
+def decide(batch: pa.Table, config: SampleConfig, cuts: dict[str, Any]) -> Outcome:
+    """The files of a batch up to the cut of their language."""
     keep, drops = [], []
     for row in batch.select(["doc_id", "path", "sha256", "language", "doc_type"]).to_pylist():
         cut = cuts.get(row["language"])
@@ -133,4 +139,4 @@ def _cut(batch: pa.Table, config: SampleConfig, cuts: dict[str, Any]) -> tuple[p
             assert cut is not None
             detail = f"{row['language']} cut to {cut['target_bytes']} of {cut['bytes_before']} bytes"
             drops.append({**row, "rule": "sampled_out", "detail": detail})
-    return batch.filter(pa.array(keep, pa.bool_())), drops
+    return Outcome(batch.filter(pa.array(keep, pa.bool_())), drops)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from opencoder_data.pipeline.ledger import read_ledger
 from opencoder_data.refinecode.__main__ import main
-from opencoder_data.refinecode.ledger import read_ledger
 
 QUICK = ("--engine.workers=1", "--engine.progress=false", "--stages=ingest,preprocess,exact_dedup,sample")
 WHOLE = ("--engine.workers=1", "--engine.progress=false", "--filter.time_limit_s=0")
@@ -238,8 +238,9 @@ def test_object_store_without_its_package(scheme, package, tmp_path, capsys):
 
 def test_an_overwritten_run_leaves_nothing_of_the_one_before(tmp_path, monkeypatch):
     """Fewer partitions than before: no document of the old ones stays, and a stopped rerun is not finished."""
-    from opencoder_data.refinecode import pipeline
-    from opencoder_data.refinecode.report.collect import open_run
+    from opencoder_data.refinecode.ingest import Ingest
+    from opencoder_data.refinecode.pipeline import open_run
+    from opencoder_data.refinecode.sample import Sample
 
     (tmp_path / "in").mkdir()
     for i in range(30):
@@ -249,8 +250,8 @@ def test_an_overwritten_run_leaves_nothing_of_the_one_before(tmp_path, monkeypat
     assert main([*arguments, "--layout.partition_mb=0.01"]) == 0
     assert len(list(Path(output, "documents").iterdir())) > 4
     with monkeypatch.context() as patch:
-        patch.setitem(pipeline.RUN, "sample", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        patch.setattr(pipeline, "code_version", lambda _: "")
+        patch.setattr(Sample, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Ingest, "version", 0)
         assert main([*arguments, "--overwrite"]) == 130
     with pytest.raises(ValueError, match="not finished"):
         open_run(output)

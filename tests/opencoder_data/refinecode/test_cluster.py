@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+from opencoder_data.pipeline.executors import RayExecutor
 from opencoder_data.refinecode.config import load
-from opencoder_data.refinecode.engine import RayExecutor
 from opencoder_data.refinecode.pipeline import run_pipeline
 
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # read when ray is imported; the engine sets it for itself

@@ -5,10 +5,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from opencoder_data.pipeline.ledger import read_ledger
 from opencoder_data.refinecode import sample
 from opencoder_data.refinecode.config import load
 from opencoder_data.refinecode.filter_stage import thresholds_of
-from opencoder_data.refinecode.ledger import read_ledger
 from opencoder_data.refinecode.pipeline import run_pipeline
 
 GOOD = '''"""Reads records."""

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from opencoder_data.pipeline.ledger import read_ledger
 from opencoder_data.refinecode.config import load
 from opencoder_data.refinecode.languages import tables
-from opencoder_data.refinecode.ledger import read_ledger
 from opencoder_data.refinecode.pipeline import run_pipeline
 from opencoder_data.refinecode.transform import transform_text
 

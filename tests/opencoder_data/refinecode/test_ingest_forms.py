@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pygit2
 import pytest
 import zstandard
+from opencoder_data.pipeline.ledger import read_ledger
+from opencoder_data.pipeline.storage import listdir, read_table
 from opencoder_data.refinecode.config import load
-from opencoder_data.refinecode.ledger import read_ledger
 from opencoder_data.refinecode.pipeline import run_pipeline
-from opencoder_data.refinecode.storage import listdir, read_table
 
 FILES = {
     "src/main.py": "import os\n\nprint(os.name)\n",

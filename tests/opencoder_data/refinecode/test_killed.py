@@ -87,7 +87,7 @@ def reference(tmp_path_factory):
     from opencoder_data.refinecode import pipeline
     from opencoder_data.refinecode.config import load
 
-    from .conftest import write_corpus
+    from tests.opencoder_data.refine_corpus import write_corpus
 
     root = tmp_path_factory.mktemp("kill")
     write_corpus(root / "in", families=16)

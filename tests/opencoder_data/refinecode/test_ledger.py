@@ -7,10 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from opencoder_data.pipeline.ledger import merge_partition, read_ledger
 from opencoder_data.refinecode.config import load
-from opencoder_data.refinecode.ledger import merge_partition, read_ledger
-from opencoder_data.refinecode.pipeline import run_pipeline
-from opencoder_data.refinecode.run import Run
+from opencoder_data.refinecode.pipeline import run_of, run_pipeline
 
 FILES = {
     "a/one.py": b"x = 1\n",
@@ -32,14 +31,14 @@ def finished(tmp_path_factory):
         (root / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (root / "in" / name).write_bytes(data)
     summary = run_pipeline(CONFIG, [str(root / "in")], str(root / "out"))
-    return Run(CONFIG, (str(root / "in"),), str(root / "out")), summary
+    return run_of(CONFIG, (str(root / "in"),), str(root / "out")), summary
 
 
 @pytest.fixture
 def run(finished, tmp_path):
     """A copy of the finished run, to be corrupt."""
     shutil.copytree(finished[0].output, tmp_path / "out")
-    return Run(CONFIG, finished[0].inputs, str(tmp_path / "out"))
+    return run_of(CONFIG, finished[0].inputs, str(tmp_path / "out"))
 
 
 def test_every_row_says_what_the_file_is(finished):

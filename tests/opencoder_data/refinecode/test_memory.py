@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from opencoder_data.refinecode.config import LayoutConfig, load
-from opencoder_data.refinecode.engine import LocalExecutor, workers_within
+from opencoder_data.pipeline.config import LayoutConfig
+from opencoder_data.pipeline.executors import LocalExecutor, workers_within
+from opencoder_data.refinecode.config import load
 
 
 def texts(seed):

@@ -340,7 +340,7 @@ def bounded(source, output, *overrides, memory=1_200_000_000):
 
 
 def test_headers_and_members_of_half_a_gigabyte_cost_one_row_each(tmp_path):
-    from opencoder_data.refinecode.ledger import read_ledger
+    from opencoder_data.pipeline.ledger import read_ledger
 
     (tmp_path / "in").mkdir()
     for name, make in BOMBS.items():

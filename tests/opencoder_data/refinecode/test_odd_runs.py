@@ -15,12 +15,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from opencoder_data.refinecode import lock
+from opencoder_data.pipeline import lock
+from opencoder_data.pipeline.ledger import read_ledger
 from opencoder_data.refinecode.__main__ import main
 from opencoder_data.refinecode.config import IngestConfig
 from opencoder_data.refinecode.ingest.bounds import within_memory
 from opencoder_data.refinecode.ingest.raw_file import RawFile
-from opencoder_data.refinecode.ledger import read_ledger
 
 from .test_killed import digest, session_members
 from .test_odd_archives import bounded
@@ -163,7 +163,7 @@ def test_a_second_run_on_the_same_output_is_rejected_and_touches_nothing(corpus,
 
 def test_a_lock_left_by_a_killed_run_does_not_hold(tmp_path):
     output = tmp_path / "out"
-    hold = f"from opencoder_data.refinecode import lock; import time\nwith lock.held({str(output)!r}): print(1, flush=True); time.sleep(99)"
+    hold = f"from opencoder_data.pipeline import lock; import time\nwith lock.held({str(output)!r}): print(1, flush=True); time.sleep(99)"
     holder = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, cwd=ROOT)
     assert holder.stdout and holder.stdout.readline()
     with pytest.raises(ValueError, match=f"process {holder.pid} on"), lock.held(str(output)):
@@ -187,7 +187,7 @@ def test_few_open_files(corpus, tmp_path):
     )  # fmt: skip
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "ulimit -n" in done.stderr
     assert not (tmp_path / "out").exists()
-    raised = "from opencoder_data.refinecode.engine import need_open_files as n; import resource; n(2); print(resource.getrlimit(7))"
+    raised = "from opencoder_data.pipeline.executors import need_open_files as n; import resource; n(2); print(resource.getrlimit(7))"
     done = subprocess.run(
         [sys.executable, "-c", raised], capture_output=True, text=True, cwd=ROOT, preexec_fn=limit_files(24, 4096)
     )

@@ -13,8 +13,8 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from opencoder_data.pipeline.ledger import read_ledger
 from opencoder_data.refinecode.config import load
-from opencoder_data.refinecode.ledger import read_ledger
 from opencoder_data.refinecode.pipeline import run_pipeline
 
 CODE = [f"import os\nprint(os.getcwd(), {i})\n" for i in range(6)]

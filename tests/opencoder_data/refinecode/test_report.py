@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from matplotlib.image import imread
-from opencoder_data.refinecode import storage
-from opencoder_data.refinecode.ledger import read_ledger
+from opencoder_data.pipeline import storage
+from opencoder_data.pipeline.ledger import read_ledger
 from opencoder_data.refinecode.report.__main__ import main, write_report
 from opencoder_data.refinecode.report.embed import load_embedder, principal_components
 from opencoder_data.refinecode.report.render import histogram

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pygit2
 import pytest
-from opencoder_data.refinecode import storage
+from opencoder_data.pipeline import storage
+from opencoder_data.pipeline.ledger import read_ledger
 from opencoder_data.refinecode.config import load
-from opencoder_data.refinecode.ledger import read_ledger
 from opencoder_data.refinecode.pipeline import run_pipeline
 
 THIN = ("ingest", "preprocess", "exact_dedup")

@@ -8,7 +8,3 @@ Steps, each over partitions or buckets, none shuffling text:
 4. ``ranks``: stars, times and paths of the units in components;
 5. on the driver: components and the copy of each that stays (`keep_rule`), then ``docs``: partitions without the copies.
 """
-
-from opencoder_data.refinecode.fuzzy_dedup.stage import STAGE, run
-
-__all__ = ["STAGE", "run"]

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from opencoder_data.refinecode import storage
+from opencoder_data.pipeline.run import Run
+from opencoder_data.pipeline.schema import doc_id
+from opencoder_data.pipeline.shuffle import num_buckets, read_bucket, write_buckets
+from opencoder_data.pipeline.stage import Outcome
 from opencoder_data.refinecode.fuzzy_dedup.units import Units, units_of_batch
 from opencoder_data.refinecode.keep_rule import RANK_COLUMNS
-from opencoder_data.refinecode.run import Run, partition_writers
-from opencoder_data.refinecode.schema import DOCUMENTS, doc_id
-from opencoder_data.refinecode.shuffle import num_buckets, read_bucket, write_buckets
+from opencoder_data.refinecode.schema import DOCUMENTS
 
 _FILES_PER_BUCKET = 20_000
 _FIELDS = pa.schema([
@@ -26,7 +26,7 @@ _FIELDS = pa.schema([
 
 def buckets(run: Run, stage: str) -> int:
     """Number of groups of repositories, which take the place of partitions."""
-    return num_buckets(sum(c["kept"] for c in run.counts(run.upstream(stage))), _FILES_PER_BUCKET)
+    return num_buckets(run.num_documents(run.upstream(stage)), _FILES_PER_BUCKET)
 
 
 def write_shingles(run: Run, stage: str, part: int) -> dict[str, Any]:
@@ -89,19 +89,11 @@ def iter_repo_units(run: Run, stage: str, bucket: int) -> Iterator[Units]:
     yield Units(rank, np.arange(len(repos)), np.arange(len(repos)), flat, offsets)
 
 
-def drop_repositories(run: Run, stage: str, part: int, copies: pa.Table) -> dict[str, Any]:
-    """Partition without the files of repositories that are near copies of another."""
-    dropped = set(copies.column("repo").to_pylist())
-    with storage.open_read(run.part(run.upstream(stage), "docs", part)) as handle:
-        parquet = pq.ParquetFile(handle)
-        with partition_writers(run, stage, part, parquet.schema_arrow) as writers:
-            for group in range(parquet.num_row_groups):
-                batch = parquet.read_row_group(group)
-                gone = pa.array([r in dropped for r in batch.column("repo").to_pylist()], pa.bool_())
-                rows = batch.filter(gone).select(["doc_id", "language", "doc_type", "repo"]).to_pylist()
-                writers.drop([
-                    {**r, "rule": "near_duplicate", "detail": f"repository {r['repo']} is a near copy of another"}
-                    for r in rows
-                ])  # fmt: skip
-                writers.keep(batch.filter(pc.invert(gone)))  # pyright: ignore[reportAttributeAccessIssue]
-            return writers.counts()
+def decide(batch: pa.Table, dropped: set[str]) -> Outcome:
+    """A batch without the files of the repositories `dropped`, which are near copies of others."""
+    gone = pa.array([r in dropped for r in batch.column("repo").to_pylist()], pa.bool_())
+    rows = batch.filter(gone).select(["doc_id", "language", "doc_type", "repo"]).to_pylist()
+    drops = [
+        {**r, "rule": "near_duplicate", "detail": f"repository {r['repo']} is a near copy of another"} for r in rows
+    ]
+    return Outcome(batch.filter(pc.invert(gone)), drops)  # pyright: ignore[reportAttributeAccessIssue]

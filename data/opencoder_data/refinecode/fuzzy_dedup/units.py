@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from opencoder_data.refinecode.fuzzy_dedup import kernels
+from opencoder_data.minhash.shingles import shingle_sets, text_buffer
 from opencoder_data.refinecode.keep_rule import RANK_COLUMNS
 
 LEVELS = ("file", "chunk", "repo")
@@ -15,7 +15,7 @@ class Units(NamedTuple):
     """A batch of units of one partition.
 
     `rank` has the ranking columns, one row a unit; `rows` int64 [U] is the document's row in the batch and `number`
-    int64 [U] the unit's number in the partition. `shingles`/`offsets` as `kernels.shingle_sets` gives them.
+    int64 [U] the unit's number in the partition. `shingles`/`offsets` as `shingle_sets` gives them.
     """
 
     rank: pa.Table
@@ -23,19 +23,6 @@ class Units(NamedTuple):
     number: np.ndarray
     shingles: np.ndarray
     offsets: np.ndarray
-
-
-def text_buffer(column: pa.ChunkedArray | pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """UTF-8 bytes uint8 [*] and offsets int64 [N+1] of a large_string column, without a copy where it has one chunk."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], pa.large_string())
-    buffers = array.buffers()
-    offsets = np.frombuffer(buffers[1], np.int64)[array.offset : array.offset + len(array) + 1]
-    data = np.frombuffer(buffers[2], np.uint8) if buffers[2] is not None else np.zeros(0, np.uint8)
-    if len(offsets) == 0:
-        offsets = np.zeros(1, np.int64)
-    return data, offsets
 
 
 def chunk_ranges(data: np.ndarray, start: int, end: int, chunk_bytes: int) -> list[tuple[int, int]]:
@@ -66,6 +53,6 @@ def units_of_batch(batch: pa.Table, first_number: int, level: str, chunk_bytes: 
         rows = np.repeat(rows, [len(r) for r in ranges])
         starts = np.array([s for r in ranges for s, _ in r], np.int64)
         ends = np.array([e for r in ranges for _, e in r], np.int64)
-    shingles, set_offsets = kernels.shingle_sets(data, starts, ends)
+    shingles, set_offsets = shingle_sets(data, starts, ends)
     rank = batch.select(list(RANK_COLUMNS)).take(pa.array(rows))
     return Units(rank, rows, first_number + np.arange(len(rows)), shingles, set_offsets)

@@ -3,44 +3,60 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from opencoder_data.refinecode import storage
+from opencoder_data.pipeline import storage
+from opencoder_data.pipeline.run import PLAN, Run, Steps, partition_writers
+from opencoder_data.pipeline.schema import doc_id, table_of
 from opencoder_data.refinecode.config import IngestConfig
-from opencoder_data.refinecode.engine import Executor
 from opencoder_data.refinecode.ingest import archives, git, plan, table_files, tree
 from opencoder_data.refinecode.ingest.bounds import within_memory
 from opencoder_data.refinecode.ingest.declared import decode_declared
 from opencoder_data.refinecode.ingest.decode import decode
 from opencoder_data.refinecode.ingest.raw_file import RawFile, printable_text
 from opencoder_data.refinecode.languages import name_verdict
-from opencoder_data.refinecode.run import Run, partition_writers, run_step
-from opencoder_data.refinecode.schema import DOCUMENTS, LEDGER, doc_id, table_of
+from opencoder_data.refinecode.schema import DOCUMENTS, LEDGER
 
 STAGE = "ingest"
 
 
-def run(run: Run, executor: Executor) -> dict[str, float]:
-    """Plan (once), then read each partition."""
-    target = storage.join(run.directory(STAGE), "plan.json")
-    if not storage.exists(target):
+@dataclass(frozen=True)
+class Ingest:
+    """`plan.json` and plan/NNNNN.json, on the driver: the input cut into partitions. The only step is ``docs``; its ``drops``
+    hold a ledger row for every file, kept or dropped."""
+
+    config: IngestConfig = field(default_factory=IngestConfig)
+    name: ClassVar[str] = STAGE
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("pygit2", "regex", "xxhash", "zstandard")
+
+    def validate(self) -> None:
+        """Raises ValueError for an unknown kind of input."""
+        known = ("auto", "tree", "git", "archive", "parquet", "arrow", "jsonl")
+        if self.config.kind not in known:
+            raise ValueError(f"ingest.kind is one of {', '.join(known)}, not {self.config.kind!r}")
+
+    def run(self, steps: Steps) -> None:
+        steps.once(PLAN, self.plan)
+        steps.each("docs", self.write_docs)
+
+    def plan(self, run: Run) -> dict[str, int]:
+        """The number of partitions; what each reads is in plan/NNNNN.json."""
         count = 0
-        for count, units in enumerate(plan.plan(run.inputs, run.config.ingest, run.config.layout, _skip_names(run)), 1):
-            storage.write_json(storage.join(run.directory(STAGE), "plan", f"{count - 1:05d}.json"), units)
-        storage.write_json(target, {"partitions": count})
-    return run_step(run, executor, STAGE, "docs", read_partition, range(run.num_parts()), "ingest")
+        units_of_parts = plan.plan(run.inputs, self.config, run.layout, self.config.skip_unread)
+        for count, units in enumerate(units_of_parts, 1):
+            storage.write_json(storage.join(run.directory(self.name), "plan", f"{count - 1:05d}.json"), units)
+        return {"partitions": count}
+
+    def write_docs(self, run: Run, part: int) -> dict[str, Any]:
+        return read_partition(run, part, self.config)
 
 
-def _skip_names(run: Run) -> bool:
-    return run.config.ingest.skip_unread and "preprocess" in run.config.stages
-
-
-def read_partition(run: Run, part: int) -> dict[str, Any]:
+def read_partition(run: Run, part: int, config: IngestConfig) -> dict[str, Any]:
     """Documents of one partition, and a ledger row for each file, read or rejected."""
     units = storage.read_json(storage.join(run.directory(STAGE), "plan", f"{part:05d}.json"))
-    config = run.config.ingest
-    skip_names = _skip_names(run)
-    limit = run.config.layout.batch_mb * 1e6
+    limit = run.layout.batch_mb * 1e6
     with partition_writers(run, STAGE, part, DOCUMENTS, LEDGER) as writers:
         docs: list[dict[str, Any]] = []
         seen: list[dict[str, Any]] = []
@@ -54,8 +70,8 @@ def read_partition(run: Run, part: int) -> dict[str, Any]:
             docs.clear()
             seen.clear()
 
-        for raw in _read(units, run):
-            by_name = skip_names and raw.data is not None and not raw.language
+        for raw in _read(units, config):
+            by_name = config.skip_unread and raw.data is not None and not raw.language
             if by_name and (rule := name_verdict(raw.path.rsplit("/", 1)[-1])):
                 raw.data, raw.rule, raw.detail = None, rule, "by name"
             doc, row = _document(raw, config.licence)
@@ -80,8 +96,7 @@ def read_partition(run: Run, part: int) -> dict[str, Any]:
         return {**counts, "odd_metadata": dict(sorted(odd.items()))} if odd else counts
 
 
-def _read(units: list[plan.Unit], run: Run) -> Iterator[RawFile]:
-    config = run.config.ingest
+def _read(units: list[plan.Unit], config: IngestConfig) -> Iterator[RawFile]:
     for unit in units:
         source = unit["source"]
         yield from within_memory(_read_unit(unit, source, unit.get("key", source), config), config, source)
@@ -148,4 +163,4 @@ def _document(raw: RawFile, licence: str) -> tuple[dict[str, Any] | None, dict[s
     return doc, row
 
 
-__all__ = ["STAGE", "read_partition", "run"]
+__all__ = ["STAGE", "Ingest", "read_partition"]

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from opencoder_data.refinecode import storage
+from opencoder_data.pipeline import storage
 from opencoder_data.refinecode.config import IngestConfig
 from opencoder_data.refinecode.ingest.bounds import Budget, LimitError
 from opencoder_data.refinecode.ingest.raw_file import RawFile, one_line, printable_text

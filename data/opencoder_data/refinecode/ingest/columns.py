@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from opencoder_data.pipeline.schema import doc_id
 from opencoder_data.refinecode.ingest.bounds import MAX_NAME_BYTES
 from opencoder_data.refinecode.ingest.raw_file import RawFile, printable_text
-from opencoder_data.refinecode.schema import doc_id
 
 # First present wins.
 ALIASES: dict[str, tuple[str, ...]] = {

@@ -7,8 +7,9 @@ from typing import Any
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from opencoder_data.refinecode import storage
-from opencoder_data.refinecode.config import IngestConfig, LayoutConfig
+from opencoder_data.pipeline import storage
+from opencoder_data.pipeline.config import LayoutConfig
+from opencoder_data.refinecode.config import IngestConfig
 from opencoder_data.refinecode.ingest import archives, git, table_files
 from opencoder_data.refinecode.ingest.raw_file import one_line, path_key, printable_text
 from opencoder_data.refinecode.languages import name_verdict

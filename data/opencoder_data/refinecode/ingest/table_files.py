@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
-from opencoder_data.refinecode import storage
+from opencoder_data.pipeline import storage
 from opencoder_data.refinecode.config import IngestConfig
 from opencoder_data.refinecode.ingest.bounds import PIECE, Budget, LimitError
 from opencoder_data.refinecode.ingest.columns import OWN_TYPES, Odd, Seconds, resolve, row_file

@@ -5,7 +5,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 
-from opencoder_data.refinecode import storage
+from opencoder_data.pipeline import storage
 from opencoder_data.refinecode.config import IngestConfig
 from opencoder_data.refinecode.ingest.raw_file import RawFile, one_line, path_key, printable_path
 

@@ -4,11 +4,12 @@ import json
 from collections.abc import Sequence
 
 from opencoder_data import command
-from opencoder_data.refinecode import storage
-from opencoder_data.refinecode.report.collect import collect, compare_levels, open_run
+from opencoder_data.pipeline import storage
+from opencoder_data.pipeline.run import Run
+from opencoder_data.refinecode.pipeline import open_run
+from opencoder_data.refinecode.report.collect import collect, compare_levels
 from opencoder_data.refinecode.report.embed import pca_png
 from opencoder_data.refinecode.report.render import markdown, page
-from opencoder_data.refinecode.run import Run
 
 
 def write_report(output: str, tokenizer: str = "", embedder: str = "hashed", compare: Sequence[str] = ()) -> dict:
@@ -22,7 +23,7 @@ def write_report(output: str, tokenizer: str = "", embedder: str = "hashed", com
     if compare:
         report["levels"] = compare_levels([run, *map(open_run, compare)], per_byte)
     report["tokens_are"] = "measured on a sample of each language" if tokenizer else "estimated at 3.6 bytes each"
-    picture = pca_png(run, embedder) if "filter" in run.config.stages else None
+    picture = pca_png(run, embedder) if "filter" in run.stages else None
     storage.write_text(storage.join(output, "report.json"), json.dumps(report, indent=1) + "\n")
     storage.write_text(storage.join(output, "report.md"), markdown(report))
     storage.write_text(storage.join(output, "report.html"), page(report, picture))
@@ -36,7 +37,7 @@ def _tokens_per_byte(run: Run, tokenizer: str, files: int = 40) -> dict[str, flo
     model = Tokenizer(tokenizer)
     seen: dict[str, list[int]] = {}
     for part in range(run.num_parts()):
-        for batch in run.documents(run.config.stages[-1], part, ["language", "content"]):
+        for batch in run.documents(run.stages[-1], part, ["language", "content"]):
             for i, language in enumerate(batch.column("language").to_pylist()):
                 total = seen.setdefault(language, [0, 0, 0])
                 if total[0] < files:

@@ -9,14 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from opencoder_data.refinecode import storage
-from opencoder_data.refinecode.config import RefineConfig, from_dict
+from opencoder_data.pipeline import storage
+from opencoder_data.pipeline.ledger import read_ledger
+from opencoder_data.pipeline.run import Run
 from opencoder_data.refinecode.filter import describe_rules
-from opencoder_data.refinecode.filter_stage import STAGE as FILTER
 from opencoder_data.refinecode.filter_stage import thresholds_of
-from opencoder_data.refinecode.ledger import read_ledger
-from opencoder_data.refinecode.run import Run
 
+FILTER = "filter"
 BYTES_PER_TOKEN = 3.6
 """What the paper's sizes and tokens imply; used where no tokenizer is given."""
 _EXAMPLES = 3
@@ -24,23 +23,11 @@ _SNIPPET = 600
 _BINS = 40
 
 
-def open_run(output: str) -> Run:
-    """The run that wrote `output`; ValueError when it is none or is not finished."""
-    marker = storage.join(output, "run.json")
-    if not storage.exists(marker):
-        raise ValueError(f"{output} is not an output of a pipeline run (run.json is missing)")
-    if not storage.exists(storage.join(output, "summary.json")):
-        raise ValueError(f"the run in {output} is not finished; run the same command again to finish it")
-    saved = storage.read_json(marker)
-    config: RefineConfig = from_dict(saved["config"])
-    return Run(config, tuple(saved["inputs"]), output)
-
-
 def collect(run: Run, tokens_per_byte: dict[str, float] | None = None) -> dict[str, Any]:
     """Everything the report shows but the plots of embeddings; plain values for JSON."""
     report: dict[str, Any] = {
         "inputs": list(run.inputs),
-        "stages": list(run.config.stages),
+        "stages": list(run.stages),
         "ledger": storage.read_json(storage.join(run.output, "summary.json")),
         "balance": _balance(run),
         "timings": _optional(run, "timings.json"),
@@ -48,20 +35,20 @@ def collect(run: Run, tokens_per_byte: dict[str, float] | None = None) -> dict[s
         "sizes_after_stage": _sizes(run),
     }
     report["ledger"].pop("languages", None)
-    if "fuzzy_dedup" in run.config.stages:
+    if "fuzzy_dedup" in run.stages:
         directory = run.directory("fuzzy_dedup")
         report["fuzzy_dedup"] = storage.read_json(storage.join(directory, "components", "report.json"))
         recall = storage.join(directory, "components", "recall.json")
         report["recall"] = storage.read_json(recall) if storage.exists(recall) else None
-    if "transform" in run.config.stages:
+    if "transform" in run.stages:
         changes: Counter[str] = Counter()
         for count in run.counts("transform"):
             for name, number in count["changes"].items():
                 changes[name.strip()] += number  # a block of a key leaves a line of its own
         report["transform"] = dict(changes.most_common())
-    if FILTER in run.config.stages:
+    if FILTER in run.stages:
         report["filter"] = _filter(run)
-    if "sample" in run.config.stages:
+    if "sample" in run.stages:
         report["sample"] = storage.read_json(storage.join(run.directory("sample"), "cuts.json"))
     return report
 
@@ -115,7 +102,7 @@ def _per_language(run: Run, stage: str) -> dict[str, tuple[int, int]]:
 def _languages(run: Run, tokens_per_byte: dict[str, float]) -> list[dict[str, Any]]:
     """The columns of the paper's table 16, files, size and share of the size, after de-duplication and after filtering;
     then what sampling leaves, and its tokens."""
-    stages = run.config.stages
+    stages = run.stages
     dedup = next((s for s in ("fuzzy_dedup", "exact_dedup", "preprocess") if s in stages), stages[-1])
     filtered = next((s for s in (FILTER, "transform") if s in stages), stages[-1])
     before, after, last = (_per_language(run, s) for s in (dedup, filtered, stages[-1]))
@@ -138,7 +125,7 @@ def _languages(run: Run, tokens_per_byte: dict[str, float]) -> list[dict[str, An
 
 
 def _sizes(run: Run) -> list[dict[str, Any]]:
-    return [{"stage": s, "files": sum(c["kept"] for c in run.counts(s))} for s in run.config.stages]
+    return [{"stage": s, "files": sum(c["kept"] for c in run.counts(s))} for s in run.stages]
 
 
 def signal_tables(run: Run, columns: list[str]) -> Iterator[pa.Table]:
@@ -174,7 +161,7 @@ def _filter(run: Run) -> dict[str, Any]:
                     chosen.append(doc_id)
     shown = {rule: (examples[rule] + others[rule])[:_EXAMPLES] for rule in fired}
     texts = _snippets(run, {i for ids in shown.values() for i in ids})
-    config = run.config.filter
+    config = run.stage(FILTER).config
     rules = describe_rules(config.profile, thresholds_of(config))
     return {
         "profile": config.profile,
@@ -258,11 +245,11 @@ def compare_levels(runs: list[Run], tokens_per_byte: dict[str, float] | None = N
     """What de-duplication left in each run, for runs that differ in `fuzzy_dedup` (the published ablation of levels)."""
     rows = []
     for run in runs:
-        if "fuzzy_dedup" not in run.config.stages:
+        if "fuzzy_dedup" not in run.stages:
             raise ValueError(f"{run.output} has no stage fuzzy_dedup to compare")
         stage = "fuzzy_dedup"
         before, after = _per_language(run, run.upstream(stage)), _per_language(run, stage)
-        config = run.config.fuzzy_dedup
+        config = run.stage(stage).config
         tokens = sum(
             size * (tokens_per_byte or {}).get(language, 1 / BYTES_PER_TOKEN) for language, (_, size) in after.items()
         )
@@ -276,4 +263,4 @@ def compare_levels(runs: list[Run], tokens_per_byte: dict[str, float] | None = N
     return rows
 
 
-__all__ = ["collect", "compare_levels", "open_run"]
+__all__ = ["collect", "compare_levels"]

@@ -13,8 +13,8 @@ from itertools import pairwise
 import numpy as np
 import xxhash
 
-from opencoder_data.refinecode.filter_stage import STAGE as FILTER
-from opencoder_data.refinecode.run import Run
+from opencoder_data.pipeline.run import Run
+from opencoder_data.refinecode.report.collect import FILTER
 
 Embedder = Callable[[list[str]], np.ndarray]
 _DIM = 1024

@@ -1,31 +1,39 @@
 """Stage 5: copyright headers removed, personal data and secrets replaced by placeholders. Idempotent."""
 
 from collections import Counter
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from opencoder_data.pipeline.run import Run, Steps, map_documents
+from opencoder_data.pipeline.stage import Outcome
 from opencoder_data.refinecode.config import TransformConfig
-from opencoder_data.refinecode.engine import Executor
-from opencoder_data.refinecode.run import Run, map_documents, run_step
 from opencoder_data.refinecode.transform.header import remove_header
 from opencoder_data.refinecode.transform.personal import remove_personal
 from opencoder_data.refinecode.transform.tree_parser import tree_parser
 
-STAGE = "transform"
 
+@dataclass(frozen=True)
+class Transform:
+    """The only step is ``docs``."""
 
-def run(run: Run, executor: Executor) -> dict[str, float]:
-    return run_step(run, executor, STAGE, "docs", transform_partition, range(run.num_parts()), "transform")
+    config: TransformConfig = field(default_factory=TransformConfig)
+    name: ClassVar[str] = "transform"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("google-re2", "regex", "tree-sitter", "tree-sitter-language-pack")
 
+    def validate(self) -> None:
+        """Any configuration will do."""
 
-def transform_partition(run: Run, part: int) -> dict[str, Any]:
-    counts: Counter[str] = Counter()
-    try:
-        written = map_documents(run, STAGE, part, lambda batch: transform(batch, run.config.transform, counts))
-    finally:
-        tree_parser().close()  # its process and grammars are of no use to other stages
-    return {**written, "changes": dict(sorted(counts.items()))}
+    def run(self, steps: Steps) -> None:
+        steps.each("docs", self.write_docs)
+
+    def write_docs(self, run: Run, part: int) -> dict[str, Any]:
+        try:
+            return map_documents(run, self.name, part, lambda batch: decide(batch, self.config))
+        finally:
+            tree_parser().close()  # its process and grammars are of no use to other stages
 
 
 def transform_text(text: str, language: str | None, path: str, config: TransformConfig) -> tuple[str, dict[str, int]]:
@@ -42,8 +50,9 @@ def transform_text(text: str, language: str | None, path: str, config: Transform
     return text, counts
 
 
-def transform(batch: pa.Table, config: TransformConfig, counts: Counter[str]) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """(documents kept, rows dropped) of a batch; `counts` is added to. A file that was only a notice is dropped."""
+def decide(batch: pa.Table, config: TransformConfig) -> Outcome:
+    """A batch with cleaned texts, and counts of what was done to them. A file that was only a notice is dropped."""
+    changes: Counter[str] = Counter()
     contents: list[str] = []
     keep: list[bool] = []
     drops: list[dict[str, Any]] = []
@@ -53,7 +62,7 @@ def transform(batch: pa.Table, config: TransformConfig, counts: Counter[str]) ->
         zip(*(batch.column(name).to_pylist() for name in names), strict=True)
     ):
         text, found = transform_text(column[row].as_py(), language, path, config)
-        counts.update(found)
+        changes.update(found)
         empty = not text.strip()
         if empty:
             drops.append({"doc_id": doc_id, "language": language, "doc_type": doc_type, "rule": "only_a_notice"})
@@ -61,4 +70,4 @@ def transform(batch: pa.Table, config: TransformConfig, counts: Counter[str]) ->
         contents.append(text)
     index = batch.schema.get_field_index("content")
     batch = batch.set_column(index, batch.schema.field(index), pa.array(contents, pa.large_string()))
-    return batch.filter(pa.array(keep, pa.bool_())), drops
+    return Outcome(batch.filter(pa.array(keep, pa.bool_())), drops, counts={"changes": dict(changes)})

@@ -1,10 +1,10 @@
-"""Stage 9: a finished run handed over to the tokenizer, the packer and the trainer.
+"""Splits the documents of a finished run into training sources and a held-out set that no training file repeats.
 
-``python -m opencoder_data.refinecode.handover --run DIR --output OUT [--group=language] [--holdout=0.01]`` writes
+``opencoder data split --run DIR --output OUT [--group=language] [--holdout=0.01]`` writes
 
     OUT/train/GROUP/*.parquet          documents, one directory per language, type or input
     OUT/held_out/LANGUAGE/*.parquet    held-out documents; training files that repeat one are left out
-    OUT/handover.json                  files, bytes and weight of each directory
+    OUT/split.json                     files, bytes and weight of each directory
 
 and with ``--tokenizer=MODEL`` packs them into OUT/shards and prints the ``--data.sources`` of the trainer. A weight is the
 group's share of the training text (of the tokens, once packed): each file is then seen equally often.
@@ -12,7 +12,6 @@ group's share of the training text (of the tokens, once packed): each file is th
 
 import argparse
 import dataclasses
-import re
 from collections import Counter
 from contextlib import ExitStack
 from functools import lru_cache
@@ -23,21 +22,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from opencoder_data import command
+from opencoder_data.documents import directory_name
+from opencoder_data.hold_out import HoldOut
+from opencoder_data.minhash.overlap import OverlapIndex
 from opencoder_data.pack import PackOptions, pack
-from opencoder_data.refinecode import storage
-from opencoder_data.refinecode.config import fingerprint
-from opencoder_data.refinecode.engine import make_executor, run_tasks
-from opencoder_data.refinecode.held_out import HoldOut, OverlapIndex
-from opencoder_data.refinecode.report.collect import open_run
-from opencoder_data.refinecode.run import Run
-from opencoder_data.refinecode.schema import DOCUMENTS
+from opencoder_data.pipeline import storage
+from opencoder_data.pipeline.config import fingerprint
+from opencoder_data.pipeline.executors import make_executor, run_tasks
+from opencoder_data.pipeline.finished import FinishedRun, finished_run
 
 GROUPS = ("language", "doc_type", "input")
 _COLUMNS = ("doc_id", "source", "repo", "path", "language", "doc_type", "content", "sha256")
-_SCHEMA = pa.schema([DOCUMENTS.field(name) for name in _COLUMNS])
+"""Columns that are written, where the run's documents have them."""
+_STATE, _MARKER = "split.json", ".split"
 
 
-def hand_over(
+def _columns(run: FinishedRun) -> list[str]:
+    names = run.schema().names
+    return [name for name in _COLUMNS if name in names]
+
+
+def split(
     output: str, target: str, *, group: tuple[str, ...] = ("language",), hold_out: HoldOut | None = None
 ) -> dict[str, Any]:
     """Documents of the finished run in `output` as training and held-out directories under `target`; returns the figures.
@@ -46,32 +51,33 @@ def hand_over(
     """
     if not group or any(name not in GROUPS for name in group):
         raise ValueError(f"group: choose among {', '.join(GROUPS)}, not {','.join(group)!r}")
-    run, hold_out = open_run(output), hold_out or HoldOut()
-    last = run.config.stages[-1]
-    written_by = storage.read_json(storage.join(run.directory(last), "stage.json"))
-    identity = fingerprint(written_by, list(group), dataclasses.asdict(hold_out))
-    state = storage.join(target, "handover.json")
+    run, hold_out = finished_run(output), hold_out or HoldOut()
+    missing = [name for name in group if name != "input" and name not in _columns(run)]
+    if missing:
+        raise ValueError(f"group: the documents of {output} have no column {missing[0]}")
+    identity = fingerprint(run.written_by(), list(group), dataclasses.asdict(hold_out))
+    state = storage.join(target, _STATE)
     if storage.exists(state):
         report = storage.read_json(state)
         if report["identity"] != identity:
-            raise ValueError(f"{target} holds the hand-over of another run or other options; give another directory")
+            raise ValueError(f"{target} holds the split of another run or other options; give another directory")
         return report
     _clear(target, identity)
     _index.cache_clear()
-    parts = range(run.num_parts())
-    executor = make_executor(run.config.engine, run.config.layout)
+    parts = range(len(run.parts))
+    executor = make_executor(run.engine, run.layout, [__name__])
     try:
 
         def each(step: Any, label: str, *arguments: Any) -> list[Any]:
             tasks = [(run, p, *arguments) for p in parts]
-            return run_tasks(executor, step, tasks, label=label, progress=run.config.engine.progress)
+            return run_tasks(executor, step, tasks, label=label, progress=run.engine.progress)
 
         chosen: set[str] = set()
         if hold_out.share:
-            found = each(candidates, "hand over: choose", hold_out)
+            found = each(candidates, "split: choose", hold_out)
             chosen = hold_out.choose(c for part in found for c in part)
-        held = each(write_held_out, "hand over: hold out", target, chosen) if chosen else []
-        trained = each(write_training, "hand over: training", target, group, chosen, hold_out.overlap)
+        held = each(write_held_out, "split: hold out", target, chosen) if chosen else []
+        trained = each(write_training, "split: training", target, group, chosen, hold_out.overlap)
     finally:
         executor.close()
     train = _sum(count["groups"] for count in trained)
@@ -92,8 +98,8 @@ def hand_over(
 
 
 def _clear(target: str, identity: str) -> None:
-    """Begin anew what an interrupted hand-over left; reject a directory of other things."""
-    marker = storage.join(target, ".handover")
+    """Begins anew what an interrupted split left. Raises ValueError for a directory of other things."""
+    marker = storage.join(target, _MARKER)
     if not storage.exists(marker) and any(not n.startswith(".") for n in storage.listdir(target)):
         raise ValueError(f"{target} holds other files; give an empty or new directory")
     storage.write_text(marker, identity)
@@ -111,21 +117,25 @@ def _sum(counts: Any) -> dict[str, tuple[int, int]]:
     return {name: (files[name], sizes[name]) for name in sorted(files)}
 
 
-def candidates(run: Run, part: int, hold_out: HoldOut) -> list[tuple[str, str, int]]:
+def candidates(run: FinishedRun, part: int, hold_out: HoldOut) -> list[tuple[str, str, int]]:
     """(sha256, language, bytes of text) of the files of a partition that could be held out."""
     found = []
-    for batch in run.documents(run.config.stages[-1], part, ["sha256", "language", "content"]):
+    columns = [name for name in ("sha256", "language", "content") if name in _columns(run)]
+    for batch in run.documents(part, columns):
         sizes = pc.binary_length(batch.column("content")).to_pylist()  # pyright: ignore[reportAttributeAccessIssue]
-        rows = zip(batch.column("sha256").to_pylist(), batch.column("language").to_pylist(), sizes, strict=True)
-        found += [(sha, language or "unknown", size) for sha, language, size in rows if hold_out.candidate(sha)]
+        rows = zip(batch.column("sha256").to_pylist(), _values(batch, "language"), sizes, strict=True)
+        found += [(sha, language, size) for sha, language, size in rows if hold_out.candidate(sha)]
     return found
 
 
 class _Directories:
-    """Appends rows to DIRECTORY/NAME/part-N.parquet, opened as names come up."""
+    """Appends rows to ROOT/NAME/part-N.parquet, opened as names come up."""
 
-    def __init__(self, run: Run, part: int, directory: str, stack: ExitStack):
-        self.run, self.part, self.directory, self.stack = run, part, directory, stack
+    def __init__(self, run: FinishedRun, part: int, root: str, stack: ExitStack):
+        self.part, self.root, self.stack = part, root, stack
+        schema = run.schema()
+        self.schema = pa.schema([schema.field(name) for name in _columns(run)])
+        self.level = run.layout.compression_level
         self.writers: dict[str, storage.ParquetAppender] = {}
         self.counts: dict[str, tuple[int, int]] = {}
 
@@ -136,12 +146,11 @@ class _Directories:
         for name in sorted(set(names)):
             chosen = rows.filter(pc.equal(column, name))  # pyright: ignore[reportAttributeAccessIssue]
             if name not in self.writers:
-                url = storage.join(self.directory, name, f"part-{self.part:05d}.parquet")
+                url = storage.join(self.root, name, f"part-{self.part:05d}.parquet")
                 path = self.stack.enter_context(storage.replacing(url))
                 # A row group per batch: however many directories are open, nothing waits in memory.
-                level = self.run.config.layout.compression_level
-                self.writers[name] = storage.ParquetAppender(path, _SCHEMA, 0, level)
-            self.writers[name].append(chosen.select(_SCHEMA.names))
+                self.writers[name] = storage.ParquetAppender(path, self.schema, 0, self.level)
+            self.writers[name].append(chosen.select(self.schema.names))
             size = pc.sum(pc.binary_length(chosen.column("content"))).as_py()  # pyright: ignore[reportAttributeAccessIssue]
             files, before = self.counts.get(name, (0, 0))
             self.counts[name] = (files + chosen.num_rows, before + size)
@@ -152,27 +161,25 @@ class _Directories:
         return self.counts
 
 
-def write_held_out(run: Run, part: int, target: str, chosen: set[str]) -> dict[str, tuple[int, int]]:
+def write_held_out(run: FinishedRun, part: int, target: str, chosen: set[str]) -> dict[str, tuple[int, int]]:
     """Held-out documents of a partition by language; returns (files, bytes) by directory."""
     with ExitStack() as stack:
         directories = _Directories(run, part, storage.join(target, "held_out"), stack)
-        for batch in run.documents(run.config.stages[-1], part, list(_COLUMNS)):
+        for batch in run.documents(part, _columns(run)):
             rows = batch.filter(pa.array([sha in chosen for sha in batch.column("sha256").to_pylist()], pa.bool_()))
-            directories.append(
-                [directory_name(language or "unknown") for language in rows.column("language").to_pylist()], rows
-            )
+            directories.append([directory_name(language) for language in _values(rows, "language")], rows)
         return directories.close()
 
 
 def write_training(
-    run: Run, part: int, target: str, group: tuple[str, ...], chosen: set[str], overlap: float
+    run: FinishedRun, part: int, target: str, group: tuple[str, ...], chosen: set[str], overlap: float
 ) -> dict[str, Any]:
     """The other documents of a partition by group, without those that repeat a held-out document."""
     index = _index(target) if chosen else None
     left_out = 0
     with ExitStack() as stack:
         directories = _Directories(run, part, storage.join(target, "train"), stack)
-        for batch in run.documents(run.config.stages[-1], part, list(_COLUMNS)):
+        for batch in run.documents(part, _columns(run)):
             rows = batch.filter(pa.array([sha not in chosen for sha in batch.column("sha256").to_pylist()], pa.bool_()))
             if index is not None and rows.num_rows:
                 keep = index.overlap(rows.column("content")) < overlap
@@ -199,17 +206,19 @@ def _group_column(rows: pa.Table, name: str) -> list[str]:
     if name == "input":
         # Archives and repositories below an input are named after it: INPUT/path/in/it.
         return [s.strip("/").split("/")[0] for s in rows.column("source").to_pylist()]
+    return _values(rows, name)
+
+
+def _values(rows: pa.Table, name: str) -> list[str]:
+    """Cells of a column of names; `unknown` where there is none."""
+    if name not in rows.column_names:
+        return ["unknown"] * rows.num_rows
     return [value or "unknown" for value in rows.column(name).to_pylist()]
 
 
-def directory_name(name: str) -> str:
-    """A group's name as the name of a directory: ``visual basic .net`` gives ``visual_basic_.net``."""
-    return re.sub(r"[^\w.+#-]", "_", name).strip(".") or "unknown"
-
-
 def pack_documents(target: str, tokenizer: str, *, seq_len: int = 4_096, num_workers: int = 0) -> dict[str, Any]:
-    """Packs what `hand_over` wrote into `target`/shards; returns and writes the mixture by tokens, `mixture.json`."""
-    report = storage.read_json(storage.join(target, "handover.json"))
+    """Packs what `split` wrote into `target`/shards; returns and writes the mixture by tokens, `mixture.json`."""
+    report = storage.read_json(storage.join(target, _STATE))
     shards = Path(target) / "shards"
     tokens = {}
     for directory, names in (("train", report["train"]), ("held_out", report["held_out"])):
@@ -240,7 +249,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(argv: list[str] | None) -> int:
     parser = command.Parser(
-        prog="python -m opencoder_data.refinecode.handover",
+        prog="opencoder data split",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -268,7 +277,7 @@ def _main(argv: list[str] | None) -> int:
         arguments.holdout_max_bytes,
         arguments.holdout_overlap,
     )
-    report = hand_over(run, target, group=tuple(arguments.group.split(",")), hold_out=hold_out)
+    report = split(run, target, group=tuple(arguments.group.split(",")), hold_out=hold_out)
     for directory in ("train", "held_out"):
         for name, values in report[directory].items():
             weight = f", weight {values['weight']:.4f}" if "weight" in values else ""

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from opencoder_data.refinecode import storage
+from opencoder_data.pipeline import storage
 
 
 def num_buckets(rows: int, rows_per_bucket: int) -> int:

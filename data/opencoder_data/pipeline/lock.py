@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from fsspec.implementations.local import LocalFileSystem
 
-from opencoder_data.refinecode import storage
+from opencoder_data.pipeline import storage
 
 NAME = ".lock"
 

@@ -1,11 +1,35 @@
-"""All pairs of sets above a Jaccard similarity, exactly: the truth that recall is measured against.
+"""Exact Jaccard similarity: of given pairs, and of all pairs of a corpus above a level (what recall is measured against).
 
-Prefix filter (Chaudhuri et al. 2006, Bayardo et al. 2007): with elements in one global order, rarest first, two sets of
-similarity >= t share an element among the first n - ceil(t n) + 1 of each.
+All pairs by prefix filter (Chaudhuri et al. 2006, Bayardo et al. 2007): with elements in one global order, rarest first,
+two sets of similarity >= t share an element among the first n - ceil(t n) + 1 of each.
 """
 
 import numpy as np
 from numba import njit
+
+
+@njit(cache=True)
+def jaccard_of_pairs(shingles, offsets, left, right):
+    """Exact Jaccard similarity of sets left[i] and right[i], each sorted. Returns float64 [P]."""
+    out = np.zeros(len(left))
+    for p in range(len(left)):
+        i, i_end = offsets[left[p]], offsets[left[p] + 1]
+        j, j_end = offsets[right[p]], offsets[right[p] + 1]
+        size = (i_end - i) + (j_end - j)
+        common = 0
+        while i < i_end and j < j_end:
+            a, b = shingles[i], shingles[j]
+            if a == b:
+                common += 1
+                i += 1
+                j += 1
+            elif a < b:
+                i += 1
+            else:
+                j += 1
+        if size:
+            out[p] = common / (size - common)
+    return out
 
 
 def all_pairs(shingles: np.ndarray, offsets: np.ndarray, minimum: float) -> tuple[np.ndarray, np.ndarray]:
@@ -19,16 +43,17 @@ def all_pairs(shingles: np.ndarray, offsets: np.ndarray, minimum: float) -> tupl
     rank_of = np.empty(len(count), np.int64)
     rank_of[np.argsort(count, kind="stable")] = np.arange(len(count))
     ranks = rank_of[inverse].astype(np.int64)
-    _sort_ranks(ranks, offsets)
+    sort_each(ranks, offsets)
     pairs, values = _search(ranks, offsets, minimum, len(count))
     order = np.lexsort((pairs[:, 1], pairs[:, 0]))
     return pairs[order], values[order]
 
 
 @njit(cache=True)
-def _sort_ranks(ranks, offsets):
+def sort_each(values, offsets):
+    """Sorts each set, values[offsets[i] : offsets[i + 1]], in place."""
     for i in range(len(offsets) - 1):
-        ranks[offsets[i] : offsets[i + 1]].sort()
+        values[offsets[i] : offsets[i + 1]].sort()
 
 
 @njit(cache=True)

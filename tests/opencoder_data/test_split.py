@@ -1,18 +1,17 @@
 """From a finished run to training and held-out directories, their weights, a tokenizer and shards."""
 
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from opencoder_data.refinecode import handover
+from opencoder_data import split as split_module
+from opencoder_data.hold_out import HoldOut
 from opencoder_data.refinecode.config import load
-from opencoder_data.refinecode.handover import hand_over, main
-from opencoder_data.refinecode.held_out import HoldOut, OverlapIndex
 from opencoder_data.refinecode.pipeline import run_pipeline
 from opencoder_data.shard_format import ShardReader
+from opencoder_data.split import main, split
 from opencoder_data.tokenizer.__main__ import main as tokenizer_main
 
 
@@ -28,7 +27,7 @@ def runs_of(text):
 
 def test_every_document_once_with_weights_of_the_training_text(finished_run, tmp_path):
     output, summary = finished_run
-    report = hand_over(output, str(tmp_path / "out"))
+    report = split(output, str(tmp_path / "out"))
     assert report["held_out"] == {} and report["left_out_for_overlap"] == 0
     documents = rows_of(Path(output, "documents"))
     sizes = Counter()
@@ -46,14 +45,14 @@ def test_every_document_once_with_weights_of_the_training_text(finished_run, tmp
 
 
 def test_held_out_files_have_no_near_copy_in_training(tmp_path, corpus_writer):
-    """The run's own near-duplicates stay in (fuzzy de-duplication is left out), so the hand-over must find them."""
+    """The run's own near-duplicates stay in (fuzzy de-duplication is left out), so the split must find them."""
     corpus_writer(tmp_path / "in", families=60)
     stages = "stages=ingest,preprocess,exact_dedup"
     config = load(None, [stages, "engine.workers=1", "engine.progress=false", "layout.partition_mb=0.1"])
     output = str(tmp_path / "run")
     run_pipeline(config, [str(tmp_path / "in")], output)
     held = HoldOut(share=0.15, min_files=5, max_bytes=40_000)
-    report = hand_over(output, str(tmp_path / "out"), group=("input", "doc_type"), hold_out=held)
+    report = split(output, str(tmp_path / "out"), group=("input", "doc_type"), hold_out=held)
     train, out = rows_of(tmp_path / "out" / "train"), rows_of(tmp_path / "out" / "held_out")
     documents = rows_of(Path(output, "documents"))
     assert len(train) + len(out) + report["left_out_for_overlap"] == len(documents)
@@ -82,21 +81,6 @@ def test_a_language_with_few_files_trains():
         HoldOut(1.5)
 
 
-def test_overlap_is_the_share_of_the_held_out_file():
-    words = [f"w{i}" for i in range(104)]
-    held = [" ".join(words), "other text of five words here"]
-    texts = [
-        " ".join(words[:54]),  # 50 of its 100 runs
-        " ".join([f"x{i}" for i in range(3_000)] + words),  # contained in a long file
-        " ".join(w for pair in pairwise(words) for w in pair),
-        "",
-        "Other TEXT of five words here",
-    ]
-    found = OverlapIndex(pa.array(held, pa.large_string())).overlap(pa.array(texts, pa.large_string()))
-    assert found.tolist()[:4] == [0.5, 1.0, 0.0, 0.0]
-    assert OverlapIndex(pa.array([], pa.large_string())).overlap(pa.array(texts, pa.large_string())).tolist() == [0] * 5
-
-
 def test_a_training_file_exactly_at_the_overlap_limit_goes(tmp_path, monkeypatch):
     """10 five-word runs held out: with a limit of 0.5 a file with 5 of them goes and one with 4 stays; with 0.51 both stay."""
     words = [f"w{i}" for i in range(14)]
@@ -110,7 +94,7 @@ def test_a_training_file_exactly_at_the_overlap_limit_goes(tmp_path, monkeypatch
     monkeypatch.setattr(HoldOut, "candidate", lambda self, sha256: sha256 == held)
     for limit, left in ((0.5, {"four.txt", "none.txt"}), (0.51, {"five.txt", "four.txt", "none.txt"})):
         target = str(tmp_path / f"out{limit}")
-        report = hand_over(str(tmp_path / "run"), target, hold_out=HoldOut(share=0.5, overlap=limit))
+        report = split(str(tmp_path / "run"), target, hold_out=HoldOut(share=0.5, overlap=limit))
         assert {r["path"] for r in rows_of(Path(target, "train"))} == left
         assert report["left_out_for_overlap"] == 3 - len(left)
 
@@ -132,20 +116,20 @@ def test_tokenizer_and_shards_from_the_command_line(finished_run, tmp_path, caps
     assert sum(ShardReader(p).manifest.num_documents for p in held_out) == len(rows_of(Path(target, "held_out"))) > 0
 
 
-def test_interrupted_hand_over_begins_anew_and_others_are_rejected(finished_run, tmp_path, monkeypatch, capsys):
+def test_interrupted_split_begins_anew_and_others_are_rejected(finished_run, tmp_path, monkeypatch, capsys):
     output, target = finished_run[0], str(tmp_path / "out")
     hold_out = HoldOut(share=0.3)
-    whole = hand_over(output, str(tmp_path / "whole"), hold_out=hold_out)
+    whole = split(output, str(tmp_path / "whole"), hold_out=hold_out)
     with monkeypatch.context() as patch:
 
         def stop(*_):
             raise KeyboardInterrupt
 
-        patch.setattr(handover, "write_training", stop)
+        patch.setattr(split_module, "write_training", stop)
         with pytest.raises(KeyboardInterrupt):
-            hand_over(output, target, hold_out=hold_out)
+            split(output, target, hold_out=hold_out)
     assert Path(target, "held_out").exists()
-    assert hand_over(output, target, hold_out=hold_out) == whole
+    assert split(output, target, hold_out=hold_out) == whole
     files = {p.relative_to(target): p.read_bytes() for p in Path(target).rglob("*.parquet")}
     assert files == {p.relative_to(tmp_path / "whole"): p.read_bytes() for p in (tmp_path / "whole").rglob("*.parquet")}
     (tmp_path / "thesis").mkdir()

@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from opencoder_data import command
-from opencoder_data.refinecode.config import EngineConfig, LayoutConfig
+from opencoder_data.pipeline.config import EngineConfig, LayoutConfig
 
 Task = Callable[..., Any]
 
@@ -60,7 +60,9 @@ class LocalExecutor:
 
     name = "local"
 
-    def __init__(self, config: EngineConfig, layout: LayoutConfig):
+    def __init__(self, config: EngineConfig, layout: LayoutConfig, preload: Sequence[str] = ()):
+        """preload: modules that workers need, imported once in the fork server instead of once per worker."""
+        self._preload = [name for name in preload if name != "__main__"]
         self.workers = config.workers or len(os.sched_getaffinity(0))
         if config.memory_mb:
             self.workers = min(self.workers, workers_within(config.memory_mb, layout))
@@ -70,8 +72,7 @@ class LocalExecutor:
     def _open(self) -> ProcessPoolExecutor:
         if self._pool is None:
             context = multiprocessing.get_context("forkserver")
-            # Imported once in the fork server instead of once per worker.
-            context.set_forkserver_preload(["opencoder_data.refinecode.stages"])
+            context.set_forkserver_preload(self._preload)
             self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=command.start_worker)
         return self._pool
 
@@ -193,9 +194,10 @@ def _check_reachable(address: str) -> None:
 Executor = LocalExecutor | RayExecutor
 
 
-def make_executor(config: EngineConfig, layout: LayoutConfig) -> Executor:
+def make_executor(config: EngineConfig, layout: LayoutConfig, preload: Sequence[str] = ()) -> Executor:
+    """The executor that the options name; `preload`: modules of the tasks. Raises ValueError for an unknown one."""
     if config.executor == "local":
-        return LocalExecutor(config, layout)
+        return LocalExecutor(config, layout, preload)
     if config.executor == "ray":
         return RayExecutor(config)
     raise ValueError(f"engine.executor is local or ray, not {config.executor!r}")

@@ -1,11 +1,8 @@
-"""A small corpus in which every stage finds something to do; shared by the tests of the whole pipeline."""
+"""A small corpus in which every stage finds something to do."""
 
 from pathlib import Path
 
 import numpy as np
-import pytest
-from opencoder_data.refinecode.config import load
-from opencoder_data.refinecode.pipeline import run_pipeline
 
 _HEADER = "# Copyright 2020 The Example Authors\n# Licensed under the MIT license.\n\n"
 
@@ -64,29 +61,3 @@ def write_corpus(root: Path, families: int = 12, seed: int = 0) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     return len(files)
-
-
-@pytest.fixture
-def corpus_writer():
-    """`write_corpus`."""
-    return write_corpus
-
-
-@pytest.fixture(scope="session")
-def finished_run(tmp_path_factory):
-    """(output directory, summary) of all stages over 24 families, in several partitions."""
-    root = tmp_path_factory.mktemp("finished")
-    write_corpus(root / "in", families=24)
-    config = load(
-        None,
-        [
-            "engine.workers=1",
-            "engine.progress=false",
-            "layout.partition_mb=0.2",
-            "filter.time_limit_s=0",
-            "fuzzy_dedup.measure_recall=true",
-            "sample.ratios=java=0.5",
-        ],
-    )
-    summary = run_pipeline(config, [str(root / "in")], str(root / "out"))
-    return str(root / "out"), summary

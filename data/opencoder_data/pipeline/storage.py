@@ -84,7 +84,7 @@ def replacing(url: str) -> Iterator[str]:
         os.makedirs(directory, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f"{_TEMPORARY}{name}-", dir=directory)
     else:
-        handle, temporary = tempfile.mkstemp(prefix="refinecode-")
+        handle, temporary = tempfile.mkstemp(prefix="opencoder-")
     os.close(handle)
     try:
         yield temporary
