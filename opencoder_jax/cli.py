@@ -35,6 +35,7 @@ COMMANDS: dict[str, Command] = {
     "data split": Command("opencoder_data.refinecode.handover", "documents to training sources and a held-out set"),
     "data pack": Command("opencoder_data.pack", "documents to token shards"),
     "data report": Command("opencoder_data.refinecode.report", "what a RefineCode run kept and dropped, and why"),
+    "eval toolchains": Command("opencoder_eval", "which languages the sandbox can run here", ("toolchains",)),
     "tokenizer train": Command("opencoder_data.tokenizer", "train a tokenizer", ("train",)),
     "tokenizer info": Command("opencoder_data.tokenizer", "describe a tokenizer", ("info",)),
 }
