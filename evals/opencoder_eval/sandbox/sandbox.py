@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+import json
+import os
+import posixpath
+import secrets
+import shutil
+import signal
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
 
-from opencoder_eval.sandbox.results import Execution, Limits
+from opencoder_eval.sandbox import bubblewrap, process, seccomp
+from opencoder_eval.sandbox.results import Execution, Limits, SandboxError
+
+BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
+TOKEN_BYTES = 32
+# bwrap's own failures (no namespace, no mount) come before any program runs and have no exit code in its status.
+REMEDIES = {
+    "No permissions to create": "user",
+    "Creating new namespace failed": "user",
+    "setting up uid map": "user",
+    "Can't mount proc": "proc",
+}
+REMEDY = {
+    "user": "this system does not let users make namespaces. Ubuntu 24.04 and later: `sysctl -w "
+    "kernel.apparmor_restrict_unprivileged_userns=0` or an AppArmor profile for bwrap; Debian 10: `sysctl -w "
+    "kernel.unprivileged_userns_clone=1`; Docker: start with `--security-opt seccomp=unconfined "
+    "--security-opt apparmor=unconfined --security-opt systempaths=unconfined`",
+    "proc": "this container masks /proc. Docker: start with `--security-opt systempaths=unconfined`",
+    "": "`bwrap --unshare-all --ro-bind / / true` must work for this user",
+}
 
 
 class Sandbox:
@@ -20,17 +48,20 @@ class Sandbox:
 
     def __init__(self, *, unsafe: bool = False, python: str | None = None, read_only: Sequence[str] = ()):
         self.unsafe = unsafe
-        self.python = python
         self.read_only = tuple(read_only)
+        self.python = python or shutil.which("python3", path="/usr/bin:/bin:/usr/local/bin") or "/usr/bin/python3"
+        self._bootstrap = _without_comments(BOOTSTRAP.read_text())
+        self._filter = seccomp.program()
+        self._outer = [] if unsafe else bubblewrap.outer()
 
-    def __enter__(self) -> Sandbox:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Ends what is still running."""
+        """Nothing is left of a run when it returns, so that there is nothing to do."""
 
     def run(
         self,
@@ -39,9 +70,16 @@ class Sandbox:
         files: Mapping[str, bytes] | None = None,
         stdin: bytes = b"",
         limits: Limits | None = None,
+        address_space: bool = False,
     ) -> Execution:
-        """`command` in a work directory with `files` (relative path -> content)."""
-        raise NotImplementedError
+        """`command` in a work directory with `files` (relative path -> content); `ok` is exit code 0.
+
+        address_space: bound virtual memory too; see bubblewrap.resource_limits.
+        Raises: SandboxError if it cannot be started, ValueError for a file outside of the work directory.
+        """
+        limits = limits or Limits()
+        seen = self._execute(command, files or {}, stdin, limits, address_space=address_space)
+        return self._execution(seen, limits)
 
     def run_python(
         self,
@@ -57,19 +95,167 @@ class Sandbox:
 
         end: the last line must be reached. False: exit code 0 is enough (programs that are judged by their output).
         """
-        raise NotImplementedError
+        limits = limits or Limits()
+        source, test = _encode(program), _encode(tests)
+        token = secrets.token_bytes(TOKEN_BYTES)
+        read, write = os.pipe()
+        secret = _memory(token + write.to_bytes(4, "little") + len(source).to_bytes(8, "little") + source + test)
+        flags = ("" if self.unsafe else "c") + ("e" if end else "") + "-"
+        command = [self.python, "-s", "-c", self._bootstrap, str(secret), flags]
+        seen = self._execute(
+            command,
+            {**(files or {}), "program.py": source},
+            stdin,
+            limits,
+            address_space=True,
+            pass_fds=(write, secret),
+            result=read,
+        )
+        return self._execution(seen, limits, token if end else None)
 
-    def run_language(
+    def _execute(
         self,
-        language: str,
-        program: str,
+        command: Sequence[str],
+        files: Mapping[str, bytes],
+        stdin: bytes,
+        limits: Limits,
         *,
-        files: Mapping[str, bytes] | None = None,
-        stdin: bytes = b"",
-        limits: Limits | None = None,
-    ) -> Execution:
-        """`program` of a language of `LANGUAGES`, compiled and run; `not_run` if its toolchain is missing.
+        address_space: bool = False,
+        pass_fds: Sequence[int] = (),
+        result: int | None = None,
+    ) -> process.Finished:
+        readers = {} if result is None else {"result": result}
+        bounded = [*bubblewrap.resource_limits(limits, address_space=address_space), *command]
+        if self.unsafe:
+            return _execute_unsafe(bounded, files, stdin, limits, pass_fds, readers)
+        opened = list(pass_fds)
+        readers["status"], status = os.pipe()
+        opened.append(status)
+        options = ["--json-status-fd", str(status)]
+        if self._filter is not None:
+            opened.append(_memory(self._filter))
+            options += ["--seccomp", str(opened[-1])]
+        placed = []
+        for path, data in {**bubblewrap.SYSTEM_FILES, **{_inside(p): d for p, d in files.items()}}.items():
+            opened.append(_memory(data))
+            placed.append((opened[-1], path))
+        arguments = [*self._outer, *options, *bubblewrap.inner(limits, self.read_only, placed), "--", *bounded]
+        return process.execute(arguments, stdin=stdin, limits=limits, pass_fds=opened, readers=readers)
 
-        Raises: KeyError for an unknown language.
-        """
-        raise NotImplementedError
+    def _execution(self, seen: process.Finished, limits: Limits, token: bytes | None = None) -> Execution:
+        code, number = seen.returncode, None
+        if not self.unsafe and seen.killed is None:
+            code = _status(seen)
+        if code < 0 or 128 < code <= 128 + signal.SIGRTMAX:
+            code, number = None, -code if code < 0 else code - 128
+        sentinel = token is not None and bytes(seen.result) == token
+        outcome, detail = seen.killed, seen.detail
+        if outcome is None and number == signal.SIGXCPU:
+            outcome, detail = "timeout", f"used more than {limits.cpu_seconds:g} s of CPU time"
+        if outcome is None:
+            outcome, detail = "failed", _last_line(seen.stderr)
+            if number is not None:
+                detail = f"ended by {_signal_name(number)}"
+            elif code != 0:
+                detail = detail or f"exit code {code}"
+                if token is not None and detail.startswith("MemoryError"):
+                    outcome = "memory"
+            elif token is None or sentinel:
+                outcome, detail = "ok", ""
+            elif seen.result:
+                detail = "wrote to the result channel"
+            else:
+                detail = "ended before its last line, with exit code 0"
+        return Execution(
+            outcome,
+            exit_code=code if seen.killed is None else None,
+            signal=number if seen.killed is None else int(signal.SIGKILL),
+            stdout=bytes(seen.stdout),
+            stderr=bytes(seen.stderr),
+            wall_seconds=seen.wall_seconds,
+            cpu_seconds=seen.cpu_seconds,
+            sentinel=sentinel,
+            isolated=not self.unsafe,
+            detail=detail,
+        )
+
+
+def _execute_unsafe(
+    command: Sequence[str],
+    files: Mapping[str, bytes],
+    stdin: bytes,
+    limits: Limits,
+    pass_fds: Sequence[int],
+    readers: Mapping[str, int],
+) -> process.Finished:
+    """Without isolation: a temporary directory, limits and the watchdog."""
+    with tempfile.TemporaryDirectory(prefix="opencoder-unsafe-", ignore_cleanup_errors=True) as directory:
+        for path, data in files.items():
+            place = Path(directory, posixpath.relpath(_inside(path), bubblewrap.WORK))
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
+        environment = {**bubblewrap.ENVIRONMENT, "HOME": directory, "TMPDIR": directory}
+        return process.execute(
+            command,
+            stdin=stdin,
+            limits=limits,
+            pass_fds=pass_fds,
+            readers=readers,
+            cwd=directory,
+            environment=environment,
+        )
+
+
+def _status(seen: process.Finished) -> int:
+    """The program's exit code by bwrap's report. Raises: SandboxError if there is none: the program never ran."""
+    for line in bytes(seen.status).splitlines():
+        if b'"exit-code"' in line:
+            return int(json.loads(line)["exit-code"])
+    said = _last_line(seen.stderr) or f"ended with {seen.returncode}"
+    remedy = next((REMEDY[key] for text, key in REMEDIES.items() if text in said), REMEDY[""])
+    raise SandboxError(f"bubblewrap cannot isolate here ({said}): {remedy}")
+
+
+def _inside(path: str) -> str:
+    """The absolute path in the sandbox. Raises: ValueError if it is not below the work directory."""
+    whole = posixpath.normpath(posixpath.join(bubblewrap.WORK, path))
+    if not whole.startswith(bubblewrap.WORK + "/") or "\0" in path:
+        raise ValueError(f"{path!r}: not a relative path below the work directory")
+    return whole
+
+
+def _memory(data: bytes) -> int:
+    """A descriptor from which `data` can be read; it has no name in any file system."""
+    descriptor = os.memfd_create("input")
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _last_line(text: bytes | bytearray) -> str:
+    lines = bytes(text).decode("utf-8", "replace").strip().splitlines()
+    return lines[-1][:300] if lines else ""
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _without_comments(source: str) -> str:
+    """The bootstrap as it is passed on a command line: less to compile in each run."""
+    import ast
+
+    return ast.unparse(ast.parse(source))
