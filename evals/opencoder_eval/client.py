@@ -190,7 +190,7 @@ class Client:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        problem = ""
+        problem, pause = "", 0.0
         for attempt in range(self._retries + 1):
             if attempt:
                 time.sleep(pause)

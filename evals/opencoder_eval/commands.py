@@ -76,16 +76,22 @@ def _parser() -> argparse.ArgumentParser:
     sub = commands.choices["run"]
     sub.add_argument("--checkpoint", help="a run, Hugging Face directory or GGUF file: served while the command runs")
     sub = commands.choices["selfcheck"]
-    sub.add_argument("--mutants", action=argparse.BooleanOptionalAction, default=True, help="also judge broken solutions")
+    sub.add_argument(
+        "--mutants", action=argparse.BooleanOptionalAction, default=True, help="also judge broken solutions"
+    )
     sub = commands.add_parser("list", help="the benchmarks", allow_abbrev=False)
     sub.set_defaults(work=_list)
     return parser
 
 
 def _which(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--benchmarks", "--benchmark", required=True, help="names or groups, comma-separated; `list` has them")
+    sub.add_argument(
+        "--benchmarks", "--benchmark", required=True, help="names or groups, comma-separated; `list` has them"
+    )
     sub.add_argument("--limit", type=_positive, default=0, help="only the first N tasks of each (the report says so)")
-    sub.add_argument("--extraction", choices=EXTRACTIONS, default="", help="how code is found (default: the benchmark's way)")
+    sub.add_argument(
+        "--extraction", choices=EXTRACTIONS, default="", help="how code is found (default: the benchmark's way)"
+    )
 
 
 def _model(sub: argparse.ArgumentParser) -> None:
@@ -182,7 +188,9 @@ def _selfcheck(options: argparse.Namespace) -> int:
             if not benchmark.has_canonical:
                 print(f"{name}: no canonical solutions")
                 continue
-            for row in selfcheck(benchmark, Runner(sandbox), limit=options.limit, mutants=options.mutants, workers=options.workers):
+            for row in selfcheck(
+                benchmark, Runner(sandbox), limit=options.limit, mutants=options.mutants, workers=options.workers
+            ):
                 print(f"{name}: {row.line()}")
                 failed |= not row.ok
     return EXIT_FAILED if failed else 0
@@ -222,7 +230,9 @@ def _generate_one(options: argparse.Namespace, benchmark: Benchmark, client: Cli
         progress=_Progress(f"{asked.name}: generating"),
     )
     rejected = f", {made.rejected} rejected by the server" if made.rejected else ""
-    print(f"{asked.name}: {made.new} samples in {time.monotonic() - began:.0f} s, {made.kept} were there{rejected}: {path}")
+    print(
+        f"{asked.name}: {made.new} samples in {time.monotonic() - began:.0f} s, {made.kept} were there{rejected}: {path}"
+    )
 
 
 def _score_one(options: argparse.Namespace, benchmark: Benchmark, path: Path, out: Path, runner: Runner) -> Summary:

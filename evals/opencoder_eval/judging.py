@@ -90,7 +90,7 @@ def python_verdict(execution: Execution) -> Verdict:
     name = next((line.split(":")[0].strip() for line in reversed(lines) if _is_error(line)), "")
     if name == "AssertionError":
         kind = WRONG
-    elif name in _PYTHON_SYNTAX:
+    elif name in _PYTHON_SYNTAX or (name == "ValueError" and "null bytes" in judged.detail):
         kind = SYNTAX
     else:
         kind = MEMORY if name == "MemoryError" else EXCEPTION
@@ -98,7 +98,10 @@ def python_verdict(execution: Execution) -> Verdict:
 
 
 def _is_error(line: str) -> bool:
-    return re.fullmatch(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|Iteration|Warning|Failure)?(:.*)?", line) is not None
+    return (
+        re.fullmatch(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|Iteration|Warning|Failure)?(:.*)?", line)
+        is not None
+    )
 
 
 def _detail(execution: Execution) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ class Settings:
     mode: str
     model: str
     samples: int = 1
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     limit: int = 0
 
     def to_json(self) -> dict[str, Any]:
@@ -114,10 +114,14 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise ValueError(f"{path}:{number}: {error}; delete that line and run the same command again") from error
+                raise ValueError(
+                    f"{path}:{number}: {error}; delete that line and run the same command again"
+                ) from error
             if not isinstance(row, dict) or not isinstance(row.get("task_id"), str | int):
                 raise ValueError(f"{path}:{number}: not a sample: it has no task_id")
-            if not any(isinstance(row.get(f), str) for f in ("solution", "completion", "answer")) and not row.get("rejected"):
+            if not any(isinstance(row.get(f), str) for f in ("solution", "completion", "answer")) and not row.get(
+                "rejected"
+            ):
                 raise ValueError(f"{path}:{number}: not a sample: it has neither solution, completion nor answer")
             row["task_id"] = str(row["task_id"])
             index = counts.get(row["task_id"], 0)

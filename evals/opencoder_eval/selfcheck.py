@@ -124,5 +124,6 @@ def _judge(
 ) -> list[Verdict]:
     first = list(pool.map(lambda pair: benchmark.judge(*pair, runner), zip(tasks, solutions, strict=True)))
     return [
-        benchmark.judge(t, s, runner) if v.kind == TIMEOUT else v for t, s, v in zip(tasks, solutions, first, strict=True)
+        benchmark.judge(t, s, runner) if v.kind == TIMEOUT else v
+        for t, s, v in zip(tasks, solutions, first, strict=True)
     ]

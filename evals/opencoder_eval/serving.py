@@ -58,7 +58,9 @@ def _wait(process: subprocess.Popen[bytes], endpoint: str, last_line: object) ->
             if httpx.get(f"{endpoint}/health", timeout=5).status_code == 200:
                 return
         if time.monotonic() > until:
-            raise ValueError(f"the server was not ready in {START_SECONDS:.0f} s; start it yourself and give --endpoint")
+            raise ValueError(
+                f"the server was not ready in {START_SECONDS:.0f} s; start it yourself and give --endpoint"
+            )
         time.sleep(0.2)
 
 

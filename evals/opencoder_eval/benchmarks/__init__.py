@@ -34,7 +34,11 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     "paper": ("humaneval", "humanevalplus", "mbpp-evalplus", "mbppplus", "mbpp-3shot"),
 }
 # Benchmarks that ask the same questions share their samples.
-_PROMPTS = {"humanevalplus": "humaneval", "mbppplus": "mbpp-evalplus", "humanevalplus-opencodeeval": "humaneval-opencodeeval"}
+_PROMPTS = {
+    "humanevalplus": "humaneval",
+    "mbppplus": "mbpp-evalplus",
+    "humanevalplus-opencodeeval": "humaneval-opencodeeval",
+}
 
 
 def names() -> list[str]:

@@ -47,7 +47,9 @@ def find(relative: str, *, source: str) -> Path:
         if base is not None and (base / name).is_file():
             return base / name
     where = f"{VARIABLE}={os.environ[VARIABLE]}" if VARIABLE in os.environ else f"no {VARIABLE} is set"
-    raise MissingData(f"{tried / relative}: no such file ({where}); get it from {source} and set {VARIABLE} to its root")
+    raise MissingData(
+        f"{tried / relative}: no such file ({where}); get it from {source} and set {VARIABLE} to its root"
+    )
 
 
 def read_text(path: Path) -> str:

@@ -19,7 +19,9 @@ FILES = {
     False: ("humaneval/HumanEval.jsonl", SOURCE),
     True: ("humanevalplus/HumanEvalPlus-OriginFmt.jsonl", SOURCE_PLUS),
 }
-INSTRUCTION = "Please provide a self-contained Python script that solves the following problem in a markdown code block:"
+INSTRUCTION = (
+    "Please provide a self-contained Python script that solves the following problem in a markdown code block:"
+)
 BROKEN_32 = "_poly(*candidate(*inp), inp) <= 0.0001"
 REPAIRED_32 = "abs(_poly(*inp, candidate(*inp))) <= 0.0001"
 

@@ -12,7 +12,7 @@ from opencoder_eval.report.tables import Table
 
 # Shown of one text; the files of samples have it all.
 MAX_SHOWN = 20_000
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff￾￿]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #1a1a1a; }
 table { border-collapse: collapse; margin: .6rem 0; } th, td { padding: .25rem .7rem; text-align: right; }
@@ -85,4 +85,8 @@ def _sample(benchmark: str, s: Shown) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}\n[{len(text) - MAX_SHOWN:,} more characters in the samples]"
+    return (
+        text
+        if len(text) <= MAX_SHOWN
+        else f"{text[:MAX_SHOWN]}\n[{len(text) - MAX_SHOWN:,} more characters in the samples]"
+    )

@@ -69,13 +69,24 @@ def published_table(published: Published, summaries: Sequence[dict[str, Any]]) -
             rows.append((f"{model} (measured here)", *(_number(v) for v in values)))
     if not ours:
         return None
-    return Table(published.title, ("model", *(c[0] for c in published.columns)), tuple(rows), frozenset(ours), tuple(notes))
+    return Table(
+        published.title, ("model", *(c[0] for c in published.columns)), tuple(rows), frozenset(ours), tuple(notes)
+    )
 
 
 def scores_table(summaries: Sequence[dict[str, Any]]) -> Table:
     """One row per benchmark: scores, how much was run, the canonical pass rate, timeouts."""
     ks = sorted({k for s in summaries for k in s["pass_at"]}, key=int)
-    head = ("benchmark", "model", "mode", *(f"pass@{k}" for k in ks), "tasks run", "canonical", "timeouts (retried)", "isolated")
+    head = (
+        "benchmark",
+        "model",
+        "mode",
+        *(f"pass@{k}" for k in ks),
+        "tasks run",
+        "canonical",
+        "timeouts (retried)",
+        "isolated",
+    )
     rows = []
     for s in summaries:
         canonical = f"{s['canonical'][0]}/{s['canonical'][1]}" if s["canonical"] else "none"
@@ -83,7 +94,16 @@ def scores_table(summaries: Sequence[dict[str, Any]]) -> Table:
         timeouts = f"{s['timeouts'][1]} ({s['timeouts'][0]})"
         run = f"{s['run']}/{s['tasks']}"
         rows.append(
-            (s["benchmark"], model_of(s), mode_of(s), *scores, run, canonical, timeouts, "yes" if s["isolated"] else "NO")
+            (
+                s["benchmark"],
+                model_of(s),
+                mode_of(s),
+                *scores,
+                run,
+                canonical,
+                timeouts,
+                "yes" if s["isolated"] else "NO",
+            )
         )
     notes = tuple(note for s in summaries if (note := caveat(s)))
     return Table("Scores", head, tuple(rows), notes=notes)
@@ -113,7 +133,14 @@ def language_table(summary: dict[str, Any]) -> Table:
 def likelihood_table(likelihoods: Sequence[dict[str, Any]]) -> Table:
     """Bits per byte of the canonical solutions given the prompts."""
     rows = tuple(
-        (r["benchmark"], str(r["model"]), f"{r['bits_per_byte']:.4f}", f"{r['tasks']}", f"{r['bytes']:,}", f"{r['rejected']}")
+        (
+            r["benchmark"],
+            str(r["model"]),
+            f"{r['bits_per_byte']:.4f}",
+            f"{r['tasks']}",
+            f"{r['bytes']:,}",
+            f"{r['rejected']}",
+        )
         for r in likelihoods
     )
     return Table(
