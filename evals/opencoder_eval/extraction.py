@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ MAX_CHARACTERS = 1_000_000
 # Bounds of the search for a span that parses: hostile answers must not take minutes.
 MAX_PARSES, MAX_PARSED_CHARACTERS = 4_000, 20_000_000
 OPENCODEEVAL_LINES = 100
+# Other people's invalid escapes are nothing that the user can mend.
+warnings.filterwarnings("ignore", category=SyntaxWarning, module="<unknown>")
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})\s*([^\s`]*)[^`]*$")
 _RUN_AT_IMPORT = frozenset({"print", "main", "check", "input"})
 
