@@ -69,11 +69,12 @@ def _tidy(kept: frozenset):
     """A function: what the program changed in the builtins and in unittest is undone before the tests begin."""
     import builtins
 
-    original = dict(vars(builtins))
+    namespace = builtins.__dict__
+    original = dict(namespace)
     modules = sys.modules
 
     def tidy(_: object) -> None:
-        vars(builtins).update(original)
+        namespace.update(original)
         for name in [*modules]:
             if name.partition(".")[0] == "unittest" and name not in kept:
                 del modules[name]
