@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 
 from opencoder_eval.sandbox.results import Limits, MiB
 
-
 SMALL = Limits(cpu_seconds=30, wall_seconds=120)
 # A virtual machine with its compiler: threads by the dozen, memory by the gigabyte.
 VM = Limits(cpu_seconds=60, wall_seconds=180, memory_bytes=2048 * MiB, processes=256)

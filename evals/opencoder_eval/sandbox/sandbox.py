@@ -11,6 +11,7 @@ import shlex
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Self
 
 from opencoder_eval.sandbox import bubblewrap, process, seccomp
 from opencoder_eval.sandbox.languages import Language, of_program
+from opencoder_eval.sandbox.probe import probe
 from opencoder_eval.sandbox.results import Execution, Limits, SandboxError
 
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
@@ -38,6 +40,9 @@ REMEDY = {
     "proc": "this container masks /proc. Docker: start with `--security-opt systempaths=unconfined`",
     "": "`bwrap --unshare-all --ro-bind / / true` must work for this user",
 }
+
+_probed: dict[tuple[str, ...], dict[str, str]] = {}
+_probing = threading.Lock()
 
 
 class Sandbox:
@@ -61,6 +66,18 @@ class Sandbox:
         self._environment = {**bubblewrap.ENVIRONMENT}
         self._environment["PATH"] = ":".join([*directories, self._environment["PATH"]])
         self._outer = [] if unsafe else bubblewrap.outer(self._environment)
+        # What holds a program: name of the layer -> its state. Empty without isolation.
+        self.layers: dict[str, str] = {}
+        if not unsafe:
+            self.layers = self._probe()
+
+    def _probe(self) -> dict[str, str]:
+        """Once per process and configuration."""
+        key = (*self._outer, self.python, *self.read_only)
+        with _probing:
+            if key not in _probed:
+                _probed[key] = probe(self)
+            return _probed[key]
 
     def __enter__(self) -> Self:
         return self
