@@ -65,18 +65,28 @@ def _confine() -> None:
     posix.close(ruleset)
 
 
-def _tidy(kept: frozenset):
-    """A function: what the program changed in the builtins and in unittest is undone before the tests begin."""
+def _tidy(namespace: dict):
+    """A function that undoes, before the tests begin, what the program changed outside of its own names.
+
+    Builtins, where modules come from, unittest; and from then on nobody traces, as a tracer can skip lines of a test.
+    """
     import builtins
 
-    original = dict(vars(builtins))
-    modules = sys.modules
+    builtin, modules, kept = builtins.__dict__, sys.modules, frozenset(sys.modules)
+    original, path, finders, add_hook = dict(builtin), [*sys.path], [*sys.meta_path], sys.addaudithook
+
+    def refuse(event: str, _: object) -> None:
+        if event in ("sys.settrace", "sys.monitoring.register_callback"):
+            raise RuntimeError("tests cannot be traced")
 
     def tidy(_: object) -> None:
-        vars(builtins).update(original)
+        builtin.update(original)
+        namespace["__builtins__"] = builtins
+        sys.path[:], sys.meta_path[:] = path, finders
         for name in [*modules]:
             if name.partition(".")[0] == "unittest" and name not in kept:
                 del modules[name]
+        add_hook(refuse)
 
     return tidy
 
@@ -89,14 +99,15 @@ def _main() -> None:
     program, tests, token, result = _receive(int(sys.argv[1]))
     confined, ends = "c" in sys.argv[2], "e" in sys.argv[2]
     sys.argv[:] = [PROGRAM_FILE]
-    sys.path.insert(0, PROGRAM_FILE.rpartition("/")[0])
+    # Last, so that a file of the program cannot take the place of a module of the standard library.
+    sys.path.append(PROGRAM_FILE.rpartition("/")[0])
     if confined:
         _confine()
     sys.modules["__main__"] = module
     tests = compile(tests or b"pass", "<tests>", "exec", 0, True)
     program = compile(program, PROGRAM_FILE, "exec", 0, True)
     if ends:
-        tidy = _tidy(frozenset(sys.modules))
+        tidy = _tidy(namespace)
         box += [program, exec, sys.setprofile, sys.settrace, tidy, tests, exec, token, result, posix.write]
         del program, tests, token, result, tidy
         # write(result, (token, exec(tests, (namespace, tidy(settrace(setprofile(exec(program, namespace)))))[0]))[0])

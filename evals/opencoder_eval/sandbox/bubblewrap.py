@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from opencoder_eval.sandbox.results import Limits, SandboxError
 
@@ -26,11 +26,11 @@ ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 # Of /etc: what programs of /usr need to start; no names of users, hosts or keys.
-ETC = (
-    "alternatives ld.so.cache ld.so.conf ld.so.conf.d localtime mime.types magic terminfo php mono fpc.cfg R emacs vim "
-    "groovy racket ghc erlang lua perl python3 python3.11 python3.12 python3.13 ImageMagick-6 fonts texmf clojure "
-    "java-11-openjdk java-17-openjdk java-21-openjdk java-25-openjdk"
-).split()
+ETC = """
+alternatives ld.so.cache ld.so.conf ld.so.conf.d localtime mime.types magic terminfo php mono fpc.cfg R emacs vim groovy
+racket ghc erlang lua perl python3 python3.11 python3.12 python3.13 fonts
+java-11-openjdk java-17-openjdk java-21-openjdk java-25-openjdk
+"""
 VAR = ("/var/lib/ghc", "/var/lib/php")
 DEVICES = ("null", "zero", "full", "random", "urandom")
 PASSWD = f"root:x:0:0:root:/root:/usr/sbin/nologin\nnobody:x:{NOBODY}:{NOBODY}:nobody:/tmp/home:/bin/sh\n".encode()
@@ -50,10 +50,10 @@ def program() -> str:
     return found
 
 
-def outer(read_only: Sequence[str] = ()) -> list[str]:
+def outer(environment: Mapping[str, str]) -> list[str]:
     """The part of the command that is the same for all runs, from the change of user to the mounts.
 
-    read_only: directories of this machine that programs see at the same path.
+    environment: of the programs.
     Raises: SandboxError if bwrap or setpriv is missing.
     """
     command = []
@@ -67,7 +67,7 @@ def outer(read_only: Sequence[str] = ()) -> list[str]:
     command += ["--unshare-cgroup-try", "--disable-userns"]
     command += ["--uid", str(NOBODY), "--gid", str(NOBODY), "--hostname", "sandbox", "--cap-drop", "ALL"]
     command += ["--die-with-parent", "--new-session", "--clearenv"]
-    for name, value in ENVIRONMENT.items():
+    for name, value in environment.items():
         command += ["--setenv", name, value]
     command += ["--ro-bind", "/usr", "/usr"]
     for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"):
@@ -75,7 +75,7 @@ def outer(read_only: Sequence[str] = ()) -> list[str]:
             command += ["--symlink", os.readlink(name), name]
         elif os.path.isdir(name):
             command += ["--ro-bind", name, name]
-    for name in (*(f"/etc/{name}" for name in ETC), *VAR):
+    for name in (*(f"/etc/{name}" for name in ETC.split()), *VAR):
         if os.path.islink(name):
             command += ["--symlink", os.readlink(name), name]
         elif os.path.exists(name):

@@ -5,19 +5,26 @@ from __future__ import annotations
 import json
 import os
 import posixpath
+import re
 import secrets
+import shlex
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 from opencoder_eval.sandbox import bubblewrap, process, seccomp
+from opencoder_eval.sandbox.languages import Language, of_program
+from opencoder_eval.sandbox.probe import probe
 from opencoder_eval.sandbox.results import Execution, Limits, SandboxError
 
 BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 TOKEN_BYTES = 32
+COMPILED = b"compiled"
 # bwrap's own failures (no namespace, no mount) come before any program runs and have no exit code in its status.
 REMEDIES = {
     "No permissions to create": "user",
@@ -33,6 +40,9 @@ REMEDY = {
     "proc": "this container masks /proc. Docker: start with `--security-opt systempaths=unconfined`",
     "": "`bwrap --unshare-all --ro-bind / / true` must work for this user",
 }
+
+_probed: dict[tuple[str, ...], dict[str, str]] = {}
+_probing = threading.Lock()
 
 
 class Sandbox:
@@ -52,7 +62,22 @@ class Sandbox:
         self.python = python or shutil.which("python3", path="/usr/bin:/bin:/usr/local/bin") or "/usr/bin/python3"
         self._bootstrap = _without_comments(BOOTSTRAP.read_text())
         self._filter = seccomp.program()
-        self._outer = [] if unsafe else bubblewrap.outer()
+        directories = [d for d in (f"{name}/bin" for name in self.read_only) if os.path.isdir(d)]
+        self._environment = {**bubblewrap.ENVIRONMENT}
+        self._environment["PATH"] = ":".join([*directories, self._environment["PATH"]])
+        self._outer = [] if unsafe else bubblewrap.outer(self._environment)
+        # What holds a program: name of the layer -> its state. Empty without isolation.
+        self.layers: dict[str, str] = {}
+        if not unsafe:
+            self.layers = self._probe()
+
+    def _probe(self) -> dict[str, str]:
+        """Once per process and configuration."""
+        key = (*self._outer, self.python, *self.read_only)
+        with _probing:
+            if key not in _probed:
+                _probed[key] = probe(self)
+            return _probed[key]
 
     def __enter__(self) -> Self:
         return self
@@ -113,6 +138,53 @@ class Sandbox:
         )
         return self._execution(seen, limits, token if end else None)
 
+    def run_language(
+        self,
+        language: str,
+        program: str,
+        *,
+        files: Mapping[str, bytes] | None = None,
+        stdin: bytes = b"",
+        limits: Limits | None = None,
+        end: bool = False,
+    ) -> Execution:
+        """`program` of a language of `LANGUAGES`, compiled and run in one sandbox; `not_run` if its toolchain is missing.
+
+        limits: default: those of the language.
+        end: the last line of the program must be reached, not only exit code 0; for languages with `Language.end`.
+        Raises: KeyError for an unknown language, ValueError for `end` where it cannot be had.
+        """
+        how = of_program(language, program)
+        missing = [name for name in sorted(how.programs()) if self.which(name) is None]
+        if missing:
+            return Execution("not_run", isolated=not self.unsafe, detail=f"{', '.join(missing)} not installed")
+        limits = limits or how.limits
+        token = secrets.token_hex(TOKEN_BYTES // 2)
+        read, write = os.pipe()
+        if end:
+            if not how.end:
+                raise ValueError(f"{language}: programs cannot be made to report their last line")
+            program += how.end.replace("{fd}", str(write)).replace("{token}", token)
+        found = re.search(how.stem, program) if how.stem else None
+        stem = found[1] if found else "program"
+        seen = self._execute(
+            ["sh", "-c", _script(how, stem, write, keep=end)],
+            {**(files or {}), how.file.replace("{stem}", stem): _encode(program)},
+            stdin,
+            limits,
+            pass_fds=(write,),
+            result=read,
+            environment=how.environment,
+        )
+        compiled, _, reported = bytes(seen.result).partition(b"\n")
+        seen.result = bytearray(reported)
+        execution = self._execution(seen, limits, token.encode() if end else None)
+        return _judged(how, execution, compiled == COMPILED)
+
+    def which(self, program: str) -> str | None:
+        """Where programs in the sandbox find this executable."""
+        return shutil.which(program, path=self._environment["PATH"])
+
     def _execute(
         self,
         command: Sequence[str],
@@ -123,11 +195,13 @@ class Sandbox:
         address_space: bool = False,
         pass_fds: Sequence[int] = (),
         result: int | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> process.Finished:
         readers = {} if result is None else {"result": result}
         bounded = [*bubblewrap.resource_limits(limits, address_space=address_space), *command]
         if self.unsafe:
-            return _execute_unsafe(bounded, files, stdin, limits, pass_fds, readers)
+            names = {**self._environment, **(environment or {})}
+            return _execute_unsafe(bounded, files, stdin, limits, pass_fds, readers, names)
         opened = list(pass_fds)
         readers["status"], status = os.pipe()
         opened.append(status)
@@ -135,6 +209,8 @@ class Sandbox:
         if self._filter is not None:
             opened.append(_memory(self._filter))
             options += ["--seccomp", str(opened[-1])]
+        for name, value in (environment or {}).items():
+            options += ["--setenv", name, value]
         placed = []
         for path, data in {**bubblewrap.SYSTEM_FILES, **{_inside(p): d for p, d in files.items()}}.items():
             opened.append(_memory(data))
@@ -180,6 +256,35 @@ class Sandbox:
         )
 
 
+def _script(how: Language, stem: str, result: int, *, keep: bool) -> str:
+    """The commands, for sh: what compilers print goes to standard error; the word COMPILED tells that the program starts.
+
+    keep: the program gets the result descriptor.
+    """
+
+    def command(words: Sequence[str]) -> str:
+        return shlex.join(word.replace("{stem}", stem) for word in words)
+
+    steps = [f"{command(words)} >&2 {result}>&- </dev/null || exit" for words in how.compile]
+    close = "" if keep else f" {result}>&-"
+    return "\n".join([*steps, f"echo {COMPILED.decode()} >&{result}", f"exec {command(how.run)}{close}"])
+
+
+def _judged(how: Language, execution: Execution, compiled: bool) -> Execution:
+    """With what the exit code does not tell: failures that are only printed, and errors of the program's text."""
+    if execution.outcome == "failed" and not compiled:
+        return replace(execution, outcome="compile_error")
+    text = (execution.stdout + b"\n" + execution.stderr).decode("utf-8", "replace")
+    if execution.outcome == "ok":
+        for pattern in how.fails:
+            if found := re.search(pattern, text):
+                line = text[text.rfind("\n", 0, found.start()) + 1 :].partition("\n")[0]
+                return replace(execution, outcome="failed", detail=line[:300])
+    elif execution.outcome == "failed" and how.syntax and re.search(how.syntax, text):
+        return replace(execution, outcome="compile_error")
+    return execution
+
+
 def _execute_unsafe(
     command: Sequence[str],
     files: Mapping[str, bytes],
@@ -187,6 +292,7 @@ def _execute_unsafe(
     limits: Limits,
     pass_fds: Sequence[int],
     readers: Mapping[str, int],
+    environment: Mapping[str, str],
 ) -> process.Finished:
     """Without isolation: a temporary directory, limits and the watchdog."""
     with tempfile.TemporaryDirectory(prefix="opencoder-unsafe-", ignore_cleanup_errors=True) as directory:
@@ -194,7 +300,7 @@ def _execute_unsafe(
             place = Path(directory, posixpath.relpath(_inside(path), bubblewrap.WORK))
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(data)
-        environment = {**bubblewrap.ENVIRONMENT, "HOME": directory, "TMPDIR": directory}
+        environment = {**environment, "HOME": directory, "TMPDIR": directory}
         return process.execute(
             command,
             stdin=stdin,
