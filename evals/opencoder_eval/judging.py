@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from opencoder_eval.sandbox import Execution, Limits, Sandbox
 WALL_PER_CPU = 4.0
 DETAIL_CHARACTERS = 2_000
 MiB = 1 << 20
+_NOT_COMPILED = 97
 _KINDS = {"ok": PASS, "timeout": TIMEOUT, "memory": MEMORY, "output_limit": OUTPUT, "compile_error": SYNTAX}
 _ASSERTION = re.compile(r"assert|expected|mismatch|not equal|FAILED", re.IGNORECASE)
 _PYTHON_SYNTAX = ("SyntaxError", "IndentationError", "TabError")
@@ -48,9 +50,10 @@ class Runner:
         cpu_seconds: float,
         memory: int = 4096 * MiB,
         files: Mapping[str, bytes] | None = None,
+        processes: int = 64,
     ) -> Verdict:
         """A Python program with its tests: passes when the tests end."""
-        limits = self.limits(cpu_seconds, memory)
+        limits = self.limits(cpu_seconds, memory, processes)
         return python_verdict(self.sandbox.run_python(clean(program), tests=clean(tests), files=files, limits=limits))
 
     def language(
@@ -65,6 +68,19 @@ class Runner:
         """A program of any language: passes when it is compiled and ends with exit code 0."""
         limits = self.limits(cpu_seconds, memory, processes=256)
         return verdict(self.sandbox.run_language(language, clean(program), files=files, limits=limits))
+
+    def typescript(self, program: str, *, cpu_seconds: float) -> Verdict:
+        """A TypeScript program as MultiPL-E's authors run it: current libraries, and the compiler must not complain."""
+        if not shutil.which("tsc") or not shutil.which("node"):
+            return Verdict(NOT_RUN, "tsc or node is missing")
+        run = self.sandbox.run(
+            ["bash", "-c", f"tsc --target esnext program.ts >&2 || exit {_NOT_COMPILED}; node program.js"],
+            files={"program.ts": clean(program).encode()},
+            limits=self.limits(cpu_seconds, 2048 * MiB, processes=256),
+        )
+        judged = verdict(run)
+        compiled = run.exit_code != _NOT_COMPILED or judged.kind in (TIMEOUT, MEMORY)
+        return judged if compiled else Verdict(SYNTAX, judged.detail, judged.seconds, judged.isolated)
 
 
 def clean(text: str) -> str:

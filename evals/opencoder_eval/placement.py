@@ -126,9 +126,11 @@ def _head(prompt: str, language: str) -> str:
 
 def _go(code: str, head: str) -> str:
     """Go allows each import once, and none that is not used: those of the prompt stay, others are added."""
-    extra = [path for m in _GO_IMPORT.finditer(code) for path in re.findall(r'"([^"]+)"', m[0]) if f'"{path}"' not in head]
+    extra = [
+        path for m in _GO_IMPORT.finditer(code) for path in re.findall(r'"([^"]+)"', m[0]) if f'"{path}"' not in head
+    ]
     body = re.sub(r"^package .*$", "", _GO_IMPORT.sub("", code), count=1, flags=re.MULTILINE)
-    imports, pieces = _take_apart(body, "Go")
+    _imports, pieces = _take_apart(body, "Go")
     mains = [p.text for p in pieces if p.name in _MAIN]
     for text in mains:
         body = body.replace(text, "")
@@ -137,8 +139,15 @@ def _go(code: str, head: str) -> str:
 
 def _inside(piece: Piece, language: str) -> str:
     """A class that was beside the answer's class becomes a static one inside."""
-    if language == "Java" and piece.kind.endswith("_declaration") and "method" not in piece.kind and "field" not in piece.kind:
-        return piece.text if re.match(r"(\w+\s+)*static\b", piece.text) else f"static {piece.text.removeprefix('public ')}"
+    if (
+        language == "Java"
+        and piece.kind.endswith("_declaration")
+        and "method" not in piece.kind
+        and "field" not in piece.kind
+    ):
+        return (
+            piece.text if re.match(r"(\w+\s+)*static\b", piece.text) else f"static {piece.text.removeprefix('public ')}"
+        )
     return piece.text
 
 
@@ -156,16 +165,22 @@ def _take_apart(code: str, language: str) -> tuple[list[str], list[Piece]]:
         before = b""
         for child in node.children:
             text = data[child.start_byte : child.end_byte].decode("utf-8", "replace")
-            if child.type == container and (inner := next((c for c in child.children if c.type == body), None)) is not None:
-                if any(_FUNCTIONS.search(c.type) for c in inner.children):
-                    visit(inner)
-                    continue
+            if (
+                child.type == container
+                and (inner := next((c for c in child.children if c.type == body), None)) is not None
+            ) and any(_FUNCTIONS.search(c.type) for c in inner.children):
+                visit(inner)
+                continue
             if child.type in ("modifiers", "attribute_item"):  # Scala's and Rust's are nodes of their own
                 before = data[child.start_byte : child.end_byte] + b"\n"
                 continue
             if _IMPORTS.match(text) and not _FUNCTIONS.search(child.type):
                 imports.append(text.strip())
-            elif child.is_named and "comment" not in child.type and child.type not in ("php_tag", "text_interpolation", "module"):
+            elif (
+                child.is_named
+                and "comment" not in child.type
+                and child.type not in ("php_tag", "text_interpolation", "module")
+            ):
                 pieces.append(Piece(_name(child), before.decode() + text, child.type))
             before = b""
 
