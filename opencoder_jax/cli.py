@@ -38,6 +38,7 @@ COMMANDS: dict[str, Command] = {
     "eval run": Command("opencoder_eval.commands", "a model's scores, with a report", ("run",)),
     "eval generate": Command("opencoder_eval.commands", "a model's samples for benchmarks", ("generate",)),
     "eval score": Command("opencoder_eval.commands", "judge samples in the sandbox", ("score",)),
+    "eval likelihood": Command("opencoder_eval.commands", "bits per byte of reference solutions", ("likelihood",)),
     "eval selfcheck": Command("opencoder_eval.commands", "canonical solutions pass, broken ones fail", ("selfcheck",)),
     "eval report": Command("opencoder_eval.commands", "HTML and Markdown of results", ("report",)),
     "eval list": Command("opencoder_eval.commands", "the benchmarks", ("list",)),

@@ -1,4 +1,4 @@
-"""`opencoder eval generate | score | run | selfcheck | report | list`: from a model to a table of scores.
+"""`opencoder eval generate | score | run | likelihood | selfcheck | report | list`: from a model to a table of scores.
 
 Results are in `--out`: a directory per benchmark with `samples.jsonl`, `results.jsonl` and `summary.json`, and the report.
 Exit codes: 0 done, 1 a self-check failed, 2 rejected (one line says why), 130 stopped by Ctrl-C.
@@ -9,14 +9,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from opencoder_eval import benchmarks
 from opencoder_eval import samples as sample_files
 from opencoder_eval.benchmarks.base import MODES, Benchmark
-from opencoder_eval.client import Client, Sampling
+from opencoder_eval.client import Client, Rejected, Sampling
 from opencoder_eval.extraction import EXTRACTIONS
 from opencoder_eval.generate import check_mode, generate
 from opencoder_eval.judging import Runner
@@ -24,7 +24,6 @@ from opencoder_eval.sandbox import Sandbox
 from opencoder_eval.score import Summary, score
 
 EXIT_FAILED, EXIT_REJECTED, EXIT_INTERRUPTED = 1, 2, 130
-COMMANDS = ("generate", "score", "run", "selfcheck", "report", "list")
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         ("generate", _generate, "ask a model for samples", (_which, _model)),
         ("score", _score, "judge samples", (_which, _judging)),
         ("run", _run, "both, and the report", (_which, _model, _judging)),
+        ("likelihood", _likelihood, "bits per byte of the reference solutions", (_which, _model)),
         ("selfcheck", _selfcheck, "canonical solutions must pass, broken ones must fail", (_which, _judging)),
         ("report", _report, "HTML and Markdown from results that are there", ()),
     ):
@@ -73,8 +73,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(work=work)
     sub = commands.choices["score"]
     sub.add_argument("--samples", type=Path, help="a file of samples (default: OUT/BENCHMARK/samples.jsonl)")
-    sub = commands.choices["run"]
-    sub.add_argument("--checkpoint", help="a run, Hugging Face directory or GGUF file: served while the command runs")
+    for name in ("run", "likelihood"):
+        commands.choices[name].add_argument(
+            "--checkpoint", help="a run, Hugging Face directory or GGUF file: served while the command runs"
+        )
     sub = commands.choices["selfcheck"]
     sub.add_argument(
         "--mutants", action=argparse.BooleanOptionalAction, default=True, help="also judge broken solutions"
@@ -114,6 +116,8 @@ def _judging(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--read-only", action="append", default=[], help="a further directory that programs may read")
     sub.add_argument("--k", type=_ks, default=(1, 10, 100), help="of pass@k, comma-separated")
     sub.add_argument("--canonical", action=argparse.BooleanOptionalAction, default=True, help="judge references first")
+    sub.add_argument("--judge-endpoint", default="", help="server of the model that judges CodeArena")
+    sub.add_argument("--judge-model", default="", help="its name there")
     sub.add_argument("--unsafe-no-sandbox", action="store_true", help="run untrusted programs WITHOUT isolation")
 
 
@@ -145,7 +149,7 @@ def _score(options: argparse.Namespace) -> int:
         for benchmark in chosen:
             out = options.out / benchmark.name
             path = options.samples or _shared_samples(options.out, benchmark)
-            print(_score_one(options, benchmark, path, out, Runner(sandbox)).line())
+            print(_score_one(options, benchmark, path, out, _runner(options, sandbox)).line())
     return _report(options)
 
 
@@ -173,8 +177,30 @@ def _run(options: argparse.Namespace) -> int:
         for benchmark in ready:
             path = _shared_samples(options.out, benchmark)
             if path.exists():
-                summary = _score_one(options, benchmark, path, options.out / benchmark.name, Runner(sandbox))
+                summary = _score_one(options, benchmark, path, options.out / benchmark.name, _runner(options, sandbox))
                 print(summary.line())
+    return _report(options)
+
+
+def _likelihood(options: argparse.Namespace) -> int:
+    from opencoder_eval.likelihood import bits_per_byte
+    from opencoder_eval.serving import served
+
+    chosen = [benchmarks.get(name) for name in benchmarks.expand(options.benchmarks)]
+    if bool(options.endpoint) == bool(options.checkpoint):
+        raise ValueError("give either --checkpoint=PATH or --endpoint=http://HOST:PORT")
+    with served(options.checkpoint, options.endpoint) as endpoint, _client(options, endpoint) as client:
+        for benchmark in chosen:
+            made = bits_per_byte(
+                benchmark,
+                client,
+                options.out / benchmark.name,
+                limit=options.limit,
+                concurrency=options.concurrency,
+                progress=_Progress(f"{benchmark.name}: scoring"),
+            )
+            rejected = f", {made['rejected']} rejected by the server" if made["rejected"] else ""
+            print(f"{benchmark.name}: {made['bits_per_byte']:.4f} bits per byte, {made['tasks']} tasks{rejected}")
     return _report(options)
 
 
@@ -261,6 +287,21 @@ def _shared_samples(out: Path, benchmark: Benchmark) -> Path:
 
 def _client(options: argparse.Namespace, endpoint: str) -> Client:
     return Client(endpoint, model=options.model, timeout=options.timeout, retries=options.retries)
+
+
+def _runner(options: argparse.Namespace, sandbox: Sandbox) -> Runner:
+    if not options.judge_endpoint:
+        return Runner(sandbox)
+    judge = Client(options.judge_endpoint, model=options.judge_model)
+    sampling = Sampling(max_tokens=4096)
+
+    def ask(messages: Sequence[Mapping[str, str]]) -> str:
+        try:
+            return judge.chat(messages, sampling).text
+        except Rejected as error:  # of one question, too long for the judge, say: no label
+            return f"rejected: {error}"
+
+    return Runner(sandbox, ask=ask)
 
 
 def _sandbox(options: argparse.Namespace) -> Sandbox:

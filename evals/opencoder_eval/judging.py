@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from opencoder_eval.benchmarks.base import (
@@ -32,10 +32,11 @@ _PYTHON_SYNTAX = ("SyntaxError", "IndentationError", "TabError")
 
 @dataclass
 class Runner:
-    """What benchmarks run programs with. patience: factor on all time limits (a timeout is tried again with more)."""
+    """What benchmarks judge with. patience: factor on all time limits. ask: a judge model, None without one."""
 
     sandbox: Sandbox
     patience: float = 1.0
+    ask: Callable[[Sequence[Mapping[str, str]]], str] | None = None
 
     def limits(self, cpu_seconds: float, memory: int = 1024 * MiB, processes: int = 64) -> Limits:
         """Limits of one run."""

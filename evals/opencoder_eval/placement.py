@@ -38,6 +38,7 @@ GRAMMARS = {
     "Perl": "perl",
     "R": "r",
     "Racket": "racket",
+    "Scheme": "racket",
     "Ruby": "ruby",
     "Rust": "rust",
     "Scala": "scala",
@@ -57,7 +58,7 @@ _OPENING = {
     "Scala": re.compile(r"^.*?\bobject\s+\w+[^{]*\{[^\n]*\n", re.DOTALL),
 }
 _IMPORTS = re.compile(
-    r"^\s*(?:import\b|#\s*include\b|using\s+[\w.:= ]+;|package\b|use\s|require\b|local\s+\w+\s*=\s*require\b|#lang\b|"
+    r"^\s*(?:import\b|#\s*include\b|using\s+[\w.:= ]+;|package\b|use\s+[\w:{}, *]+;|require\b|local\s+\w+\s*=\s*require\b|#lang\b|"
     r"\(require\b|library\(|-module\b|-export\b|extern\s|from\s+\S+\s+import\b|<\?php|use strict|#!|const\s+\w+\s*=\s*require\b)"
 )
 _GO_IMPORT = re.compile(r"^import\s*\(.*?^\)|^import\s+(?:\w+\s+)?\"[^\"]+\"", re.DOTALL | re.MULTILINE)
@@ -89,20 +90,24 @@ def place(code: str, language: str, prompt: str, tests: str, names: tuple[str, .
       tests: tell whether the last brace of the function is theirs.
       names: of the function that they call, as the languages spell it.
     """
+    if language in _BY_TEXT:
+        return _BY_TEXT[language](code, prompt)
     head = _head(prompt, language)
     if language == "Go":
         return _go(code, head)
     imports, pieces = _take_apart(code, language)
     wanted = [p for p in pieces if p.name in names]
-    others = [p for p in pieces if p.name not in names and p.name not in _MAIN]
     if not wanted:  # not understood: as it is, which the compiler will judge
-        return f"{head}\n{code}"
-    new_imports = [line for line in imports if line.strip() not in {h.strip() for h in head.split("\n")}]
-    function = wanted[-1].text.rstrip()
+        return f"{head}\n{_without_lines(code, head)}"
+    kept = [p for p in pieces if p.name not in _MAIN and not _only_runs(p)]
+    known = {line.strip() for line in head.split("\n")}
+    new_imports = [line for line in imports if line.strip() not in known]
+    if closes_function(tests, language):  # it must come last, without its brace
+        kept = [*(p for p in kept if p is not wanted[-1]), wanted[-1]]
+    body = "\n\n".join(_inside(p, language) for p in kept)
     if closes_function(tests, language):
-        function = function.removesuffix("}").rstrip()
-    body = "\n\n".join([*(_inside(p, language) for p in others), function])
-    if language == "PHP" or language == "Racket":  # their first line must stay first
+        body = body.rstrip().removesuffix("}").rstrip()
+    if language in _FIRST_LINE:
         first, _, rest = head.partition("\n")
         return "\n".join([first, *new_imports, rest, body])
     return "\n".join([*new_imports, head, body])
@@ -124,13 +129,79 @@ def _head(prompt: str, language: str) -> str:
     return "\n".join(line for line in prompt.split("\n") if _IMPORTS.match(line))
 
 
+def _without_lines(code: str, head: str) -> str:
+    known = {line.strip() for line in head.split("\n")}
+    return "\n".join(line for line in code.split("\n") if not line.strip() or line.strip() not in known)
+
+
+def _only_runs(piece: Piece) -> bool:
+    """A call at top level: an example, which runs before the tests or fails them."""
+    if piece.kind == "list":  # a Lisp form
+        return not re.match(r"\(\s*(?:define|struct|def|let|provide|set!|begin-for-syntax|module)", piece.text)
+    return not piece.name and piece.kind in _CALLS
+
+
+def _erlang(code: str, prompt: str) -> str:
+    """The module and what it exports are the prompt's."""
+    head = [line for line in prompt.split("\n") if line.startswith(("-module", "-export"))]
+    body = re.sub(r"(?ms)^-(?:module|export)\(.*?\)\.", "", code)
+    return "\n".join([*head, re.sub(r"(?ms)^test\(\)\s*->.*?\.\s*$", "", body)])
+
+
+def _elixir(code: str, prompt: str) -> str:
+    """The module has the prompt's name, by which the tests call it."""
+    name = re.search(r"defmodule\s+([\w.]+)", prompt)
+    body = re.sub(r"(?ms)^ExUnit\.start.*\Z", "", code)
+    if name is None:
+        return body
+    if "defmodule" not in body:
+        return f"defmodule {name[1]} do\n{body}\nend"
+    return re.sub(r"defmodule\s+[\w.]+", f"defmodule {name[1]}", body, count=1)
+
+
+def _fortran(code: str, prompt: str) -> str:
+    """Functions alone, and the end of the main program, which the test begins."""
+    unit = r"(?ims)^[^\n!]*\b(?:function|subroutine)\s+\w+.*?^\s*end\s+(?:function|subroutine)[^\n]*$"
+    found = re.findall(unit, code)
+    return "\n\n".join([*(found or [code]), "end program"])
+
+
+def _pascal(code: str, prompt: str) -> str:
+    """The prompt's program and units with the answer's, without the answer's main block."""
+    body = re.sub(r"(?is)\n\s*begin(?:(?!\n\s*(?:function|procedure)\b).)*?\nend\.\s*\Z", "\n", f"\n{code}\n")
+    body = re.sub(r"(?im)^\s*program\s+\w+\s*;", "", body)
+    units = [u.strip() for m in re.finditer(r"(?is)\buses\b(.*?);", prompt + body) for u in m[1].split(",")]
+    body = re.sub(r"(?is)\buses\b.*?;", "", body)
+    head = [line for line in prompt.split("\n") if re.match(r"(?i)\s*(?:program\s+\w+\s*;|\{\$)", line)]
+    uses = [f"uses {', '.join(dict.fromkeys(u for u in units if u))};"] if units else []
+    return "\n".join([*head, *uses, body.strip()])
+
+
+def _haskell(code: str, prompt: str) -> str:
+    """Imports come before all else."""
+    lines = [line for line in code.split("\n") if not re.match(r"module\s+\w+.*where", line)]
+    imports = [line for line in lines if line.startswith("import ")]
+    head = [line for line in prompt.split("\n") if re.match(r"import |module |\{-# LANGUAGE", line)]
+    return "\n".join([*head, *(i for i in imports if i not in head), *(line for line in lines if line not in imports)])
+
+
+_BY_TEXT = {"Elixir": _elixir, "Erlang": _erlang, "Fortran": _fortran, "Haskell": _haskell, "Pascal": _pascal}
+_FIRST_LINE = frozenset({"PHP", "Racket", "Scheme", "Shell"})
+_CALLS = frozenset(
+    {
+        *("call", "call_expression", "command", "echo_statement", "expression_statement", "function_call"),
+        *("function_call_statement", "method_call_expression", "print_expression", "function_call_expression"),
+    }
+)
+
+
 def _go(code: str, head: str) -> str:
     """Go allows each import once, and none that is not used: those of the prompt stay, others are added."""
     extra = [
         path for m in _GO_IMPORT.finditer(code) for path in re.findall(r'"([^"]+)"', m[0]) if f'"{path}"' not in head
     ]
     body = re.sub(r"^package .*$", "", _GO_IMPORT.sub("", code), count=1, flags=re.MULTILINE)
-    _imports, pieces = _take_apart(body, "Go")
+    _, pieces = _take_apart(body, "Go")
     mains = [p.text for p in pieces if p.name in _MAIN]
     for text in mains:
         body = body.replace(text, "")
@@ -190,6 +261,8 @@ def _take_apart(code: str, language: str) -> tuple[list[str], list[Piece]]:
 
 def _name(node: Any) -> str:
     """The name that a definition gives; "" for others. C and C++ nest it in declarators, Lisps in lists."""
+    if node.type in _CALLS or (node.type == "list" and not node.text.lstrip().startswith(b"(define")):
+        return ""
     for _ in range(8):
         name = node.child_by_field_name("name")
         if name is not None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from opencoder_eval.benchmarks import infilling, livecodebench, mceval, mdeval
 from opencoder_eval.benchmarks.base import Benchmark
 from opencoder_eval.benchmarks.bigcodebench import BigCodeBench
+from opencoder_eval.benchmarks.codearena import CodeArena
 from opencoder_eval.benchmarks.humaneval import HumanEval
 from opencoder_eval.benchmarks.infilling import Infilling
 from opencoder_eval.benchmarks.livecodebench import LiveCodeBench
@@ -76,6 +77,7 @@ for _variant in infilling.VARIANTS:
     _BENCHMARKS[f"humaneval-infilling-{_variant}"] = functools.partial(
         Infilling, title=f"HumanEval infilling, {_variant}", variant=_variant
     )
+_BENCHMARKS["codearena"] = functools.partial(CodeArena, title="CodeArena, wins against GPT-4 Turbo")
 _GROUPS: dict[str, tuple[str, ...]] = {
     "evalplus": ("humaneval", "humanevalplus", "mbpp-evalplus", "mbppplus"),
     "paper": ("humaneval", "humanevalplus", "mbpp-evalplus", "mbppplus", "mbpp-3shot", "multipl-e-humaneval"),
