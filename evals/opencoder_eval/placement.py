@@ -168,7 +168,8 @@ def _fortran(code: str, prompt: str) -> str:
 
 def _pascal(code: str, prompt: str) -> str:
     """The prompt's program and units with the answer's, without the answer's main block."""
-    body = re.sub(r"(?is)\n\s*begin(?:(?!\n\s*(?:function|procedure)\b).)*?\nend\.\s*\Z", "\n", f"\n{code}\n")
+    ends = list(re.finditer(r"(?im)^end;[^\n]*$", code))
+    body = code[: ends[-1].end()] if ends and re.search(r"(?i)\bend\.\s*\Z", code) else code
     body = re.sub(r"(?im)^\s*program\s+\w+\s*;", "", body)
     units = [u.strip() for m in re.finditer(r"(?is)\buses\b(.*?);", prompt + body) for u in m[1].split(",")]
     body = re.sub(r"(?is)\buses\b.*?;", "", body)
@@ -189,7 +190,15 @@ _BY_TEXT = {"Elixir": _elixir, "Erlang": _erlang, "Fortran": _fortran, "Haskell"
 _FIRST_LINE = frozenset({"PHP", "Racket", "Scheme", "Shell"})
 _CALLS = frozenset(
     {
-        *("call", "call_expression", "command", "echo_statement", "expression_statement", "function_call"),
+        *(
+            "call",
+            "call_expression",
+            "command",
+            "echo_statement",
+            "exit_statement",
+            "expression_statement",
+            "function_call",
+        ),
         *("function_call_statement", "method_call_expression", "print_expression", "function_call_expression"),
     }
 )
@@ -205,7 +214,8 @@ def _go(code: str, head: str) -> str:
     mains = [p.text for p in pieces if p.name in _MAIN]
     for text in mains:
         body = body.replace(text, "")
-    return "\n".join([head, *(f'import "{path}"' for path in dict.fromkeys(extra)), body.strip()])
+    used = [path for path in dict.fromkeys(extra) if re.search(rf"\b{re.escape(path.split('/')[-1])}\.", body)]
+    return "\n".join([head, *(f'import "{path}"' for path in used), body.strip()])
 
 
 def _inside(piece: Piece, language: str) -> str:

@@ -168,7 +168,7 @@ class Sandbox:
         found = re.search(how.stem, program) if how.stem else None
         stem = found[1] if found else "program"
         seen = self._execute(
-            ["sh", "-c", _script(how, stem, write, keep=end)],
+            ["bash", "-c", _script(how, stem, write, keep=end)],
             {**(files or {}), how.file.replace("{stem}", stem): _encode(program)},
             stdin,
             limits,
@@ -257,7 +257,7 @@ class Sandbox:
 
 
 def _script(how: Language, stem: str, result: int, *, keep: bool) -> str:
-    """The commands, for sh: what compilers print goes to standard error; the word COMPILED tells that the program starts.
+    """The commands, for bash (sh knows descriptors of one digit alone): what compilers print goes to standard error; the word COMPILED tells that the program starts.
 
     keep: the program gets the result descriptor.
     """
