@@ -60,9 +60,12 @@ def test_what_will_never_pass_is_sent_once(status: int, kind: type[Exception], t
 
 @pytest.mark.parametrize("reply", ["[]", '{"choices": []}', '{"choices": [7]}', "{}", "<html>"])
 def test_answers_that_are_not_of_the_protocol(reply: str):
-    with made_up.endpoint(lambda p, b, n: (200, reply, {})) as server, _client(server) as client:
-        with pytest.raises(EndpointError, match="OpenAI-compatible"):
-            client.complete("p", Sampling())
+    with (
+        made_up.endpoint(lambda p, b, n: (200, reply, {})) as server,
+        _client(server) as client,
+        pytest.raises(EndpointError, match="OpenAI-compatible"),
+    ):
+        client.complete("p", Sampling())
 
 
 def test_null_content_is_an_empty_answer():
@@ -92,9 +95,12 @@ def test_the_model_is_asked_for_once_and_must_be_the_only_one():
         client.complete("p", Sampling())
         assert [path for path, _, _ in server.requests].count("/v1/models") == 1
     for reply in listed[1:]:
-        with made_up.endpoint(lambda p, b, n, r=reply: (200, r, {})) as server, _client(server, model="") as client:
-            with pytest.raises(EndpointError, match="--model"):
-                _ = client.model
+        with (
+            made_up.endpoint(lambda p, b, n, r=reply: (200, r, {})) as server,
+            _client(server, model="") as client,
+            pytest.raises(EndpointError, match="--model"),
+        ):
+            _ = client.model
 
 
 def test_map_keeps_rejections_apart_and_runs_at_once():
@@ -149,9 +155,12 @@ def test_a_likelihood_counts_the_tokens_that_reach_into_the_text(offsets: bool):
     ],
 )
 def test_a_server_without_echo_is_an_error_never_a_score(reply: tuple[int, Any, dict[str, str]]):
-    with made_up.endpoint(lambda p, b, n: reply) as server, _client(server) as client:
-        with pytest.raises(EndpointError, match=r"echo|logprobs"):
-            client.likelihood("abc", "def")
+    with (
+        made_up.endpoint(lambda p, b, n: reply) as server,
+        _client(server) as client,
+        pytest.raises(EndpointError, match=r"echo|logprobs"),
+    ):
+        client.likelihood("abc", "def")
 
 
 def test_a_likelihood_after_nothing_is_refused():
