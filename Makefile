@@ -21,7 +21,7 @@ help:
 	.uv/bin/pip install --quiet uv
 
 sync: $(filter .uv/bin/uv,$(UV))
-	$(UV) sync --quiet --locked --extra data --extra dev
+	$(UV) sync --quiet --locked --extra data --extra eval --extra dev
 
 demo: sync
 	$(RUN) python scripts/demo/demo.py $(if $(SOURCE),--source "$(SOURCE)") $(if $(OUT),--out "$(OUT)")
@@ -65,12 +65,12 @@ test-oracle oracle: sync .venv-oracle/ready
 # Heavy extras get environments of their own, so that the one for daily work stays small.
 test-seqio test-aot: test-%: $(filter .uv/bin/uv,$(UV))
 	export UV_PROJECT_ENVIRONMENT=.venv-$*
-	$(UV) sync --quiet --locked --extra data --extra dev --extra $*
+	$(UV) sync --quiet --locked --extra data --extra eval --extra dev --extra $*
 	$(RUN) pytest -m $* $(TESTS)
 
 test-cluster: $(filter .uv/bin/uv,$(UV))
 	export UV_PROJECT_ENVIRONMENT=.venv-cluster
-	$(UV) sync --quiet --locked --extra data --extra dev --extra ray
+	$(UV) sync --quiet --locked --extra data --extra eval --extra dev --extra ray
 	$(RUN) pytest -m cluster
 
 # The lowest versions that pyproject.toml allows for what is there, jax 0.11.2 among them.
