@@ -7,13 +7,11 @@ import os
 import secrets
 import socket
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from opencoder_eval.sandbox.results import Execution, Limits, MiB, SandboxError
-
-if TYPE_CHECKING:
-    from opencoder_eval.sandbox.sandbox import Sandbox
 
 LIMITS = Limits(cpu_seconds=5, wall_seconds=30, file_bytes=16 * MiB, processes=12)
 # Prints a JSON object: what was possible and should not be (`holes`), and the layers that were found.
@@ -33,7 +31,18 @@ EXHAUSTING = {
 }
 
 
-def probe(sandbox: Sandbox) -> dict[str, str]:
+class Probed(Protocol):
+    """The part of a `Sandbox` that is tried."""
+
+    python: str
+    read_only: tuple[str, ...]
+
+    def run_python(
+        self, program: str, *, files: Mapping[str, bytes] | None = None, limits: Limits | None = None
+    ) -> Execution: ...
+
+
+def probe(sandbox: Probed) -> dict[str, str]:
     """Tries `sandbox`; returns the layers that hold it: name -> state.
 
     Raises: SandboxError if a hostile program can do what it must not, with what that was.
@@ -79,7 +88,7 @@ def probe(sandbox: Sandbox) -> dict[str, str]:
     return report["layers"]
 
 
-def _broken(sandbox: Sandbox, seen: Execution) -> str:
+def _broken(sandbox: Probed, seen: Execution) -> str:
     said = seen.detail or seen.outcome
     if "failed to execute" in said:
         return (
