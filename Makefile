@@ -30,6 +30,7 @@ lint: sync
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) codespell $$(git ls-files)
+	$(RUN) python scripts/tools/check_words.py
 	$(RUN) lint-imports
 	$(RUN) deptry .
 	$(RUN) pyright

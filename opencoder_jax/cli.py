@@ -34,6 +34,7 @@ COMMANDS: dict[str, Command] = {
     "data refinecode": Command("opencoder_data.refinecode", "raw files to clean documents (RefineCode)"),
     "data split": Command("opencoder_data.split", "documents to training sources and a held-out set"),
     "data pack": Command("opencoder_data.pack", "documents to token shards"),
+    "data why": Command("opencoder_data.pipeline.why", "why a file was dropped"),
     "data report": Command("opencoder_data.refinecode.report", "what a RefineCode run kept and dropped, and why"),
     "eval run": Command("opencoder_eval.commands", "a model's scores, with a report", ("run",)),
     "eval generate": Command("opencoder_eval.commands", "a model's samples for benchmarks", ("generate",)),
