@@ -111,7 +111,7 @@ LANGUAGES: dict[str, Language] = {
         ("./program",),
         (("ldc2", "-unittest", "-of=program", "program.d"),),
         ("ldc2", "--version"),
-        ("ldc",),
+        ("ldc", "libphobos2-ldc-shared-dev"),
     ),
     "Dart": Language(
         "program.dart", ("dart", "run", "--enable-asserts", "program.dart"), version=("dart", "--version"), limits=VM

@@ -63,7 +63,7 @@ class Sandbox:
         self._bootstrap = _without_comments(BOOTSTRAP.read_text())
         self._filter = seccomp.program()
         directories = [d for d in (f"{name}/bin" for name in self.read_only) if os.path.isdir(d)]
-        self._environment = {**bubblewrap.ENVIRONMENT}
+        self._environment = bubblewrap.environment()
         self._environment["PATH"] = ":".join([*directories, self._environment["PATH"]])
         self._outer = [] if unsafe else bubblewrap.outer(self._environment)
         # What holds a program: name of the layer -> its state. Empty without isolation.
