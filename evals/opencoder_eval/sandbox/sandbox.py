@@ -155,12 +155,13 @@ class Sandbox:
         Raises: KeyError for an unknown language, ValueError for `end` where it cannot be had.
         """
         how = of_program(language, program)
-        missing = [name for name in sorted(how.programs()) if self.which(name) is None]
+        missing = [name for name in sorted(how.programs() | {"bash"}) if self.which(name) is None]
         if missing:
             return Execution("not_run", isolated=not self.unsafe, detail=f"{', '.join(missing)} not installed")
         limits = limits or how.limits
         token = secrets.token_hex(TOKEN_BYTES // 2)
         read, write = os.pipe()
+        os.fchmod(write, 0o666)  # some languages can only open /dev/fd/N
         if end:
             if not how.end:
                 raise ValueError(f"{language}: programs cannot be made to report their last line")
@@ -168,7 +169,7 @@ class Sandbox:
         found = re.search(how.stem, program) if how.stem else None
         stem = found[1] if found else "program"
         seen = self._execute(
-            ["sh", "-c", _script(how, stem, write, keep=end)],
+            ["bash", "-c", _script(how, stem, write, keep=end)],
             {**(files or {}), how.file.replace("{stem}", stem): _encode(program)},
             stdin,
             limits,
@@ -257,7 +258,7 @@ class Sandbox:
 
 
 def _script(how: Language, stem: str, result: int, *, keep: bool) -> str:
-    """The commands, for sh: what compilers print goes to standard error; the word COMPILED tells that the program starts.
+    """The commands, for bash (other shells have no descriptors above 9): what compilers print goes to standard error; the word COMPILED tells that the program starts.
 
     keep: the program gets the result descriptor.
     """
