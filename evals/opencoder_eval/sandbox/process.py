@@ -63,8 +63,8 @@ def execute(
     taken, writer = os.pipe()
     readers["stdout"], out = os.pipe()
     readers["stderr"], err = os.pipe()
-    for pipe in (taken, out, err):
-        os.fchmod(pipe, 0o666)  # for programs that open /dev/stdin or /dev/stdout; they are another user
+    for pipe, mode in ((taken, 0o444), (out, 0o222), (err, 0o222)):
+        os.fchmod(pipe, mode)  # for programs that open /dev/stdin or /dev/stdout; they are another user
     try:
         start = time.monotonic()
         process = subprocess.Popen(

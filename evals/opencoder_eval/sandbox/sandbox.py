@@ -123,7 +123,7 @@ class Sandbox:
         limits = limits or Limits()
         source, test = _encode(program), _encode(tests)
         token = secrets.token_bytes(TOKEN_BYTES)
-        read, write = os.pipe()
+        read, write = _result_pipe()
         secret = _memory(token + write.to_bytes(4, "little") + len(source).to_bytes(8, "little") + source + test)
         flags = ("" if self.unsafe else "c") + ("e" if end else "") + "-"
         command = [self.python, "-s", "-c", self._bootstrap, str(secret), flags]
@@ -160,8 +160,7 @@ class Sandbox:
             return Execution("not_run", isolated=not self.unsafe, detail=f"{', '.join(missing)} not installed")
         limits = limits or how.limits
         token = secrets.token_hex(TOKEN_BYTES // 2)
-        read, write = os.pipe()
-        os.fchmod(write, 0o666)  # some languages can only open /dev/fd/N
+        read, write = _result_pipe()
         if end:
             if not how.end:
                 raise ValueError(f"{language}: programs cannot be made to report their last line")
@@ -329,6 +328,13 @@ def _inside(path: str) -> str:
     if not whole.startswith(bubblewrap.WORK + "/") or "\0" in path:
         raise ValueError(f"{path!r}: not a relative path below the work directory")
     return whole
+
+
+def _result_pipe() -> tuple[int, int]:
+    """Read end, write end. Whoever has the write end may open it again (some languages need that), but not to read."""
+    read, write = os.pipe()
+    os.fchmod(write, 0o222)
+    return read, write
 
 
 def _memory(data: bytes) -> int:

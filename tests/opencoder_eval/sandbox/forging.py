@@ -1,7 +1,7 @@
 """Programs that fail their tests and try to pass: how each goes about it. Their tests always fail, or never get to run."""
 
 # The tests that all of them should fail.
-TESTS = "marker = 'expected-output-4711'\nassert answer() == marker\n"
+TESTS = "marker = 'expected-output-4711'\nanswer()\nassert answer() == marker\ndone = True\n"
 TESTED = "def answer():\n    return 'wrong'\n"
 
 # Tries whatever 32 bytes it has found as the token, on every descriptor, and leaves with exit code 0.
@@ -112,32 +112,22 @@ while frame:
     frame.f_trace, frame.f_trace_opcodes, frame = look, True, frame.f_back
 """
     + TESTED,
-    "profiles the calls after it": TESTED
-    + """
+    "profiles the calls after it": """
 import os, sys
 def look(frame, event, argument):
-    if event == 'c_call' and argument is not os.write: os._exit(0)
+    for value in frame.f_locals.values():
+        if isinstance(value, bytes) and len(value) == 32:
+            for descriptor in range(3, 512):
+                try: os.write(descriptor, value)
+                except OSError: pass
+            os._exit(0)
 sys.setprofile(look)
-""",
+"""
+    + TESTED,
     "replaces what writes and runs": TESTED
     + """
-import builtins, os, posix
-builtins.exec = builtins.compile = lambda *a, **k: None
-posix.write = os.write = lambda descriptor, data: len(data)
-frame = __import__('sys')._getframe()
-while frame:
-    for name, value in [*frame.f_globals.items()]:
-        if callable(value): frame.f_globals[name] = lambda *a, **k: None
-    frame = frame.f_back
-""",
-    "replaces builtins that tests use": """
 import builtins
-class Any(str):
-    __eq__ = lambda self, other: True
-def answer():
-    raise AssertionError
-builtins.AssertionError = type('Never', (BaseException,), {'__init__': lambda self: os._exit(0)})
-builtins.__build_class__ = builtins.__import__ = lambda *a, **k: None
+builtins.exec = builtins.compile = lambda *a, **k: None
 """,
     "ends the tests by tracing them": """
 import sys
@@ -146,36 +136,35 @@ def answer():
         return skip
     test = sys._getframe(1)
     def jump(frame, event, argument):
-        frame.f_lineno = 3
+        if event == 'line': frame.f_lineno = 4
         return jump
     sys.settrace(skip); test.f_trace = jump
     return 'wrong'
 """,
 }
 # Programs whose tests use unittest, random or json: what was put in their place does not count.
+FAKE = "def main(**k):\n class R:\n  result = property(lambda s: s)\n  wasSuccessful = lambda s: True\n return R()\n"
 REPLACED = {
     "replaces unittest's assertions": (
         "import unittest\nunittest.TestCase.assertEqual = lambda *a: None\nunittest.TestCase.run = lambda *a: None\n"
         + TESTED
     ),
     "puts a module of its own beside the tests": (
-        TESTED + "open('unittest.py', 'w').write('class TestCase:\\n pass\\ndef main(**k): pass\\n')"
+        TESTED + f"open('unittest.py', 'w').write('class TestCase:\\n pass\\n' + {FAKE!r})"
         "\nimport sys; sys.path.insert(0, '.')"
     ),
     "puts a module of its own in sys.modules": (
         TESTED
-        + "import sys, types\nfake = types.ModuleType('unittest')\nfake.TestCase = object\nfake.main = lambda **k: None\n"
+        + "import sys, types\nfake = types.ModuleType('unittest')\nfake.TestCase = object\n"
+        + FAKE
+        + "fake.main = main\n"
         "sys.modules['unittest'] = fake"
     ),
-    "replaces all() and abs()": "import builtins\nbuiltins.all = lambda *a: True\nbuiltins.isinstance = lambda *a: True\n"
-    + TESTED,
 }
 UNITTEST = """
 import unittest
 class T(unittest.TestCase):
     def test_answer(self):
         self.assertEqual(answer(), 'right')
-assert all(answer() == x for x in ['wrong'])
-assert not all([False])
 unittest.main(argv=['x'], exit=False).result.wasSuccessful() or [].pop()
 """

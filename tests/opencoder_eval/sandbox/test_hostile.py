@@ -154,6 +154,10 @@ def test_files_are_placed_in_the_work_directory_only(sandbox, path):
         ('for f in $(seq 3 60); do eval "echo compiled >&$f" 2>/dev/null; done; exit 3', {"failed"}),
         ("cat /etc/shadow /root/.bashrc /proc/1/environ 2>/dev/null && exit 0; exit 4", {"failed"}),
         ("exec 3<>/dev/tcp/1.1.1.1/80", {"failed"}),
+        (
+            "for d in / /dev /etc /usr /usr/bin /proc; do echo x 2>/dev/null >$d/opencoder-test && exit 0; done; exit 5",
+            {"failed"},
+        ),
         ("yes", {"output_limit"}),
         ("kill -9 -1; exit 3", {"failed"}),
     ],

@@ -29,7 +29,7 @@ def test_a_program_that_passes_its_tests(sandbox):
         ("def f(x) return x", "", "SyntaxError: expected ':'"),
         ("def f(x): return y", "f(1)", "NameError: name 'y' is not defined"),
         ("x = 1", "assert x ==", "SyntaxError: invalid syntax"),
-        ("\0", "", "SyntaxError: source code string cannot contain null bytes"),
+        ("\0", "", "source code string cannot contain null bytes"),
         ("x = '\ud800'", "", "SyntaxError"),
         ("raise ValueError('a\\nlast line')", "", "last line"),
         ("import sys; sys.exit(3)", "", "exit code 3"),
@@ -267,7 +267,6 @@ def test_a_system_that_forbids_namespaces_is_named_with_the_remedy(monkeypatch, 
     [
         (["--unshare-net"], "a socket of this machine was reached"),
         (["--unshare-pid"], "processes of this machine can be seen"),
-        (["--remount-ro"], "can be written"),
         (["--tmpfs", "/tmp"], "the work directory is larger"),
         (["--seccomp"], None),
     ],
@@ -306,5 +305,5 @@ def _without(command: list[str], weaker: list[str]) -> list[str]:
     for option in weaker:
         while option in kept:
             i = kept.index(option)
-            del kept[i : i + (2 if option == "--remount-ro" else 1)]
+            del kept[i]
     return kept
