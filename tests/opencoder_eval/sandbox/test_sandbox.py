@@ -1,9 +1,11 @@
 """What a run gives back: outcomes, output, limits, and nothing left behind."""
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -307,3 +309,46 @@ def _without(command: list[str], weaker: list[str]) -> list[str]:
             i = kept.index(option)
             del kept[i]
     return kept
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; all other tests ran as a plain one")
+def test_a_plain_user_has_the_same_sandbox(sandbox):
+    version = subprocess.run(
+        ["/usr/bin/python3", "-c", "import sys; print(sys.version_info >= (3, 11))"], capture_output=True
+    )
+    if version.stdout != b"True\n":
+        pytest.skip("the system's python3 is older than 3.11, and other users cannot read ours")
+    program = """
+import os, sys
+from opencoder_eval.sandbox import Limits, Sandbox
+sandbox = Sandbox()
+assert os.geteuid() == 23456 and sandbox.layers["namespaces"]
+limits = Limits(cpu_seconds=1, memory_bytes=128 << 20, processes=8)
+hidden = os.path.join(os.environ["HOME"], "key")
+open(hidden, "w").write("x")
+checks = [
+    (f"import os; assert not os.path.exists({hidden!r}) and os.getuid() == 65534", "ok"),
+    ("while True: pass", "timeout"),
+    ("k = []\\nwhile True: k.append(bytearray(b'x' * 2**20))", "memory"),
+    ("import os\\nn = 0\\ntry:\\n while True:\\n  if not os.fork(): os.read(0, 1); os._exit(0)\\n  n += 1\\nexcept OSError: assert n < 8", "ok"),
+    ("import os; os._exit(0)", "failed"),
+]
+for program, outcome in checks:
+    seen = sandbox.run_python(program, limits=limits)
+    assert seen.outcome == outcome, (program, seen)
+seen = sandbox.run_language("Shell", "echo hello > /dev/stdout", end=True)
+assert seen.ok and seen.sentinel, seen
+print("held")
+"""
+    package = Path(bubblewrap.__file__).parents[2]
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        shutil.copytree(package / "opencoder_eval", Path(directory, "opencoder_eval"))
+        subprocess.run(["chown", "-R", "23456:23456", directory], check=True)
+        done = subprocess.run(
+            ["setpriv", "--reuid=23456", "--regid=23456", "--clear-groups", "/usr/bin/python3", "-c", program],
+            env={"PATH": "/usr/bin:/bin", "HOME": directory, "PYTHONPATH": directory},
+            cwd=directory,
+            capture_output=True,
+            text=True,
+        )
+    assert done.stdout == "held\n", done.stderr[-2000:]
