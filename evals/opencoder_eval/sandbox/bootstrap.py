@@ -100,7 +100,7 @@ def _main() -> None:
     confined, ends = "c" in sys.argv[2], "e" in sys.argv[2]
     sys.argv[:] = [PROGRAM_FILE]
     # Last, so that a file of the program cannot take the place of a module of the standard library.
-    sys.path.append(PROGRAM_FILE.rpartition("/")[0])
+    sys.path[:] = [*filter(None, sys.path), PROGRAM_FILE.rpartition("/")[0]]
     if confined:
         _confine()
     sys.modules["__main__"] = module

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import itertools
 import math
 import os
 import shutil
@@ -27,9 +29,8 @@ ENVIRONMENT = {
 }
 # Of /etc: what programs of /usr need to start; no names of users, hosts or keys.
 ETC = """
-alternatives ld.so.cache ld.so.conf ld.so.conf.d localtime mime.types magic terminfo php mono fpc.cfg R emacs vim groovy
-racket ghc erlang lua perl python3 python3.11 python3.12 python3.13 fonts
-java-11-openjdk java-17-openjdk java-21-openjdk java-25-openjdk
+alternatives ld.so.cache ld.so.conf ld.so.conf.d localtime mime.types magic terminfo fonts
+php mono fpc*.cfg ldc2.conf R emacs vim groovy racket ghc erlang lua perl python3* java-*-openjdk
 """
 VAR = ("/var/lib/ghc", "/var/lib/php")
 DEVICES = ("null", "zero", "full", "random", "urandom")
@@ -37,6 +38,13 @@ PASSWD = f"root:x:0:0:root:/root:/usr/sbin/nologin\nnobody:x:{NOBODY}:{NOBODY}:n
 GROUP = f"root:x:0:\nnogroup:x:{NOBODY}:\n".encode()
 HOSTS = b"127.0.0.1 localhost sandbox\n::1 localhost\n"
 SYSTEM_FILES = {"/etc/passwd": PASSWD, "/etc/group": GROUP, "/etc/hosts": HOSTS}
+
+
+def environment() -> dict[str, str]:
+    """Of every program."""
+    java = shutil.which("java", path="/usr/bin:/bin")
+    home = {} if java is None else {"JAVA_HOME": os.path.dirname(os.path.dirname(os.path.realpath(java)))}
+    return {**ENVIRONMENT, **home}
 
 
 def program() -> str:
@@ -75,7 +83,7 @@ def outer(environment: Mapping[str, str]) -> list[str]:
             command += ["--symlink", os.readlink(name), name]
         elif os.path.isdir(name):
             command += ["--ro-bind", name, name]
-    for name in (*(f"/etc/{name}" for name in ETC.split()), *VAR):
+    for name in [*itertools.chain(*(sorted(glob.glob(f"/etc/{name}")) for name in ETC.split())), *VAR]:
         if os.path.islink(name):
             command += ["--symlink", os.readlink(name), name]
         elif os.path.exists(name):

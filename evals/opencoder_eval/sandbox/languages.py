@@ -111,7 +111,7 @@ LANGUAGES: dict[str, Language] = {
         ("./program",),
         (("ldc2", "-unittest", "-of=program", "program.d"),),
         ("ldc2", "--version"),
-        ("ldc",),
+        ("ldc", "libphobos2-ldc-shared-dev"),
     ),
     "Dart": Language(
         "program.dart", ("dart", "run", "--enable-asserts", "program.dart"), version=("dart", "--version"), limits=VM
@@ -339,7 +339,7 @@ LANGUAGES: dict[str, Language] = {
         ("tclsh", "program.tcl"),
         version=("tclsh",),
         apt=("tcl",),
-        end="\nset _end [open /dev/fd/{fd} a]; puts -nonewline $_end {token}; close $_end\n",
+        end="\nset _end [open /dev/fd/{fd} w]; puts -nonewline $_end {token}; close $_end\n",
     ),
     "TypeScript": Language(
         "program.ts",

@@ -58,7 +58,7 @@ try:
 except OSError:
     names = set()
 own = {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "PWD", "PYTHONHASHSEED", "PYTHONDONTWRITEBYTECODE"}
-own |= {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LC_CTYPE", "_", "SHLVL", "OLDPWD"}
+own |= {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LC_CTYPE", "_", "SHLVL", "OLDPWD", "JAVA_HOME"}
 if leaked := (names | set(os.environ)) & set(given["variables"]) - own:
     holes.append(f"environment variables are visible: {', '.join(sorted(leaked)[:5])}")
 if libc.unshare(CLONE_NEWUSER) == 0:

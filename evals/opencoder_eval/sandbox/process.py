@@ -60,26 +60,29 @@ def execute(
     Raises: OSError if the command cannot be started.
     """
     readers = dict(readers or {})
+    taken, writer = os.pipe()
+    readers["stdout"], out = os.pipe()
+    readers["stderr"], err = os.pipe()
+    for pipe, mode in ((taken, 0o444), (out, 0o222), (err, 0o222)):
+        os.fchmod(pipe, mode)  # for programs that open /dev/stdin or /dev/stdout; they are another user
     try:
         start = time.monotonic()
         process = subprocess.Popen(
             command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdin=taken,
+            stdout=out,
+            stderr=err,
             pass_fds=pass_fds,
             cwd=cwd,
             env=dict(environment or {}),
-            bufsize=0,
             start_new_session=True,
         )
     except BaseException:
-        _close(*pass_fds, *readers.values())
+        _close(*readers.values(), writer)
         raise
-    _close(*pass_fds)
-    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-    readers |= {"stdout": process.stdout.fileno(), "stderr": process.stderr.fileno()}
-    watched = _Watched(process, limits, readers, stdin, start)
+    finally:
+        _close(*pass_fds, taken, out, err)
+    watched = _Watched(process, limits, readers, writer, stdin, start)
     try:
         watched.run()
     finally:
@@ -91,7 +94,13 @@ class _Watched:
     """One running process with its pipes."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], limits: Limits, readers: Mapping[str, int], stdin: bytes, start: float
+        self,
+        process: subprocess.Popen[bytes],
+        limits: Limits,
+        readers: Mapping[str, int],
+        writer: int,
+        stdin: bytes,
+        start: float,
     ):
         self.process, self.limits, self.start = process, limits, start
         self.seen = Finished()
@@ -103,9 +112,9 @@ class _Watched:
             os.set_blocking(descriptor, False)
             self.selector.register(descriptor, selectors.EVENT_READ, name)
         self.stdin = memoryview(stdin)
-        assert process.stdin is not None
-        os.set_blocking(process.stdin.fileno(), False)
-        self.selector.register(process.stdin.fileno(), selectors.EVENT_WRITE, "stdin")
+        self.writer: int | None = writer
+        os.set_blocking(writer, False)
+        self.selector.register(writer, selectors.EVENT_WRITE, "stdin")
         self.open = set(self.readers)
 
     def run(self) -> None:
@@ -137,10 +146,7 @@ class _Watched:
             self.kill()
         self.seen.returncode = self.process.wait()
         self.selector.close()
-        assert self.process.stdin is not None and self.process.stdout is not None and self.process.stderr is not None
-        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            stream.close()
-        _close(self.pidfd, *(fd for name, fd in self.readers.items() if name in ("status", "result")))
+        _close(self.pidfd, *self.readers.values(), *([] if self.writer is None else [self.writer]))
 
     def kill(self) -> None:
         """The whole process group; in the sandbox the namespace of processes ends with it."""
@@ -163,8 +169,8 @@ class _Watched:
             self.stdin = self.stdin[written:]
         if not self.stdin:
             self.selector.unregister(descriptor)
-            assert self.process.stdin is not None
-            self.process.stdin.close()
+            self.writer = None
+            os.close(descriptor)
 
     def _read(self, name: str, descriptor: int) -> None:
         try:

@@ -63,7 +63,7 @@ class Sandbox:
         self._bootstrap = _without_comments(BOOTSTRAP.read_text())
         self._filter = seccomp.program()
         directories = [d for d in (f"{name}/bin" for name in self.read_only) if os.path.isdir(d)]
-        self._environment = {**bubblewrap.ENVIRONMENT}
+        self._environment = bubblewrap.environment()
         self._environment["PATH"] = ":".join([*directories, self._environment["PATH"]])
         self._outer = [] if unsafe else bubblewrap.outer(self._environment)
         # What holds a program: name of the layer -> its state. Empty without isolation.
@@ -123,7 +123,7 @@ class Sandbox:
         limits = limits or Limits()
         source, test = _encode(program), _encode(tests)
         token = secrets.token_bytes(TOKEN_BYTES)
-        read, write = os.pipe()
+        read, write = _result_pipe()
         secret = _memory(token + write.to_bytes(4, "little") + len(source).to_bytes(8, "little") + source + test)
         flags = ("" if self.unsafe else "c") + ("e" if end else "") + "-"
         command = [self.python, "-s", "-c", self._bootstrap, str(secret), flags]
@@ -155,12 +155,12 @@ class Sandbox:
         Raises: KeyError for an unknown language, ValueError for `end` where it cannot be had.
         """
         how = of_program(language, program)
-        missing = [name for name in sorted(how.programs()) if self.which(name) is None]
+        missing = [name for name in sorted(how.programs() | {"bash"}) if self.which(name) is None]
         if missing:
             return Execution("not_run", isolated=not self.unsafe, detail=f"{', '.join(missing)} not installed")
         limits = limits or how.limits
         token = secrets.token_hex(TOKEN_BYTES // 2)
-        read, write = os.pipe()
+        read, write = _result_pipe()
         if end:
             if not how.end:
                 raise ValueError(f"{language}: programs cannot be made to report their last line")
@@ -257,7 +257,7 @@ class Sandbox:
 
 
 def _script(how: Language, stem: str, result: int, *, keep: bool) -> str:
-    """The commands, for bash (sh knows descriptors of one digit alone): what compilers print goes to standard error; the word COMPILED tells that the program starts.
+    """The commands, for bash (other shells have no descriptors above 9): what compilers print goes to standard error; the word COMPILED tells that the program starts.
 
     keep: the program gets the result descriptor.
     """
@@ -328,6 +328,13 @@ def _inside(path: str) -> str:
     if not whole.startswith(bubblewrap.WORK + "/") or "\0" in path:
         raise ValueError(f"{path!r}: not a relative path below the work directory")
     return whole
+
+
+def _result_pipe() -> tuple[int, int]:
+    """Read end, write end. Whoever has the write end may open it again (some languages need that), but not to read."""
+    read, write = os.pipe()
+    os.fchmod(write, 0o222)
+    return read, write
 
 
 def _memory(data: bytes) -> int:

@@ -67,4 +67,4 @@ def version_of(sandbox: Sandbox, language: str) -> str:
     )
     seen = sandbox.run(how.version, stdin=stdin, limits=limits)
     lines = (seen.stdout + b"\n" + seen.stderr).decode("utf-8", "replace").strip().splitlines()
-    return next((line.strip()[:70] for line in lines if line.strip()), "")
+    return next((line.strip()[:70] for line in lines if line.strip() and "warning" not in line), "")
