@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from opencoder_eval.benchmarks.base import NOT_RUN, PASS, TIMEOUT, Benchmark, Task, Verdict
 from opencoder_eval.judging import Runner
 
-# Shares that the data's own faults leave room for: `docs/experiments/2026-11-25-evaluation.md`.
+# Shares that the data's own faults leave space for: `docs/experiments/2026-11-25-evaluation.md`.
 MIN_CANONICAL, MAX_SURVIVORS = 0.98, 0.10
 _STRINGS = re.compile(r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'")
 _SWAPS = {"true": "false", "false": "true", "True": "False", "False": "True", "TRUE": "FALSE", "FALSE": "TRUE"}

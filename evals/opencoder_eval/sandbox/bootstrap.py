@@ -75,7 +75,7 @@ def _tidy(namespace: dict):
     builtin, modules, kept = builtins.__dict__, sys.modules, frozenset(sys.modules)
     original, path, finders, add_hook = dict(builtin), [*sys.path], [*sys.meta_path], sys.addaudithook
 
-    def refuse(event: str, _: object) -> None:
+    def reject(event: str, _: object) -> None:
         if event in ("sys.settrace", "sys.monitoring.register_callback"):
             raise RuntimeError("tests cannot be traced")
 
@@ -86,7 +86,7 @@ def _tidy(namespace: dict):
         for name in [*modules]:
             if name.partition(".")[0] == "unittest" and name not in kept:
                 del modules[name]
-        add_hook(refuse)
+        add_hook(reject)
 
     return tidy
 
