@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -83,6 +84,8 @@ def verdict(execution: Execution) -> Verdict:
     """The verdict on a program of any language."""
     kind = _KINDS.get(execution.outcome, NOT_RUN if execution.outcome == "not_run" else EXCEPTION)
     detail = _detail(execution)
+    if execution.outcome == "failed" and execution.signal == signal.SIGPROF:
+        kind, detail = TIMEOUT, "one input took too long"
     if kind == EXCEPTION and _ASSERTION.search(detail):
         kind = WRONG
     return Verdict(kind, detail, execution.wall_seconds, execution.isolated)
@@ -91,7 +94,7 @@ def verdict(execution: Execution) -> Verdict:
 def python_verdict(execution: Execution) -> Verdict:
     """The verdict on a Python program: the last line of its traceback says what failed."""
     judged = verdict(execution)
-    if execution.outcome != "failed":
+    if execution.outcome != "failed" or judged.kind == TIMEOUT:
         return judged
     lines = [line for line in execution.stderr.decode("utf-8", "replace").splitlines() if line and line[0] not in " \t"]
     name = next((line.split(":")[0].strip() for line in reversed(lines) if _is_error(line)), "")

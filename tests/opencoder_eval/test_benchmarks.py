@@ -17,14 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opencoder_eval import benchmarks
-from opencoder_eval.benchmarks import infilling, livecodebench, mceval, programs
-from opencoder_eval.benchmarks.base import Question
+from opencoder_eval.benchmarks import infilling, livecodebench, mceval, programs, quick_numpy
+from opencoder_eval.benchmarks.base import EXCEPTION, NOT_RUN, PASS, SYNTAX, TIMEOUT, WRONG, Question
 from opencoder_eval.benchmarks.humaneval import BROKEN_32, HumanEval
 from opencoder_eval.benchmarks.multipl_e import with_tuples
 from opencoder_eval.benchmarks.quick_numpy import SHIM
 from opencoder_eval.judging import Runner
 from opencoder_eval.sandbox import Sandbox
-from opencoder_eval.verdicts import EXCEPTION, NOT_RUN, PASS, SYNTAX, WRONG
 
 sys.path.insert(0, str(Path(__file__).parent))
 import made_up
@@ -147,6 +146,15 @@ def test_base_inputs_are_the_first_of_mbppplus(data: Path, runner: Runner):
     code = "def half(x):\n    return x / 2 if x == 2 else 0\n"
     assert base.judge(base.tasks()[0], code, runner).kind == PASS
     assert plus.judge(plus.tasks()[0], code, runner).kind == WRONG
+
+
+def test_one_input_that_takes_too_long_is_a_timeout(data: Path, runner: Runner, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(quick_numpy, "TIMED", quick_numpy.TIMED.replace(f"{quick_numpy.SECONDS_PER_INPUT})", "0.3)"))
+    plus = benchmarks.get("mbppplus")
+    code = "def half(x):\n    while x == 1000:\n        try:\n            while True: pass\n        except BaseException: pass\n    return x / 2\n"
+    found = plus.judge(plus.tasks()[0], code, runner)
+    assert (found.kind, found.detail) == (TIMEOUT, "one input took too long")
+    assert found.seconds < 10
 
 
 _plain = st.one_of(

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from opencoder_eval.benchmarks import data
 from opencoder_eval.benchmarks.base import Task, fenced
-from opencoder_eval.benchmarks.python_functions import OPENCODEEVAL_IMPORTS, PythonFunctions, refine
-from opencoder_eval.benchmarks.quick_numpy import without_numpy
+from opencoder_eval.benchmarks.python_functions import CPU_SECONDS_PLUS, OPENCODEEVAL_IMPORTS, PythonFunctions, refine
+from opencoder_eval.benchmarks.quick_numpy import prepare
 
 SOURCE = "github.com/openai/human-eval (data/HumanEval.jsonl.gz)"
 SOURCE_PLUS = "github.com/evalplus/humanevalplus_release (HumanEvalPlus-OriginFmt.jsonl.gz)"
@@ -32,6 +32,8 @@ class HumanEval(PythonFunctions):
     def __init__(self, name: str, title: str, *, plus: bool = False, opencodeeval: bool = False):
         super().__init__(name, title)
         self.plus, self.opencodeeval = plus, opencodeeval
+        if plus:
+            self.cpu_seconds = CPU_SECONDS_PLUS
         if opencodeeval:
             self.default_extraction, self.separator = "opencodeeval", "\n\n"
 
@@ -65,7 +67,7 @@ class HumanEval(PythonFunctions):
         """
         test = task.record["test"]
         if self.plus:
-            test = without_numpy(test.replace(BROKEN_32, REPAIRED_32))
+            test = prepare(test.replace(BROKEN_32, REPAIRED_32))
         head = "" if self.plus else _helpers(task)
         if self.opencodeeval:
             head = f"{OPENCODEEVAL_IMPORTS}\n{task.record['prompt']}\n    pass\n"

@@ -19,8 +19,8 @@ from typing import Any
 from opencoder_eval.benchmarks import data
 from opencoder_eval.benchmarks.base import STOPS_COMPLETION, STOPS_PYTHON, Mode, Question, Task, chat, fenced
 from opencoder_eval.benchmarks.humaneval import INSTRUCTION
-from opencoder_eval.benchmarks.python_functions import OPENCODEEVAL_IMPORTS, PythonFunctions, refine
-from opencoder_eval.benchmarks.quick_numpy import without_numpy
+from opencoder_eval.benchmarks.python_functions import CPU_SECONDS_PLUS, OPENCODEEVAL_IMPORTS, PythonFunctions, refine
+from opencoder_eval.benchmarks.quick_numpy import prepare
 from opencoder_eval.extraction import blocks, defined, parse
 
 SOURCE = "github.com/OpenCoder-llm/OpenCoder-llm (OpenCodeEval/src/data)"
@@ -100,6 +100,7 @@ class MbppPlus(PythonFunctions):
     """The 378 tasks of EvalPlus. base: only the inputs that EvalPlus calls base."""
 
     stops = STOPS_EVALPLUS
+    cpu_seconds = CPU_SECONDS_PLUS
 
     def __init__(self, name: str, title: str, *, base: bool = False):
         super().__init__(name, title)
@@ -140,7 +141,7 @@ class MbppPlus(PythonFunctions):
                 raise ValueError(f"{task.id}: its test has another form than MBPP+ v0.2.0; get {SOURCE_PLUS}")
             test = short
         imports = "\n".join(task.record.get("test_imports", []))
-        return f"{imports}\n{solution}\n", without_numpy(test)
+        return f"{imports}\n{solution}\n", prepare(test)
 
 
 def entry_point(canonical: str, tests: Sequence[str]) -> str:

@@ -13,9 +13,9 @@ from opencoder_eval.verdicts import Verdict
 if TYPE_CHECKING:
     from opencoder_eval.judging import Runner
 
-# Seconds of CPU time for a program; wall time has its own, larger limit (judging.py). The slowest canonical solution of
-# MBPP+ takes 2.8 s for one input.
-CPU_SECONDS = 20.0
+# Seconds of CPU time for a program; wall time has its own, larger limit (judging.py). With the inputs of HumanEval+ and
+# MBPP+, of which one takes the canonical solution 2.8 s, as EvalPlus.
+CPU_SECONDS, CPU_SECONDS_PLUS = 10.0, 60.0
 # What OpenCodeEval puts in front of every program; numpy is imported where the interpreter has it.
 OPENCODEEVAL_IMPORTS = """\
 import math, re, sys, copy, datetime, itertools, collections, heapq, functools, hashlib, string
