@@ -25,7 +25,9 @@ def complete_directory(final: Path, num_bytes: int) -> Iterator[Path]:
     existing = next(p for p in final.parents if p.exists())
     free = shutil.disk_usage(existing).free
     if free < num_bytes:
-        raise ValueError(f"{existing}: {num_bytes / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free; make room")
+        raise ValueError(
+            f"{existing}: {num_bytes / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free; free some space"
+        )
     _remove_abandoned(final)
     part = final.with_name(f"{_part_prefix(final)}{os.getpid()}")
     try:

@@ -179,7 +179,9 @@ def _complete_file(final: Path, num_bytes: int) -> Iterator[Path]:
         raise ValueError(f"{final.parent}: not a directory; make it first")
     free = shutil.disk_usage(final.parent).free
     if free < num_bytes:
-        raise ValueError(f"{final.parent}: {num_bytes / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free; make room")
+        raise ValueError(
+            f"{final.parent}: {num_bytes / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free; free some space"
+        )
     part = final.with_name(f".{final.name}.part-{os.getpid()}")
     try:
         yield part

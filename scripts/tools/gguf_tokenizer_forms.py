@@ -98,11 +98,11 @@ def main() -> None:
             ids = [(_differing(a, b), len(b)) for a, b in zip(found, expected, strict=True)]
             wrong = sum(n for n, _ in ids) / sum(n for _, n in ids)
             print(f"{name}: {sum(same)} of {len(texts)} documents identical, {wrong:.4%} of tokens differ ({time.perf_counter() - start:.1f} s)")  # fmt: skip
-            for text, a, b in list(zip(texts, found, expected, strict=True))[: 0 if all(same) else None]:
-                if a != b:
-                    at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-                    print(f"  first difference in a document: {tokenizer.decode(b[at - 3 : at + 4])!r}: {a[at : at + 4]} for {b[at : at + 4]}")  # fmt: skip
-                    break
+            pairs = ((a, b) for a, b in zip(found, expected, strict=True) if a != b)
+            for a, b in list(pairs)[:3]:
+                at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+                near = tokenizer.decode(b[max(0, at - 3) : at + 4])
+                print(f"  first difference in a document, near {near!r}: {a[at : at + 4]} for {b[at : at + 4]}")
 
 
 def _differing(a: list[int], b: list[int]) -> int:
