@@ -91,7 +91,8 @@ def export(
             _write_tokenizer(spelled, directory, config.model.max_seq_len)
         _write_json(directory / "config.json", fields)
         _write_json(directory / "generation_config.json", generation)
-        (directory / "README.md").write_text(model_card(config, record, source, dtype=name), encoding="utf-8")
+        card = model_card(config, record, source, dtype=name, rate=_gguf_rate(spelled, config.model.vocab_size))
+        (directory / "README.md").write_text(card, encoding="utf-8")
     return Path(to)
 
 
@@ -132,6 +133,15 @@ def _ends(tokenizer: TextTokenizer | None) -> tuple[int | None, list[int] | None
     name = {i: text for text, i in tokenizer.special_ids.items()}
     first = next((i for i in tokenizer.special_ids.values() if name[i] == tokenizer.bos_token), None)
     return first, sorted(tokenizer.end_ids, key=lambda i: name.get(i) != tokenizer.eos_token)
+
+
+def _gguf_rate(tokenizer: TextTokenizer | None, num_rows: int) -> str | None:
+    """What a GGUF file of a tokenizer of ours gives, for the model card."""
+    if not isinstance(tokenizer, Tokenizer):
+        return None
+    from opencoder_data.tokenizer.export_gguf import gguf_fields, rate
+
+    return str(rate(tokenizer, gguf_fields(tokenizer, num_rows)))
 
 
 def _write_tokenizer(tokenizer: TextTokenizer, directory: Path, model_max_length: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,8 +64,7 @@ def export_gguf(
             f"{source.parent.parent}: has no tokenizer, without which llama.cpp loads no model; give --tokenizer"
         )
     fields = gguf_fields(spelled, cfg.vocab_size)
-    with tempfile.TemporaryDirectory() as scratch:
-        measured = rate(spelled, fields, Path(scratch))
+    measured = rate(spelled, fields)
     with _complete_file(Path(to), lm.num_params(cfg) * 4) as part:
         writer = gguf.GGUFWriter(part, ARCHITECTURE)
         writer.add_file_type(file_type)

@@ -22,6 +22,8 @@ import orbax.checkpoint as ocp
 from opencoder_data import command
 from opencoder_data.tokenizer import load_tokenizer
 from opencoder_data.tokenizer.interface import FILES
+from opencoder_data.tokenizer.json_file import JsonTokenizer
+from opencoder_data.tokenizer.model import FILE, RELEASED_FILE
 
 from opencoder_jax import model as lm
 from opencoder_jax import sharding
@@ -85,7 +87,9 @@ class HfDirectory:
             return
         tokenizer = load_tokenizer(self._path)
         _check_sentencepiece(tokenizer.path)
-        for name in (tokenizer.path.name, *SETTINGS):
+        name = tokenizer.path.name
+        shutil.copyfile(tokenizer.path, directory / (FILE if name == RELEASED_FILE else name))
+        for name in SETTINGS if isinstance(tokenizer, JsonTokenizer) else ():
             if (self._path / name).is_file():
                 shutil.copyfile(self._path / name, directory / name)
 
@@ -93,7 +97,7 @@ class HfDirectory:
 def _check_sentencepiece(path: Path) -> None:
     """Raises: ValueError for a tokenizer.model of another maker: its ids would be read as OpenCoder's."""
     settings = path.with_name("tokenizer_config.json")
-    if path.name != "tokenizer.model" or not settings.is_file():
+    if path.name != FILE or not settings.is_file():
         return
     try:
         added = json.loads(settings.read_text(encoding="utf-8")).get("added_tokens_decoder", {})

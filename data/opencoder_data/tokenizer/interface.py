@@ -9,6 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
+from opencoder_data.tokenizer.model import FILE, RELEASED_FILE, Tokenizer
+
 
 class TextTokenizer(Protocol):
     """A SentencePiece model with OpenCoder's special tokens (`Tokenizer`) or any `tokenizer.json` (`JsonTokenizer`)."""
@@ -35,8 +37,8 @@ class TextTokenizer(Protocol):
     def text_lengths(self) -> np.ndarray: ...
 
 
-# In this order: a directory with both holds a SentencePiece model of ours and its export to Hugging Face.
-FILES = ("tokenizer.model", "tokenizer.json")
+# One of these is in a run or a model directory that has a tokenizer.
+FILES = (FILE, RELEASED_FILE, "tokenizer.json")
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> TextTokenizer:
@@ -48,14 +50,14 @@ def load_tokenizer(path: str | os.PathLike[str]) -> TextTokenizer:
     Raises: ValueError, naming the file, when there is none or it cannot be used.
     """
     from opencoder_data.tokenizer.json_file import JsonTokenizer, is_json_file, is_ours
-    from opencoder_data.tokenizer.model import Tokenizer
 
     path = Path(path)
     if not path.is_dir():
         return JsonTokenizer(path) if path.suffix == ".json" or is_json_file(path) else Tokenizer(path)
-    model, json_file = (path / name for name in FILES)
-    if json_file.is_file() and not (model.is_file() and is_ours(json_file)):
-        return JsonTokenizer(json_file)
-    if not model.is_file() and not json_file.is_file():
+    present = [name for name in FILES if (path / name).is_file()]
+    if not present:
         raise ValueError(f"{path}: neither {' nor '.join(FILES)}; give a tokenizer file or its directory")
-    return Tokenizer(model)
+    json_file = path / FILES[-1]
+    if present == [json_file.name] or (json_file.name in present and not is_ours(json_file)):
+        return JsonTokenizer(json_file)
+    return Tokenizer(path / present[0])
