@@ -20,7 +20,9 @@ import llama_cpp  # pyright: ignore[reportMissingImports]
 
 
 def load(path: str, vocab_only: bool = False):
-    return llama_cpp.Llama(path, vocab_only=vocab_only, n_ctx=0, n_threads=2, logits_all=False, verbose=False, seed=0)
+    """Keys and values in fp32, for comparisons."""
+    kept = {"type_k": llama_cpp.GGML_TYPE_F32, "type_v": llama_cpp.GGML_TYPE_F32}
+    return llama_cpp.Llama(path, vocab_only=vocab_only, n_ctx=0, n_threads=2, verbose=False, seed=0, **kept)
 
 
 def tokenize(path: str, given: dict) -> dict:

@@ -240,3 +240,20 @@ def test_gguf_export_of_ours_gives_our_ids(tokenizer):
     wrong = fields | {"tokenizer.ggml.merges": fields["tokenizer.ggml.merges"][::-1]}
     assert rate(tokenizer, wrong, [Path(__file__).read_text()]).identical == 0
     assert np.array_equal(tokenizer.encode("<s>"), tokenizer.encode("<s>", allow_special=True))
+
+
+def test_documents_are_packed_with_it(byte_level, tmp_path):
+    from opencoder_data.pack import PackOptions, pack
+    from opencoder_data.shard_format import ShardReader
+
+    save(byte_level, tmp_path / "tok", eos_token="<|im_end|>")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.py").write_text("def f(x):\n    return x\n" * 20)
+    pack([tmp_path / "in"], tmp_path / "tok", tmp_path / "out", PackOptions(seq_len=32), num_workers=1, progress=False)
+    manifests = sorted((tmp_path / "out").rglob("manifest.json"))
+    reader = ShardReader(manifests[0].parent)
+    tokenizer = load_tokenizer(tmp_path / "tok")
+    assert reader.manifest.tokenizer_hash == tokenizer.hash
+    assert reader.manifest.vocab_size == tokenizer.vocab_size
+    ids = np.asarray(reader[0]) & ((1 << 30) - 1)
+    assert tokenizer.decode(ids).startswith("def f(x):\n    return x\n")
