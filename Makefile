@@ -59,7 +59,8 @@ test-guides: sync
 	.venv-oracle/bin/pip install --quiet -r scripts/oracle/requirements.txt
 	touch $@
 
-test-oracle oracle: sync .venv-oracle/ready
+test-oracle oracle: .venv-oracle/ready $(filter .uv/bin/uv,$(UV))
+	$(UV) sync --quiet --locked --extra data --extra dev --extra teacher
 	$(RUN) pytest -m oracle
 
 # llama.cpp from its source package, 20 minutes, in an environment of its own; the source holds its converter, too.
