@@ -23,8 +23,7 @@ import numpy as np
 from flax import nnx
 from opencoder_data import command
 from opencoder_data.shard_format import write_atomically
-from opencoder_data.tokenizer import Tokenizer
-from opencoder_data.tokenizer.special_tokens import ENDOFTEXT, IM_END
+from opencoder_data.tokenizer import TextTokenizer, load_tokenizer
 
 from opencoder_jax import model as lm
 from opencoder_jax.checkpoint import load_params, resolve
@@ -153,7 +152,7 @@ def generate_tokens(
 def generate_text(
     cfg: ModelConfig,
     params: nnx.State,
-    tokenizer: Tokenizer,
+    tokenizer: TextTokenizer,
     prompts: Sequence[str],
     sampling: Sampling,
     *,
@@ -170,10 +169,10 @@ def generate_text(
     """
     if "" in stop:
         raise ValueError("--stop='': an empty stop string would stop before the first token; leave it out")
-    ends = [tokenizer.special_ids[ENDOFTEXT], tokenizer.special_ids[IM_END]]
+    ends = tokenizer.end_ids
     # On bytes: a character that the tokens have only half of can neither match nor hide a match.
     stops = [s.encode("utf-8", "surrogateescape") for s in stop]
-    ids = [tokenizer.encode(prompt, allow_special=allow_special) for prompt in prompts]
+    ids = [[*tokenizer.prefix_ids, *tokenizer.encode(p, allow_special=allow_special)] for p in prompts]
 
     def stopped(new: list[int]) -> bool:
         data = tokenizer.decode_bytes(new)
@@ -206,7 +205,7 @@ def _may_begin_before(place: int, data: bytes, stops: Sequence[bytes]) -> bool:
     return any(s.startswith(data[at:]) for s in stops for at in range(max(0, len(data) - len(s) + 1), place))
 
 
-def _num_tokens(tokenizer: Tokenizer, tokens: Sequence[int], num_bytes: int) -> int:
+def _num_tokens(tokenizer: TextTokenizer, tokens: Sequence[int], num_bytes: int) -> int:
     """How many of the tokens make the first num_bytes."""
     ends = np.cumsum([0, *(len(tokenizer.token_bytes(t)) for t in tokens)])
     return int(np.searchsorted(ends, num_bytes))
@@ -296,7 +295,7 @@ def _main(arguments: list[str]) -> int:
     parser = command.Parser(prog="python -m opencoder_jax.inference.generate", description=__doc__)
     parser.add_argument("--checkpoint", required=True, help="run directory, or RUN/checkpoints/STEP")
     parser.add_argument("--prompt", action="append", required=True, help="text to continue; may be given several times")
-    parser.add_argument("--tokenizer", help="tokenizer.model or its directory (default: RUN/tokenizer.model)")
+    parser.add_argument("--tokenizer", help="tokenizer.model or tokenizer.json (default: that of RUN)")
     parser.add_argument("--num_samples", type=int, default=1, help="completions of each prompt (default 1)")
     parser.add_argument("--max_new_tokens", type=int, default=128)
     parser.add_argument("--temperature", type=float, default=0.0, help="0 (default): greedy")
@@ -320,7 +319,7 @@ def _main(arguments: list[str]) -> int:
     if args.json and not Path(args.json).absolute().parent.is_dir():
         raise ValueError(f"--json={args.json}: its directory does not exist; make it first")
     checkpoint = resolve(args.checkpoint)
-    tokenizer = Tokenizer(args.tokenizer or checkpoint.parent.parent)
+    tokenizer = load_tokenizer(args.tokenizer or checkpoint.parent.parent)
     params, config, record = load_params(checkpoint)
     expected = record["data"].get("tokenizer")
     if (expected and tokenizer.hash != expected) or tokenizer.vocab_size > config.model.vocab_size:
