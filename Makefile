@@ -12,7 +12,7 @@ DEFAULT_TESTS := not slow and not oracle and not aot and not seqio and not clust
 
 .PHONY: help sync demo lint test test-only test-wheel test-slow test-oracle oracle test-seqio test-aot test-cluster test-lowest
 help:
-	@echo "make demo         train a small model from real source code and write a report (SOURCE=folder for another corpus)"
+	@echo "make demo         train a small model from real source code and write a report (SOURCE=directory for another corpus)"
 	@echo "make test         lint, types, default tests"
 	@echo "make test-slow    tests that take minutes;  test-oracle (PyTorch)  test-seqio  test-aot  test-cluster  test-lowest"
 
@@ -69,7 +69,7 @@ test-cluster: $(filter .uv/bin/uv,$(UV))
 	$(UV) sync --quiet --locked --extra data --extra dev --extra ray
 	$(RUN) pytest -m cluster
 
-# The lowest versions that pyproject.toml allows for what stands there, jax 0.11.2 among them.
+# The lowest versions that pyproject.toml allows for what is there, jax 0.11.2 among them.
 test-lowest: $(filter .uv/bin/uv,$(UV))
 	$(UV) venv --quiet --clear .venv-lowest
 	$(UV) pip compile --quiet --resolution lowest-direct --extra data --extra dev --extra aot pyproject.toml --output-file .venv-lowest/requirements.txt

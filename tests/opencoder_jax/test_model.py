@@ -217,7 +217,7 @@ def test_extend_is_the_whole_pass_with_another_attention(params):
         ({"scan_unroll": 3}, "scan_unroll=3"),
     ],
 )
-def test_impossible_shapes_are_refused(change, field):
+def test_impossible_shapes_are_rejected(change, field):
     with pytest.raises(ValueError, match=field):
         lm.check(replace(CFG, **change))
 

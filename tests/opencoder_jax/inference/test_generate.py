@@ -236,6 +236,6 @@ def test_command_line(texts_model, tokenizer, tmp_path, capsys):
         assert error.count("\n") == 1
 
 
-def test_ids_outside_the_vocabulary_are_refused(params):
+def test_ids_outside_the_vocabulary_are_rejected(params):
     with pytest.raises(ValueError, match="vocab_size=160"):
         generate_tokens(CFG, params, [[1, 160]], Sampling(2))
