@@ -71,6 +71,7 @@ class Event:
     reason: str = ""
     error: str = ""
     end_token: int | None = None
+    end_log_prob: LogProb | None = None
 
 
 @dataclass(eq=False)
@@ -298,7 +299,7 @@ class Engine:
 
     def _take(self, row: Row, drawn: programs.Drawn, i: int) -> Event:
         """Adds a block's tokens to a row, and ends it where it ends."""
-        request, reason, end = row.request, "", None
+        request, reason, end, end_log_prob = row.request, "", None, None
         first = len(row.drawn)
         for j, token in enumerate(drawn.tokens[i].tolist()):
             if token == programs.NOTHING:
@@ -312,6 +313,7 @@ class Engine:
             row.last = token
             if token in self.end_ids and not request.ignore_end:
                 reason, end = "end", token
+                end_log_prob = _log_prob(drawn, i, j) if request.log_probs else None
                 break
             row.drawn.append(token)
             if request.log_probs:
@@ -323,7 +325,7 @@ class Engine:
         if row.stream is not None:
             text = row.stream.feed(row.drawn[first:], last=bool(reason))
             if row.stream.stopped:
-                reason, end = "stop", None
+                reason, end, end_log_prob = "stop", None, None
             until = row.stream.num_tokens
             if reason:
                 del row.drawn[until:], row.log_probs[until:]
@@ -331,7 +333,7 @@ class Engine:
             until = len(row.drawn)
         new = slice(row.sent, until)
         row.sent = until
-        event = Event(text, tuple(row.drawn[new]), tuple(row.log_probs[new]), reason, "", end)
+        event = Event(text, tuple(row.drawn[new]), tuple(row.log_probs[new]), reason, "", end, end_log_prob)
         return self._end(row, event) if reason else event
 
     def _end(self, row: Row, event: Event) -> Event:

@@ -17,12 +17,11 @@ from typing import Any
 from flax import nnx
 from opencoder_data import command
 from opencoder_data.shard_format import write_atomically
-from opencoder_data.tokenizer import Tokenizer
-from opencoder_data.tokenizer.special_tokens import ENDOFTEXT, IM_END
+from opencoder_data.tokenizer import TextTokenizer
 
-from opencoder_jax.checkpoint import load_params, resolve
-from opencoder_jax.config import ModelConfig, replace
+from opencoder_jax.config import ModelConfig
 from opencoder_jax.inference.engine import Engine, Event, Request, Row
+from opencoder_jax.inference.load import load
 from opencoder_jax.inference.sampling import Sampling
 from opencoder_jax.inference.stops import Stops
 
@@ -74,7 +73,7 @@ def generate_tokens(
 def generate_text(
     cfg: ModelConfig,
     params: nnx.State,
-    tokenizer: Tokenizer,
+    tokenizer: TextTokenizer,
     prompts: Sequence[str],
     sampling: Sampling,
     *,
@@ -90,12 +89,11 @@ def generate_text(
 
     Raises: ValueError as `generate_tokens`, and for an empty stop string.
     """
-    ids = [tokenizer.encode(prompt, allow_special=allow_special) for prompt in prompts]
-    ends = [tokenizer.special_ids[ENDOFTEXT], tokenizer.special_ids[IM_END]]
+    ids = [[*tokenizer.prefix_ids, *tokenizer.encode(p, allow_special=allow_special)] for p in prompts]
     requests = _requests(ids, sampling, stops=_stops(stop), text_of=tokenizer.token_bytes)
     return [
         Completion("".join(e.text for e in events), row.drawn, events[-1].reason)
-        for row, events in _run(cfg, params, requests, ends, slots)
+        for row, events in _run(cfg, params, requests, tokenizer.end_ids, slots)
     ]
 
 
@@ -180,16 +178,10 @@ def _main(arguments: list[str]) -> int:
     _stops(args.stop)
     if args.json and not Path(args.json).absolute().parent.is_dir():
         raise ValueError(f"--json={args.json}: its directory does not exist; make it first")
-    checkpoint = resolve(args.checkpoint)
-    tokenizer = Tokenizer(args.tokenizer or checkpoint.parent.parent)
-    params, config, record = load_params(checkpoint)
-    expected = record["data"].get("tokenizer")
-    if (expected and tokenizer.hash != expected) or tokenizer.vocab_size > config.model.vocab_size:
-        raise ValueError(f"{tokenizer.path}: not the tokenizer of {checkpoint}; give that one by --tokenizer")
-    cfg = replace(config.model, compute_dtype=args.dtype or config.model.compute_dtype)
+    model = load(args.checkpoint, args.tokenizer, dtype=args.dtype)
     prompts = [prompt for prompt in args.prompt for _ in range(args.num_samples)]
     options = {"stop": args.stop, "allow_special": args.allow_special, "slots": args.slots}
-    rows = generate_text(cfg, params, tokenizer, prompts, sampling, **options)
+    rows = generate_text(model.config, model.params, model.text.tokenizer, prompts, sampling, **options)
     if args.json:
         _write_json(Path(args.json), prompts, rows)
     for prompt, row in zip(prompts, rows, strict=True):

@@ -14,7 +14,14 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
 from opencoder_data.tokenizer.presplit import PATTERN, split_words
-from opencoder_data.tokenizer.special_tokens import ENDOFTEXT, PAD, SPECIAL_TOKENS, padded_vocab_size
+from opencoder_data.tokenizer.special_tokens import (
+    CHAT_TEMPLATE,
+    ENDOFTEXT,
+    IM_END,
+    PAD,
+    SPECIAL_TOKENS,
+    padded_vocab_size,
+)
 
 SPACE_PIECE = "\u2581"
 # Generated code, whose classes type checkers do not see.
@@ -52,6 +59,11 @@ class Tokenizer:
         self.special_ids = {token: self.num_pieces + i for i, token in enumerate(SPECIAL_TOKENS)}
         self.endoftext_id = self.special_ids[ENDOFTEXT]
         self.pad_id = self.special_ids[PAD]
+        # Documents of pre-training end with the first, turns of a chat with the second.
+        self.end_ids = (self.endoftext_id, self.special_ids[IM_END])
+        self.prefix_ids: tuple[int, ...] = ()  # nothing is in front of a document in training
+        self.chat_template: str | None = CHAT_TEMPLATE
+        self.bos_token, self.eos_token = ENDOFTEXT, IM_END  # as the export to Hugging Face says
         # Everything that decides about ids; stored with shards and checkpoints.
         self.hash = hashlib.sha256(b"\0".join([model, PATTERN.encode(), *map(str.encode, SPECIAL_TOKENS)])).hexdigest()[
             :16
