@@ -8,13 +8,13 @@ SHELL := bash
 # uv as found, else one of our own in .uv.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 RUN := $(UV) run --no-sync
-DEFAULT_TESTS := not slow and not oracle and not aot and not seqio and not cluster
+DEFAULT_TESTS := not slow and not oracle and not aot and not seqio and not cluster and not guides
 
-.PHONY: help sync demo lint test test-only test-wheel test-slow test-oracle oracle test-seqio test-aot test-cluster test-lowest
+.PHONY: help sync demo lint test test-only test-wheel test-guides test-slow test-oracle oracle test-seqio test-aot test-cluster test-lowest
 help:
 	@echo "make demo         train a small model from real source code and write a report (SOURCE=directory for another corpus)"
 	@echo "make test         lint, types, default tests"
-	@echo "make test-slow    tests that take minutes;  test-oracle (PyTorch)  test-seqio  test-aot  test-cluster  test-lowest"
+	@echo "make test-slow    tests that take minutes;  test-guides (docs/guides)   test-oracle (PyTorch)  test-seqio  test-aot  test-cluster  test-lowest"
 
 .uv/bin/uv:
 	python3 -m venv .uv
@@ -48,6 +48,10 @@ test-wheel: sync
 
 test-slow: sync
 	$(RUN) pytest -m slow
+
+# Every command of docs/guides.
+test-guides: sync
+	$(RUN) pytest -m guides
 
 # PyTorch has no place in the training environment: an environment of its own, by pip, on Python 3.11.
 .venv-oracle/ready: scripts/oracle/requirements.txt $(filter .uv/bin/uv,$(UV))
