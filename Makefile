@@ -8,13 +8,13 @@ SHELL := bash
 # uv as found, else one of our own in .uv.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 RUN := $(UV) run --no-sync
-DEFAULT_TESTS := not slow and not oracle and not aot and not seqio and not cluster and not guides
+DEFAULT_TESTS := not slow and not oracle and not aot and not seqio and not cluster and not guides and not clients
 
-.PHONY: help sync demo lint test test-only test-wheel test-guides test-slow test-oracle oracle test-seqio test-aot test-cluster test-lowest
+.PHONY: help sync demo lint test test-only test-wheel test-guides test-slow test-oracle oracle test-clients test-seqio test-aot test-cluster test-lowest
 help:
 	@echo "make demo         train a small model from real source code and write a report (SOURCE=directory for another corpus)"
 	@echo "make test         lint, types, default tests"
-	@echo "make test-slow    tests that take minutes;  test-guides (docs/guides)   test-oracle (PyTorch)  test-seqio  test-aot  test-cluster  test-lowest"
+	@echo "make test-slow    tests that take minutes;  test-guides (docs/guides)   test-oracle (PyTorch)  test-clients (llama.cpp)  test-seqio  test-aot  test-cluster  test-lowest"
 
 .uv/bin/uv:
 	python3 -m venv .uv
@@ -59,8 +59,23 @@ test-guides: sync
 	.venv-oracle/bin/pip install --quiet -r scripts/oracle/requirements.txt
 	touch $@
 
-test-oracle oracle: sync .venv-oracle/ready
+test-oracle oracle: .venv-oracle/ready $(filter .uv/bin/uv,$(UV))
+	$(UV) sync --quiet --locked --extra data --extra dev --extra teacher
 	$(RUN) pytest -m oracle
+
+# llama.cpp from its source package, 20 minutes, in an environment of its own; the source holds its converter, too.
+LLAMA_CPP := llama_cpp_python-0.3.36
+.venv-llamacpp/ready: $(filter .uv/bin/uv,$(UV))
+	$(UV) venv --quiet --clear --seed --python 3.12 .venv-llamacpp
+	.venv-llamacpp/bin/pip download --quiet --no-deps --no-binary llama-cpp-python --dest .venv-llamacpp/source llama-cpp-python==0.3.36
+	tar -C .venv-llamacpp/source -xf .venv-llamacpp/source/$(LLAMA_CPP).tar.gz
+	.venv-llamacpp/bin/pip install --quiet .venv-llamacpp/source/$(LLAMA_CPP)
+	touch $@
+
+# The real clients of what a release or a server gives. The converter runs in the oracle's environment, which has PyTorch.
+test-clients: .venv-llamacpp/ready .venv-oracle/ready
+	$(UV) sync --quiet --locked --extra data --extra dev --extra teacher
+	$(RUN) pytest -m clients
 
 # Heavy extras get environments of their own, so that the one for daily work stays small.
 test-seqio test-aot: test-%: $(filter .uv/bin/uv,$(UV))

@@ -83,7 +83,8 @@ class Transformer(nnx.Module):
             down=weight((L, F, D), "layers ffn embed", "normal", layer + "mlp.down_proj.weight", 1),
         )
         self.final_norm = weight((D,), "norm", "ones", "model.norm.weight")
-        self.output = weight((D, V), "embed vocab", "normal", "lm_head.weight", 1)
+        if not cfg.tie_word_embeddings:
+            self.output = weight((D, V), "embed vocab", "normal", "lm_head.weight", 1)
 
     def __call__(self, tokens: Array, positions: Array, segment_ids: Array | None = None) -> Array:
         """Hidden states of packed documents.
@@ -129,15 +130,19 @@ class Transformer(nnx.Module):
         Args: batch: tokens, targets, positions, segment_ids int32 [B, T], loss_mask bool [B, T].
         """
         hidden = self(batch["tokens"], batch["positions"], batch["segment_ids"])
-        args = (hidden, self.output[...], batch["targets"], batch["loss_mask"])
+        args = (hidden, self._output(), batch["targets"], batch["loss_mask"])
         ce = partial(linear_cross_entropy, z_loss=z_loss, implementation=self.cfg.implementation)
         if jax.sharding.get_abstract_mesh().empty:
-            return ce(hidden, self.output[...].astype(hidden.dtype), *args[2:])
+            return ce(hidden, args[1].astype(hidden.dtype), *args[2:])
         return _sharded_loss(partial(ce, vocab_axis="tensor"), *args)
 
     def logits(self, hidden: Array) -> Array:
         """[..., D] -> fp32 [..., V]."""
-        return jnp.dot(hidden, self.output[...].astype(hidden.dtype), preferred_element_type=jnp.float32)
+        return jnp.dot(hidden, self._output().astype(hidden.dtype), preferred_element_type=jnp.float32)
+
+    def _output(self) -> Array:
+        """[D, V] in the parameter dtype."""
+        return self.embed[...].T if self.cfg.tie_word_embeddings else self.output[...]
 
     def _embed(self, tokens: Array) -> Array:
         mesh = jax.sharding.get_abstract_mesh()
@@ -171,7 +176,8 @@ class Transformer(nnx.Module):
         """One block: x [B, T, D] -> [B, T, D]; w holds this layer's slices in the parameter dtype."""
         h = self._norm(x, w["attention_norm"])
         q, k, v = (project("btd,dnh->btnh", h, w[name]) for name in "qkv")
-        q, k = rope(q, positions, self.cfg.rope_theta), rope(k, positions, self.cfg.rope_theta)
+        frequency = rope_frequencies(self.cfg)
+        q, k = rope(q, positions, frequency), rope(k, positions, frequency)
         q = constrain(checkpoint_name(q, "qkv"), "batch", "time", "q_heads", "head_dim")
         k, v = (constrain(checkpoint_name(a, "qkv"), "batch", "time", "kv_heads", "head_dim") for a in (k, v))
         with jax.named_scope("attention"):  # profiles and plans find it by this name
@@ -182,14 +188,25 @@ class Transformer(nnx.Module):
         return x + constrain(project("btf,fd->btd", h, w["down"]), *ACTIVATION)
 
 
-def rope(x: Array, positions: Array, theta: float) -> Array:
-    """Rotary embedding (Su et al. 2021) in Hugging Face's half-split layout: dim i turns with dim i + H/2.
+def rope_frequencies(cfg: ModelConfig) -> Array:
+    """Angle per position of each pair of dims: fp32 [H/2] (Su et al. 2021), stretched as `cfg.rope_scaling` says."""
+    half, scaling = cfg.head_dim // 2, cfg.rope_scaling
+    frequency = cfg.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    if scaling.factor == 1:
+        return frequency
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    turns = scaling.original_max_seq_len * frequency / (2 * jnp.pi)  # within the original context
+    kept = jnp.clip((turns - low) / (high - low), 0, 1)
+    return frequency * (kept + (1 - kept) / scaling.factor)
 
-    Args: x [B, T, N, H], positions int32 [B, T]. Returns: like x; angles in fp32.
+
+def rope(x: Array, positions: Array, frequency: Array) -> Array:
+    """Rotary embedding in Hugging Face's half-split layout: dim i turns with dim i + H/2.
+
+    Args: x [B, T, N, H], positions int32 [B, T], frequency of `rope_frequencies`. Returns: like x; angles in fp32.
     """
     half = x.shape[-1] // 2
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angle = positions[:, :, None, None].astype(jnp.float32) * frequency
     cos, sin = jnp.cos(angle).astype(wide), jnp.sin(angle).astype(wide)
     a, b = x[..., :half].astype(wide), x[..., half:].astype(wide)
@@ -230,6 +247,11 @@ def check(cfg: ModelConfig) -> None:
         )
     if cfg.head_dim % 2:
         raise ValueError(f"model.head_dim={cfg.head_dim} must be even: rotary embedding turns pairs")
+    if cfg.rope_scaling.low_freq_factor >= cfg.rope_scaling.high_freq_factor:
+        raise ValueError(
+            f"model.rope_scaling.low_freq_factor={cfg.rope_scaling.low_freq_factor:g} must be below "
+            f"high_freq_factor={cfg.rope_scaling.high_freq_factor:g}"
+        )
     if cfg.remat not in REMAT:
         raise ValueError(f"model.remat={cfg.remat!r}: choose one of {', '.join(REMAT)}")
     if cfg.num_layers % cfg.scan_unroll:

@@ -28,7 +28,7 @@ import xxhash
 from opencoder_data import command
 from opencoder_data.documents import Columns, Corpus, Document, Skipped, Unit, open_corpus
 from opencoder_data.shard_format import Manifest, Shard, ShardWriter, read_manifest, write_atomically
-from opencoder_data.tokenizer import Tokenizer
+from opencoder_data.tokenizer import TextTokenizer, load_tokenizer
 from opencoder_data.tokenizer.fast import FastEncoder
 
 _WORK = ".work"
@@ -85,7 +85,7 @@ def pack(
     options = options or PackOptions()
     if options.seq_len < 1 or not 0 <= options.holdout < 1 or options.unit_mb < 1:
         raise ValueError(f"seq_len and unit_mb must be positive and holdout in [0, 1), got {options}")
-    tokenizer = Tokenizer(tokenizer_path)
+    tokenizer = load_tokenizer(tokenizer_path)
     corpus = open_corpus(inputs, format=format, columns=columns, unit_bytes=options.unit_mb << 20)
     output = Path(output)
     identity = _identity(corpus, tokenizer, options)
@@ -119,7 +119,7 @@ def pack(
     return manifests
 
 
-def _identity(corpus: Corpus, tokenizer: Tokenizer, options: PackOptions) -> str:
+def _identity(corpus: Corpus, tokenizer: TextTokenizer, options: PackOptions) -> str:
     what = [
         corpus.format,
         dataclasses.asdict(corpus.columns),
@@ -202,7 +202,7 @@ _worker: tuple[_Job, FastEncoder] | None = None
 def _start_worker(job: _Job) -> None:
     global _worker
     command.start_worker()
-    _worker = job, FastEncoder(Tokenizer(job.tokenizer), engine=job.engine)
+    _worker = job, FastEncoder(load_tokenizer(job.tokenizer), engine=job.engine)
 
 
 def _encode_in_worker(number: int) -> int:
@@ -274,7 +274,7 @@ def _route(document: Document, options: PackOptions) -> tuple[str, str]:
 
 
 def _assemble(
-    output: Path, work: Path, num_units: int, options: PackOptions, tokenizer: Tokenizer
+    output: Path, work: Path, num_units: int, options: PackOptions, tokenizer: TextTokenizer
 ) -> tuple[dict[str, Manifest], dict[str, int]]:
     """Renames the units' shards into place, in order, and writes the manifests; may be killed and repeated."""
     parts: dict[str, list[tuple[Path, Manifest]]] = {}
@@ -322,7 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> int:
     parser = command.Parser(prog="python -m opencoder_data.pack", description=__doc__)
     parser.add_argument("--input", nargs="+", required=True, help="Parquet, JSON lines, or directories of text files")
-    parser.add_argument("--tokenizer", required=True, help="tokenizer.model or its directory")
+    parser.add_argument("--tokenizer", required=True, help="tokenizer.model, tokenizer.json or their directory")
     parser.add_argument("--output", required=True, help="directory for the shards")
     parser.add_argument("--seq_len", type=int, default=PackOptions.seq_len, help="T; records hold T+1 tokens")
     parser.add_argument("--source", default="", help="name of the source, kept in the manifest")

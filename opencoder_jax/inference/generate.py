@@ -151,7 +151,7 @@ def _main(arguments: list[str]) -> int:
     parser = command.Parser(prog="python -m opencoder_jax.inference.generate", description=__doc__)
     parser.add_argument("--checkpoint", required=True, help="run directory, or RUN/checkpoints/STEP")
     parser.add_argument("--prompt", action="append", required=True, help="text to continue; may be given several times")
-    parser.add_argument("--tokenizer", help="tokenizer.model or its directory (default: RUN/tokenizer.model)")
+    parser.add_argument("--tokenizer", help="tokenizer.model or tokenizer.json (default: that of RUN)")
     parser.add_argument("--num_samples", type=int, default=1, help="completions of each prompt (default 1)")
     parser.add_argument("--max_new_tokens", type=int, default=128)
     parser.add_argument("--temperature", type=float, default=0.0, help="0 (default): greedy")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opencoder_data.tokenizer import TextTokenizer
-from opencoder_data.tokenizer.chat import ChatTemplate
 from opencoder_data.tokenizer.special_tokens import FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX
+
+if TYPE_CHECKING:
+    from opencoder_data.tokenizer.chat import ChatTemplate
 
 # Names of the fill-in-the-middle tokens: OpenCoder's and StarCoder's, Qwen's and Code Llama's relatives.
 FIM_NAMES = (
@@ -24,11 +27,13 @@ class Text:
         self._special = frozenset(tokenizer.special_ids.values())
         self._num_tokens = tokenizer.vocab_size
         self.fim = next((f for f in FIM_NAMES if all(name in tokenizer.special_ids for name in f)), None)
-        self._chat = (
-            ChatTemplate(tokenizer.chat_template, bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token)
-            if tokenizer.chat_template
-            else None
-        )
+
+    @functools.cached_property
+    def _chat(self) -> ChatTemplate | None:
+        from opencoder_data.tokenizer.chat import ChatTemplate  # Jinja: only who chats needs it
+
+        t = self.tokenizer
+        return ChatTemplate(t.chat_template, bos_token=t.bos_token, eos_token=t.eos_token) if t.chat_template else None
 
     def prompt(self, text: str, *, prefix: bool = True, special: bool = True) -> list[int]:
         """Ids of a prompt. Args: prefix: what the model expects in front. special: names of special tokens are tokens."""

@@ -1,6 +1,6 @@
 """The tokenizer: SentencePiece BPE with byte fallback over a cl100k-style split, and OpenCoder's special tokens.
 
-`Tokenizer(path)` needs numpy and sentencepiece; `train`, `fast` and `export_hf` need the extra [data].
+`load_tokenizer(path)` takes such a model or any model's tokenizer.json. `Tokenizer(path)` needs numpy and sentencepiece; `train`, `fast` and `export_hf` need the extra [data].
 """
 
 from opencoder_data.tokenizer.interface import TextTokenizer, load_tokenizer

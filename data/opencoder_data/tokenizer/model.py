@@ -24,6 +24,10 @@ from opencoder_data.tokenizer.special_tokens import (
 )
 
 SPACE_PIECE = "\u2581"
+FILE = "tokenizer.model"
+# In a release: under the first name llama.cpp's converter would take it for plain SentencePiece, without the split into
+# words, and make a model that gets other ids than it was trained on, without a warning.
+RELEASED_FILE = "sentencepiece.model"
 # Generated code, whose classes type checkers do not see.
 _pb2: Any = sentencepiece_model_pb2
 _Type = _pb2.ModelProto.SentencePiece
@@ -37,14 +41,17 @@ class Tokenizer:
     pieces give OpenCoder's ids and its 96,640). Special tokens come out of plain text only where `encode` allows it.
 
     Args:
-        path: a SentencePiece model file, or a directory with `tokenizer.model`.
+        path: a SentencePiece model file, or a directory with `tokenizer.model` (a release: `sentencepiece.model`).
 
     Raises: ValueError, naming the file, when it is missing, no SentencePiece BPE model, without byte pieces, or
         normalises its input (the round trip would not be exact).
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = Path(path) / "tokenizer.model" if Path(path).is_dir() else Path(path)
+        self.path = Path(path)
+        if self.path.is_dir():
+            names = (FILE, RELEASED_FILE)
+            self.path /= next((name for name in names if (self.path / name).is_file()), FILE)
         try:
             model = self.path.read_bytes()
         except OSError as error:

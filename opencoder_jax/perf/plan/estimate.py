@@ -48,7 +48,8 @@ def num_weights(config: RunConfig) -> tuple[int, int]:
     """Weights of one layer, and of embedding and output together."""
     m = config.model
     heads = m.embed_dim * m.head_dim * (2 * m.num_query_heads + 2 * m.num_kv_heads)
-    return heads + 3 * m.embed_dim * m.ffn_dim + 2 * m.embed_dim, 2 * m.vocab_size * m.embed_dim
+    ends = m.vocab_size * m.embed_dim * (1 if m.tie_word_embeddings else 2)
+    return heads + 3 * m.embed_dim * m.ffn_dim + 2 * m.embed_dim, ends
 
 
 def estimate(config: RunConfig, mesh: dict[str, int], topology: Topology) -> Estimate:
