@@ -174,7 +174,7 @@ def test_bad_files_are_one_clear_line(byte_level, tmp_path, content, message):
 
 def test_text_and_ids_that_cannot_be_are_rejected(byte_level, tmp_path):
     tokenizer = load_tokenizer(save(byte_level, tmp_path))
-    with pytest.raises(ValueError, match="no valid Unicode"):
+    with pytest.raises(ValueError, match="not valid Unicode"):
         tokenizer.encode("a\ud800")
     with pytest.raises(ValueError, match="outside the vocabulary"):
         tokenizer.decode([tokenizer.vocab_size])
