@@ -21,7 +21,7 @@ help:
 	.uv/bin/pip install --quiet uv
 
 sync: $(filter .uv/bin/uv,$(UV))
-	$(UV) sync --quiet --locked --extra data --extra eval --extra dev
+	$(UV) sync --quiet --locked --extra data --extra eval --extra serve --extra dev
 
 demo: sync
 	$(RUN) python scripts/demo/demo.py $(if $(SOURCE),--source "$(SOURCE)") $(if $(OUT),--out "$(OUT)")

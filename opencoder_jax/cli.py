@@ -29,6 +29,7 @@ COMMANDS: dict[str, Command] = {
     "sweep": Command("opencoder_jax.perf.sweep.sweep", "one mesh against another, timed"),
     "profile": Command("opencoder_jax.perf.profile", "where the time of a step goes"),
     "generate": Command("opencoder_jax.inference.generate", "complete prompts with a checkpoint"),
+    "serve": Command("opencoder_jax.inference.server", "an OpenAI-compatible server over a checkpoint"),
     "export": Command("opencoder_jax.hf.export", "a checkpoint as a Hugging Face directory or a GGUF file"),
     "import": Command("opencoder_jax.hf.importer", "a Hugging Face directory or a GGUF file as a checkpoint"),
     "data refinecode": Command("opencoder_data.refinecode", "raw files to clean documents (RefineCode)"),

@@ -3,14 +3,13 @@
 Every weight is declared once, on one line: shape, logical axes, initializer, Hugging Face name. Counts, shardings,
 initial values and conversions derive from that line. Layers are stacked along a leading dim and scanned.
 
-Shapes: B batch, T time, D model, N query heads, K key/value heads, H head dim, F feed-forward, V vocabulary, L layers,
-S cache length.
+Shapes: B batch, T time, D model, N query heads, K key/value heads, H head dim, F feed-forward, V vocabulary, L layers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +25,7 @@ from opencoder_jax.precision import look_up, project
 from opencoder_jax.sharding import RULES, constrain, gather, per_shard
 
 Array = jax.Array
-Arrays = dict[str, Any]  # nested: a layer's slices of its weights, or a key/value cache
+Arrays = dict[str, Any]  # a layer's slices of its weights
 
 ACTIVATION = ("batch", "time", "hidden")
 
@@ -93,7 +92,7 @@ class Transformer(nnx.Module):
         Args: tokens, positions (restarting with each document), segment_ids: int32 [B, T].
         Returns: [B, T, D] in the compute dtype.
         """
-        attend = partial(_attend, segment_ids=segment_ids, implementation=self.cfg.implementation)
+        attend = partial(packed_attention, segment_ids=segment_ids, implementation=self.cfg.implementation)
 
         def body(x, w):
             return self._layer(w, x, positions, attend), None
@@ -103,37 +102,27 @@ class Transformer(nnx.Module):
         x, _ = jax.lax.scan(body, self._embed(tokens), self._stacked(), unroll=self.cfg.scan_unroll)
         return self._norm(x, self.final_norm[...])
 
-    def decode(self, tokens: Array, positions: Array, cache: Arrays, segment_ids: Array) -> tuple[Array, Arrays]:
-        """Continues a batch by the given tokens, reading and extending a key/value cache.
+    def extend(
+        self,
+        tokens: Array,
+        positions: Array,
+        layers: Sequence[Arrays],
+        attend: Callable[[int, Array, Array, Array], Array],
+    ) -> Array:
+        """Hidden states of new tokens through the same layer code, for an inference engine that has its own attention.
+
+        Layers are not scanned: a scan would copy each layer's weights out of the stack in every step.
 
         Args:
-          tokens, positions: int32 [B, T]: T prompt tokens, or 1.
-          cache: of `init_cache`; its slots from cache["length"] on are free.
-          segment_ids: int32 [B, S]: 1 where a slot holds, or will hold, a token, 0 for left padding.
-        Returns: hidden [B, T, D], the cache with T more slots filled.
+          tokens, positions: int32 [B, T].
+          layers: the weights of each layer (`inference.weights.unstack`); those of this module are not read.
+          attend: layer index, q [B, T, N, H], k, v [B, T, K, H] -> [B, T, N, H]; reads and extends the cache.
+        Returns: [B, T, D] in the compute dtype.
         """
-        T, start = tokens.shape[1], cache["length"]
-        q_segments = jax.lax.dynamic_slice_in_dim(segment_ids, start, T, axis=1)
-
-        def body(x, layer):
-            w, k_cache, v_cache = layer
-            updated = []
-
-            def attend(q, k, v) -> Any:
-                updated.extend(
-                    jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=1)
-                    for old, new in ((k_cache, k), (v_cache, v))
-                )
-                return attention(
-                    q, *updated, q_segment_ids=q_segments, kv_segment_ids=segment_ids, q_positions=start + jnp.arange(T),
-                    implementation="xla",
-                )  # fmt: skip
-
-            x = self._layer(w, x, positions, attend)
-            return x, tuple(updated)
-
-        x, (k, v) = jax.lax.scan(body, self._embed(tokens), (self._stacked(), cache["k"], cache["v"]))
-        return self._norm(x, self.final_norm[...]), {"k": k, "v": v, "length": start + T}
+        x = self._embed(tokens)
+        for i, w in enumerate(layers):
+            x = self._layer(w, x, positions, partial(attend, i))
+        return self._norm(x, self.final_norm[...])
 
     def loss(self, batch: dict[str, Array], *, z_loss: float = 0.0) -> tuple[Array, Array]:
         """Summed next-token cross-entropy of a batch of packed records, and the z-loss in it (both fp32 scalars).
@@ -224,7 +213,7 @@ def rope(x: Array, positions: Array, frequency: Array) -> Array:
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 
 
-def _attend(q: Array, k: Array, v: Array, segment_ids: Array | None, implementation: str) -> Array:
+def packed_attention(q: Array, k: Array, v: Array, segment_ids: Array | None, implementation: str) -> Array:
     """Attention over packed documents, each device on its part; where time is sharded over `context`, as a ring."""
 
     def attend(q, k, v, segments):
@@ -291,9 +280,3 @@ def bind(cfg: ModelConfig, weights: nnx.State) -> Transformer:
 
 def num_params(cfg: ModelConfig) -> int:
     return sum(math.prod(x.shape) for x in jax.tree.leaves(abstract(cfg)[1]))
-
-
-def init_cache(cfg: ModelConfig, batch: int, length: int) -> Arrays:
-    """Empty key/value cache [L, B, S, K, H] in the compute dtype."""
-    shape = (cfg.num_layers, batch, length, cfg.num_kv_heads, cfg.head_dim)
-    return {"k": jnp.zeros(shape, cfg.compute_dtype), "v": jnp.zeros(shape, cfg.compute_dtype), "length": jnp.int32(0)}
