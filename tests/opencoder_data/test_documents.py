@@ -106,7 +106,7 @@ def test_damaged_and_missing_input_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"a\.parquet: cannot be read as Parquet"):
         open_corpus([path])
     (tmp_path / "b.jsonl").write_bytes(b'{"text": "a"}\n{"text": \n')
-    with pytest.raises(ValueError, match=r"b\.jsonl: line at byte 14 is no JSON"):
+    with pytest.raises(ValueError, match=r"b\.jsonl: line at byte 14 is not JSON"):
         texts(open_corpus([tmp_path / "b.jsonl"]))
     (tmp_path / "c.jsonl.zst").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"c\.jsonl\.zst: cannot be read"):
