@@ -1,4 +1,4 @@
-"""Documents out of Parquet files, JSON lines or a folder of text files, cut into units of work in a fixed order.
+"""Documents out of Parquet files, JSON lines or a directory of text files, cut into units of work in a fixed order.
 
 The order of documents is a pure function of the input: files by relative path, rows as they stand. A unit is what one
 process reads in one go and the grain of a restart; which documents it holds does not depend on the number of processes.
@@ -34,7 +34,7 @@ _NOT_UTF8 = "not valid UTF-8"
 _ROWS_PER_READ = 512
 _READ_BYTES = 16_000_000
 _LONGEST_LINE = 1 << 28
-"""A longer line of JSON is refused before it is held."""
+"""A longer line of JSON is rejected before it is held."""
 _READ_ERRORS = (OSError, EOFError, pa.ArrowException, zstandard.ZstdError, zlib.error, lzma.LZMAError)
 
 
@@ -138,10 +138,10 @@ def open_corpus(
     columns: Columns | None = None,
     unit_bytes: int = 64 << 20,
 ) -> Corpus:
-    """Finds the files of `inputs` (files or folders) and cuts them into units of about `unit_bytes`.
+    """Finds the files of `inputs` (files or directories) and cuts them into units of about `unit_bytes`.
 
-    `auto`: a folder (or list) whose files, JSON and names with a leading `_` or `.` aside, all are Parquet or all JSON
-    lines is a table; anything else is a folder of text files.
+    `auto`: a directory (or list) whose files, JSON and names with a leading `_` or `.` aside, all are Parquet or all JSON
+    lines is a table; anything else is a directory of text files.
 
     Raises: ValueError for a missing or empty input, an unknown format, or a table without the text column.
     """
@@ -166,20 +166,20 @@ def open_corpus(
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """Regular files under `root`, by path; links to folders are not followed."""
+    """Regular files under `root`, by path; links to directories are not followed."""
     if root.is_file():
         yield root
         return
     if not root.is_dir():
-        raise ValueError(f"{root}: no such file or folder")
+        raise ValueError(f"{root}: no such file or directory")
 
     def fail(error: OSError) -> None:
         raise ValueError(f"{error.filename}: {error.strerror}")
 
     found = []
-    for folder, subfolders, names in os.walk(root, onerror=fail):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [Path(folder, name) for name in names if not name.startswith(".")]
+    for directory, subdirectories, names in os.walk(root, onerror=fail):
+        subdirectories[:] = [name for name in subdirectories if not name.startswith(".")]
+        found += [Path(directory, name) for name in names if not name.startswith(".")]
     yield from sorted(path for path in found if path.is_file())
 
 
@@ -306,7 +306,7 @@ def _as_text(value: bytes | None) -> Any:
 
 def _read_jsonl(part: Part, columns: Columns) -> Iterator[Document]:
     with _open_lines(part) as file:
-        if part.start:  # the line that is under way belongs to the part before
+        if part.start:  # the line that is in progress belongs to the part before
             file.seek(part.start - 1)
             _skip_line(file)
         at = file.tell()

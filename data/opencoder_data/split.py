@@ -193,11 +193,11 @@ def write_training(
 @lru_cache(maxsize=1)
 def _index(target: str) -> OverlapIndex:
     """Once per process: the held-out documents are the same for all partitions."""
-    folder = storage.join(target, "held_out")
+    directory = storage.join(target, "held_out")
     tables = [
-        storage.read_table(storage.join(folder, language, name), ["content"])
-        for language in storage.listdir(folder)
-        for name in storage.listdir(storage.join(folder, language))
+        storage.read_table(storage.join(directory, language, name), ["content"])
+        for language in storage.listdir(directory)
+        for name in storage.listdir(storage.join(directory, language))
     ]
     return OverlapIndex(pa.concat_tables(tables).column("content"))
 
@@ -221,21 +221,21 @@ def pack_documents(target: str, tokenizer: str, *, seq_len: int = 4_096, num_wor
     report = storage.read_json(storage.join(target, _STATE))
     shards = Path(target) / "shards"
     tokens = {}
-    for folder, names in (("train", report["train"]), ("held_out", report["held_out"])):
+    for directory, names in (("train", report["train"]), ("held_out", report["held_out"])):
         for name in names:
             options = PackOptions(seq_len=seq_len, source=name)
-            documents = storage.join(target, folder, name)
-            manifest = pack([documents], tokenizer, shards / folder / name, options, num_workers=num_workers)["."]
-            tokens[folder, name] = manifest.num_tokens
-    total = sum(count for (folder, _), count in tokens.items() if folder == "train")
+            documents = storage.join(target, directory, name)
+            manifest = pack([documents], tokenizer, shards / directory / name, options, num_workers=num_workers)["."]
+            tokens[directory, name] = manifest.num_tokens
+    total = sum(count for (directory, _), count in tokens.items() if directory == "train")
     mixture = {
         "tokens": total,
         "sources": [
-            {"path": str(shards / folder / name), "tokens": count, "weight": count / total}
-            for (folder, name), count in sorted(tokens.items(), key=lambda kv: (-kv[1], kv[0]))
-            if folder == "train"
+            {"path": str(shards / directory / name), "tokens": count, "weight": count / total}
+            for (directory, name), count in sorted(tokens.items(), key=lambda kv: (-kv[1], kv[0]))
+            if directory == "train"
         ],
-        "held_out": [str(shards / folder / name) for folder, name in tokens if folder == "held_out"],
+        "held_out": [str(shards / directory / name) for directory, name in tokens if directory == "held_out"],
     }
     storage.write_json(storage.join(target, "mixture.json"), mixture)
     return mixture
@@ -278,10 +278,12 @@ def _main(argv: list[str] | None) -> int:
         arguments.holdout_overlap,
     )
     report = split(run, target, group=tuple(arguments.group.split(",")), hold_out=hold_out)
-    for folder in ("train", "held_out"):
-        for name, values in report[folder].items():
+    for directory in ("train", "held_out"):
+        for name, values in report[directory].items():
             weight = f", weight {values['weight']:.4f}" if "weight" in values else ""
-            print(f"{storage.join(target, folder, name)}: {values['files']:,} files, {values['bytes']:,} bytes{weight}")
+            print(
+                f"{storage.join(target, directory, name)}: {values['files']:,} files, {values['bytes']:,} bytes{weight}"
+            )
     if report["held_out"]:
         print(f"left out of training, as they repeat a held-out file: {report['left_out_for_overlap']:,} files")
     if arguments.tokenizer:

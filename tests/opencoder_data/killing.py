@@ -14,10 +14,10 @@ def digest(output):
     return {name: data for name, data in files.items() if name.name not in ("timings.json", "run.json")}
 
 
-def marks(folder):
+def marks(directory):
     """Finished partitions of all steps of a stage, and files in writing."""
     found = 0
-    for where, _, names in os.walk(folder):
+    for where, _, names in os.walk(directory):
         found += len(names) if f"{os.sep}done" in where else sum(name.startswith(".tmp-") for name in names)
     return found
 

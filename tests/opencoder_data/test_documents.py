@@ -1,4 +1,4 @@
-"""Reading Parquet, JSON lines and folders of text; units; errors that name the file."""
+"""Reading Parquet, JSON lines and directories of text; units; errors that name the file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_all_rows_once_in_order_whatever_the_units(tmp_path, name, unit_bytes):
         assert len(corpus.units) > 10
 
 
-def test_a_folder_of_text_files(tmp_path):
+def test_a_directory_of_text_files(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / ".git").mkdir()
     for name, data in [
@@ -63,7 +63,7 @@ def test_a_folder_of_text_files(tmp_path):
     assert skipped.counts == {"not valid UTF-8": 1, "empty": 1}
 
 
-def test_rows_that_are_no_text_are_counted(tmp_path):
+def test_rows_that_are_not_text_are_counted(tmp_path):
     rows = [{"text": "a"}, {"text": ""}, {"text": None}, {"text": "\ud800"}, {"text": 5}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n\n")
     skipped = Skipped()
@@ -93,8 +93,8 @@ def test_wrong_columns_are_named(tmp_path):
         texts(open_corpus([tmp_path / "c.jsonl"]))
 
 
-def test_damaged_and_missing_input_is_named(tmp_path):
-    with pytest.raises(ValueError, match="no such file or folder"):
+def test_corrupt_and_missing_input_is_named(tmp_path):
+    with pytest.raises(ValueError, match="no such file or directory"):
         open_corpus([tmp_path / "none"])
     with pytest.raises(ValueError, match="no text files found"):
         open_corpus([tmp_path])

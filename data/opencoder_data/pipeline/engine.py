@@ -73,11 +73,11 @@ def _check(run: Run) -> None:
 
 def _run_stages(run: Run, executor: Executor, overwrite: bool, keep: bool) -> dict[str, Any]:
     stale = _check_output(run, overwrite, keep)
-    # The result goes first: what is under way must not look finished, nor mix with documents of the run before.
+    # The result goes first: what is in progress must not look finished, nor mix with documents of the run before.
     for name in ("summary.json", "documents", "ledger") if stale else ():
         storage.remove(storage.join(run.output, name))
     for stage in stale:
-        storage.remove(run.folder(stage))
+        storage.remove(run.directory(stage))
     timings: dict[str, Any] = {}
     for stage in run.stages:
         start = time.perf_counter()
@@ -106,9 +106,9 @@ def _check_output(run: Run, overwrite: bool, keep: bool) -> list[str]:
     reason = ""
     removed: list[str] = []
     for stage in run.pipeline.names:
-        state = storage.join(run.folder(stage), "stage.json")
+        state = storage.join(run.directory(stage), "stage.json")
         # Killed at its beginning, a stage leaves an empty directory or one with nothing but its state.
-        present = bool(set(storage.listdir(run.folder(stage))) - {"stage.json"})
+        present = bool(set(storage.listdir(run.directory(stage))) - {"stage.json"})
         if stage in run.stages and storage.exists(state):
             found = storage.read_json(state)
             if found["fingerprint"] != run.fingerprint(stage):
@@ -155,6 +155,6 @@ def _description(run: Run) -> dict[str, Any]:
 
 def _open_stage(run: Run, stage: str) -> None:
     state = {"stage": stage, "fingerprint": run.fingerprint(stage), "behavior": run.behavior(stage)}
-    url = storage.join(run.folder(stage), "stage.json")
+    url = storage.join(run.directory(stage), "stage.json")
     if not storage.exists(url) or storage.read_json(url) != state:
         storage.write_json(url, state)

@@ -120,11 +120,11 @@ def _count(rows: dict[str, list[Any]], by: str) -> dict[str, Any]:
 
 def read_ledger(output: str) -> pa.Table:
     """The whole ledger of a finished run. Raises ValueError when there is none."""
-    folder = storage.join(output, "ledger")
-    names = [name for name in storage.listdir(folder) if name.endswith(".parquet")]
+    directory = storage.join(output, "ledger")
+    names = [name for name in storage.listdir(directory) if name.endswith(".parquet")]
     if not names:
         raise ValueError(f"{output} has no ledger: it is not the output of a finished run")
-    return pa.concat_tables([storage.read_table(storage.join(folder, name)) for name in names])
+    return pa.concat_tables([storage.read_table(storage.join(directory, name)) for name in names])
 
 
 def print_summary(summary: dict[str, Any], by: str = "", file: Any = None) -> None:

@@ -43,7 +43,7 @@ class Run:
     def stage(self, name: str) -> Stage:
         return next(s for s in self.pipeline.stages if s.name == name)
 
-    def folder(self, stage: str) -> str:
+    def directory(self, stage: str) -> str:
         """The stage's directory; its number is that among all stages of the pipeline."""
         return storage.join(self.output, f"{self.pipeline.names.index(stage) + 1:02d}-{stage}")
 
@@ -52,13 +52,13 @@ class Run:
         return self.stages[self.stages.index(stage) - 1]
 
     def part(self, stage: str, kind: str, part: int) -> str:
-        return storage.join(self.folder(stage), kind, f"part-{part:05d}.parquet")
+        return storage.join(self.directory(stage), kind, f"part-{part:05d}.parquet")
 
     def done(self, stage: str, step: str, part: int) -> str:
-        return storage.join(self.folder(stage), "done", step, f"{part:05d}.json")
+        return storage.join(self.directory(stage), "done", step, f"{part:05d}.json")
 
     def num_parts(self) -> int:
-        return storage.read_json(storage.join(self.folder(self.stages[0]), PLAN))["partitions"]
+        return storage.read_json(storage.join(self.directory(self.stages[0]), PLAN))["partitions"]
 
     def fingerprint(self, stage: str) -> str:
         """Of the stage's configuration and of all before it; layout counts since it decides file boundaries."""
@@ -108,7 +108,7 @@ class Steps:
     def each(self, name: str, step: Step, parts: Iterable[int] | None = None) -> None:
         """Runs ``step(run, part)`` for all `parts` (default: the partitions) that are not finished."""
         run = self.run
-        finished = set(storage.listdir(storage.join(run.folder(self.stage), "done", name)))
+        finished = set(storage.listdir(storage.join(run.directory(self.stage), "done", name)))
         parts = list(self.parts if parts is None else parts)
         todo = [p for p in parts if f"{p:05d}.json" not in finished]
         self.cpu_s += sum(
@@ -124,7 +124,7 @@ class Steps:
 
     def once(self, name: str, compute: Callable[[Run], Any]) -> Any:
         """The value of the JSON file `name` below the stage's directory, by ``compute(run)`` where it is not there yet."""
-        url = storage.join(self.run.folder(self.stage), name)
+        url = storage.join(self.run.directory(self.stage), name)
         if not storage.exists(url):
             storage.write_json(url, compute(self.run))
         return storage.read_json(url)

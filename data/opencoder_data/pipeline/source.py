@@ -61,7 +61,7 @@ class ReadDocuments:
         return {"partitions": len(corpus.units)}
 
     def _plan_of(self, run: Run, part: int) -> str:
-        return storage.join(run.folder(self.name), "plan", f"{part:05d}.json")
+        return storage.join(run.directory(self.name), "plan", f"{part:05d}.json")
 
     def write_docs(self, run: Run, part: int) -> dict[str, Any]:
         plan = storage.read_json(self._plan_of(run, part))

@@ -77,7 +77,7 @@ class Sample:
         return cuts_of(pa.concat_tables(tables), self.config)
 
     def write_docs(self, run: Run, part: int) -> dict[str, Any]:
-        cuts = storage.read_json(storage.join(run.folder(self.name), "cuts.json"))
+        cuts = storage.read_json(storage.join(run.directory(self.name), "cuts.json"))
         return map_documents(run, self.name, part, lambda batch: decide(batch, self.config, cuts))
 
 

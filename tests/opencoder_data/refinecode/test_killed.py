@@ -51,11 +51,11 @@ def killed_run(reference, output, stages, seed):
     rng = random.Random(seed)
     killed = []
     for stage in stages:
-        folder = output / f"{STAGES.index(stage) + 1:02d}-{stage}" if stage in STAGES else output / stage
-        total = sum(name.parts[0] == folder.name and "done" in name.parts for name in whole) or 4
+        directory = output / f"{STAGES.index(stage) + 1:02d}-{stage}" if stage in STAGES else output / stage
+        total = sum(name.parts[0] == directory.name and "done" in name.parts for name in whole) or 4
         wanted = rng.randrange(total) if stage in STAGES else 0
         process = start(corpus, output)
-        if kill_when(process, lambda f=folder, n=wanted: f.exists() and marks(f) >= n, rng.random() * 0.05):
+        if kill_when(process, lambda f=directory, n=wanted: f.exists() and marks(f) >= n, rng.random() * 0.05):
             killed.append(stage)
         else:
             finish(process)

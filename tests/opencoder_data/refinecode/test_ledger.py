@@ -36,7 +36,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def run(finished, tmp_path):
-    """A copy of the finished run, to be damaged."""
+    """A copy of the finished run, to be corrupt."""
     shutil.copytree(finished[0].output, tmp_path / "out")
     return run_of(CONFIG, finished[0].inputs, str(tmp_path / "out"))
 

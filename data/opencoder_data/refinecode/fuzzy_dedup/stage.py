@@ -122,7 +122,7 @@ class FuzzyDedup:
         buckets = int(bucket.max()) + 1 if len(bucket) else 0
         part = units >> _PART_BITS
         members = pa.table({"part": part, "unit": units, "bucket": bucket})
-        storage.write_table(storage.join(run.folder(self.name), "components", "members.parquet"), members)
+        storage.write_table(storage.join(run.directory(self.name), "components", "members.parquet"), members)
         if len(pairs):
             pair_bucket = bucket[np.searchsorted(units, pairs[:, 0])]
             order = np.argsort(pair_bucket, kind="stable")
@@ -134,7 +134,7 @@ class FuzzyDedup:
 
     def _members_of(self, run: Run, part: int) -> dict[int, int]:
         """unit -> bucket of the candidates in a partition."""
-        url = storage.join(run.folder(self.name), "components", "members.parquet")
+        url = storage.join(run.directory(self.name), "components", "members.parquet")
         with storage.open_read(url) as handle:
             table = pq.read_table(handle, filters=[("part", "=", part)])
         return dict(zip(table.column("unit").to_pylist(), table.column("bucket").to_pylist(), strict=True))
@@ -164,7 +164,7 @@ class FuzzyDedup:
             column = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat))
             table = pa.table({"unit": unit, "shingles": column})
             bucket = np.array([bucket_of[u] for u in units], np.int64)
-            buckets = storage.read_json(storage.join(run.folder(self.name), _PLAN))["buckets"]
+            buckets = storage.read_json(storage.join(run.directory(self.name), _PLAN))["buckets"]
             write_buckets(run.part(self.name, "shingles", part), table, bucket, max(buckets, 1))
         return {"rows": len(units)}
 
@@ -190,8 +190,8 @@ class FuzzyDedup:
     def choose(self, run: Run) -> dict[str, Any]:
         """Components of the final pairs; all of a component but its best are copies."""
         config = self.config
-        folder = storage.join(run.folder(self.name), "components")
-        plan = storage.read_json(storage.join(folder, "plan.json"))
+        directory = storage.join(run.directory(self.name), "components")
+        plan = storage.read_json(storage.join(directory, "plan.json"))
         kind = "verified" if config.verify else "candidates"
         parts = (run.part(self.name, kind, b) for b in range(plan["buckets"]))
         pairs = _all_pairs(storage.read_table(url, ["left", "right"]) for url in parts)
@@ -218,7 +218,7 @@ class FuzzyDedup:
             "kept": ranks.column("doc_id").take(pa.array(leader)),
         }).filter(pa.array(~first))  # fmt: skip
         copies = copies.sort_by([("part", "ascending"), ("number", "ascending")])
-        storage.write_table(storage.join(folder, "copies.parquet"), copies)
+        storage.write_table(storage.join(directory, "copies.parquet"), copies)
         sizes = np.bincount(component) if len(component) else np.zeros(0, np.int64)
         band = banding(config)
         return {
@@ -233,7 +233,7 @@ class FuzzyDedup:
 
     def write_docs(self, run: Run, part: int) -> dict[str, Any]:
         """Partition without its copies: files, chunks of files, or files of repositories."""
-        url = storage.join(run.folder(self.name), "components", "copies.parquet")
+        url = storage.join(run.directory(self.name), "components", "copies.parquet")
         with storage.open_read(url) as handle:
             copies = pq.read_table(handle, filters=[("part", "=", part)] if self.config.level != "repo" else None)
         if self.config.level == "repo":

@@ -1,4 +1,4 @@
-"""Stage 1: read folders, archives, git repositories, Parquet and JSONL into documents; list every file in the ledger."""
+"""Stage 1: read directories, archives, git repositories, Parquet and JSONL into documents; list every file in the ledger."""
 
 import hashlib
 from collections import Counter
@@ -46,7 +46,7 @@ class Ingest:
         count = 0
         units_of_parts = plan.plan(run.inputs, self.config, run.layout, self.config.skip_unread)
         for count, units in enumerate(units_of_parts, 1):
-            storage.write_json(storage.join(run.folder(self.name), "plan", f"{count - 1:05d}.json"), units)
+            storage.write_json(storage.join(run.directory(self.name), "plan", f"{count - 1:05d}.json"), units)
         return {"partitions": count}
 
     def write_docs(self, run: Run, part: int) -> dict[str, Any]:
@@ -54,15 +54,15 @@ class Ingest:
 
 
 def read_partition(run: Run, part: int, config: IngestConfig) -> dict[str, Any]:
-    """Documents of one partition, and a ledger row for each file, read or refused."""
-    units = storage.read_json(storage.join(run.folder(STAGE), "plan", f"{part:05d}.json"))
+    """Documents of one partition, and a ledger row for each file, read or rejected."""
+    units = storage.read_json(storage.join(run.directory(STAGE), "plan", f"{part:05d}.json"))
     limit = run.layout.batch_mb * 1e6
     with partition_writers(run, STAGE, part, DOCUMENTS, LEDGER) as writers:
         docs: list[dict[str, Any]] = []
         seen: list[dict[str, Any]] = []
         ids: set[str] = set()
         odd: Counter[str] = Counter()
-        held = size = refused = 0
+        held = size = rejected = 0
 
         def flush() -> None:
             writers.keep(table_of(docs, DOCUMENTS))
@@ -84,7 +84,7 @@ def read_partition(run: Run, part: int, config: IngestConfig) -> dict[str, Any]:
             size += row["size"]
             held += len(row["path"])
             if doc is None:
-                refused += 1
+                rejected += 1
             else:
                 docs.append(doc)
                 held += len(doc["content"])
@@ -92,7 +92,7 @@ def read_partition(run: Run, part: int, config: IngestConfig) -> dict[str, Any]:
                 flush()
                 held = 0
         flush()
-        counts = {"files": writers.drops.rows, "bytes": size, "kept": writers.docs.rows, "dropped": refused}
+        counts = {"files": writers.drops.rows, "bytes": size, "kept": writers.docs.rows, "dropped": rejected}
         return {**counts, "odd_metadata": dict(sorted(odd.items()))} if odd else counts
 
 

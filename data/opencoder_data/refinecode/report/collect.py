@@ -36,9 +36,9 @@ def collect(run: Run, tokens_per_byte: dict[str, float] | None = None) -> dict[s
     }
     report["ledger"].pop("languages", None)
     if "fuzzy_dedup" in run.stages:
-        folder = run.folder("fuzzy_dedup")
-        report["fuzzy_dedup"] = storage.read_json(storage.join(folder, "components", "report.json"))
-        recall = storage.join(folder, "components", "recall.json")
+        directory = run.directory("fuzzy_dedup")
+        report["fuzzy_dedup"] = storage.read_json(storage.join(directory, "components", "report.json"))
+        recall = storage.join(directory, "components", "recall.json")
         report["recall"] = storage.read_json(recall) if storage.exists(recall) else None
     if "transform" in run.stages:
         changes: Counter[str] = Counter()
@@ -49,7 +49,7 @@ def collect(run: Run, tokens_per_byte: dict[str, float] | None = None) -> dict[s
     if FILTER in run.stages:
         report["filter"] = _filter(run)
     if "sample" in run.stages:
-        report["sample"] = storage.read_json(storage.join(run.folder("sample"), "cuts.json"))
+        report["sample"] = storage.read_json(storage.join(run.directory("sample"), "cuts.json"))
     return report
 
 
@@ -60,10 +60,10 @@ def _balance(run: Run) -> dict[str, int]:
     """
     ledger = read_ledger(run.output)
     status = Counter(ledger.column("status").to_pylist())
-    folder = storage.join(run.output, "documents")
+    directory = storage.join(run.output, "documents")
     rows = 0
-    for name in storage.listdir(folder):
-        with storage.open_read(storage.join(folder, name)) as handle:
+    for name in storage.listdir(directory):
+        with storage.open_read(storage.join(directory, name)) as handle:
             rows += pq.ParquetFile(handle).metadata.num_rows
     summary = storage.read_json(storage.join(run.output, "summary.json"))
     found = {"files_in": ledger.num_rows, "kept": status["kept"], "dropped": status["dropped"], "documents": rows}
@@ -76,7 +76,7 @@ def _balance(run: Run) -> dict[str, int]:
     ):
         raise ValueError(
             f"{run.output}: ledger and documents do not agree with summary.json ({found}); remove the ledger and documents "
-            "folders and run the same command again"
+            "directories and run the same command again"
         )
     return found
 
