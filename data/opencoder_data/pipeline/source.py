@@ -39,7 +39,7 @@ class ReadDocuments:
 
     def run(self, steps: Steps) -> None:
         steps.once(PLAN, self.plan)
-        steps.each("docs", self.write_docs)
+        steps.each(self.write_docs)
 
     def plan(self, run: Run) -> dict[str, int]:
         """The number of partitions; what each reads, and the state of its files, is in plan/NNNNN.json.
