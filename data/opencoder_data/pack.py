@@ -317,7 +317,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     parser = command.Parser(
         prog="python -m opencoder_data.pack",
         description=__doc__,
-        epilog="To hold documents out, split them first: opencoder data split --holdout=SHARE leaves near copies out too.",
+        epilog="To hold documents out, split them first: opencoder data split --input DOCUMENTS --holdout=SHARE leaves near copies out too.",
     )
     parser.add_argument("--input", nargs="+", required=True, help="Parquet, JSON lines, or directories of text files")
     parser.add_argument("--tokenizer", required=True, help="tokenizer.model or its directory")
