@@ -6,14 +6,10 @@ process reads in one go and the grain of a restart; which documents it holds doe
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import io
+import contextlib
 import json
-import lzma
 import os
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +17,8 @@ from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
+
+from opencoder_data.compressed import ERRORS, decompressed
 
 TEXT_COLUMNS = ("content", "text")
 FORMATS = ("auto", "parquet", "jsonl", "files")
@@ -35,7 +32,8 @@ _ROWS_PER_READ = 512
 _READ_BYTES = 16_000_000
 _LONGEST_LINE = 1 << 28
 """A longer line of JSON is rejected before it is held."""
-_READ_ERRORS = (OSError, EOFError, pa.ArrowException, zstandard.ZstdError, zlib.error, lzma.LZMAError)
+# A ValueError is one of ours, in one line already.
+_READ_ERRORS = (pa.ArrowException, *(kind for kind in ERRORS if kind is not ValueError))
 
 
 @dataclass(frozen=True)
@@ -309,7 +307,7 @@ def _read_jsonl(part: Part, columns: Columns) -> Iterator[Document]:
         if part.start:  # the line that is in progress belongs to the part before
             file.seek(part.start - 1)
             _skip_line(file)
-        at = file.tell()
+        at = file.tell() if part.start else 0
         while at < part.stop or not _is_plain(part.path):
             line = file.readline(_LONGEST_LINE + 1)
             if not line:
@@ -343,20 +341,16 @@ def _line(line: bytes, at: int, part: Part, columns: Columns) -> Document:
     return _document(row[name], row.get(columns.language), row.get(columns.path), at)
 
 
-def _open_lines(part: Part) -> IO[bytes]:
-    lower = part.path.lower()
-    if lower.endswith(".gz"):
-        return gzip.open(part.path, "rb")  # type: ignore[return-value]
-    if lower.endswith(".bz2"):
-        return bz2.open(part.path, "rb")  # type: ignore[return-value]
-    if lower.endswith(".xz"):
-        return lzma.open(part.path, "rb")  # type: ignore[return-value]
-    if lower.endswith(".zst"):
-        # All frames: compressors that work in parallel write several.
-        file = open(part.path, "rb")  # noqa: SIM115  closed with the reader
-        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=True)
-        return io.BufferedReader(reader)  # type: ignore[arg-type]
-    return open(part.path, "rb")
+@contextlib.contextmanager
+def _open_lines(part: Part) -> Iterator[Any]:
+    with open(part.path, "rb") as file:
+        if _is_plain(part.path):
+            yield file
+            return
+        with decompressed(file) as lines:
+            if lines is file:
+                raise OSError("it is not compressed, as its name says")
+            yield lines
 
 
 def _read_file(part: Part, columns: Columns) -> Iterator[Document]:

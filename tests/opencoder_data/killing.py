@@ -36,8 +36,11 @@ def session_members(session):
     return found
 
 
-def kill_when(process, reached, delay):
-    """SIGKILL to the driver alone, `delay` seconds after `reached()`; False when it was done before."""
+def kill_when(process, reached, delay, end_within=20):
+    """SIGKILL to the driver alone, `delay` seconds after `reached()`; False when it was done before.
+
+    All other processes of its session must end within `end_within` seconds.
+    """
     end = time.monotonic() + SECONDS
     while not reached():
         if process.poll() is not None:
@@ -49,7 +52,7 @@ def kill_when(process, reached, delay):
         return False
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    end = time.monotonic() + 20
+    end = time.monotonic() + end_within
     while left := session_members(process.pid):
         assert time.monotonic() < end, f"{len(left)} workers outlive the driver"
         time.sleep(0.02)
