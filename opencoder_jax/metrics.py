@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from opencoder_data import command
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
@@ -169,12 +170,8 @@ def _naming(path: Path) -> Iterator[None]:
 
 def _keep_rows(path: Path, last_step: int) -> None:
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    part = path.with_suffix(".part")
-    try:
-        part.write_text("".join(line + "\n" for line in lines if _step(line) <= last_step), encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    kept = "".join(line + "\n" for line in lines if _step(line) <= last_step)
+    command.write_atomically(path, kept.encode())
 
 
 def _step(line: str) -> float:

@@ -35,6 +35,8 @@ REMEDIES = {
     errno.ENOSPC: "free some space and run the same command again",
     errno.EDQUOT: "free some space and run the same command again",
 }
+# Files that are being written have names that begin so.
+TEMPORARY = ".tmp-"
 STOPPED = "stopped by Ctrl-C; run the same command again"
 
 # What a process that is ended from outside its main thread still has to take with it.
@@ -197,6 +199,29 @@ def temporary_directory(path: str | os.PathLike[str] | None = None) -> Iterator[
     finally:
         shutil.rmtree(directory, ignore_errors=True)
         _temporary.discard(directory)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A file to fill beside `path`, in a directory made for it where needed. It takes the place of `path`, synced, when the
+    block ends without an exception, and goes when it does not; a killed process leaves it under a name with `TEMPORARY`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{TEMPORARY}{path.name}-{os.getpid():x}-{os.urandom(4).hex()}")
+    try:
+        part.open("xb").close()
+        yield part
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file whole or not at all, see `replacing`."""
+    with replacing(path) as part:
+        part.write_bytes(data)
 
 
 @contextlib.contextmanager

@@ -6,14 +6,10 @@ process reads in one go and the grain of a restart; which documents it holds doe
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import io
+import contextlib
 import json
-import lzma
 import os
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +17,8 @@ from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
+
+from opencoder_data.compressed import ERRORS, decompressed
 
 TEXT_COLUMNS = ("content", "text")
 FORMATS = ("auto", "parquet", "jsonl", "files")
@@ -30,11 +27,13 @@ _JSONL_SUFFIXES = (
     *(lines + packing for lines in (".jsonl", ".ndjson") for packing in ("", *_PACKINGS)),
     *(".json" + packing for packing in _PACKINGS),
 )
+_NOT_UTF8 = "not valid UTF-8"
 _ROWS_PER_READ = 512
 _READ_BYTES = 16_000_000
 _LONGEST_LINE = 1 << 28
 """A longer line of JSON is rejected before it is held."""
-_READ_ERRORS = (OSError, EOFError, pa.ArrowException, zstandard.ZstdError, zlib.error, lzma.LZMAError)
+# A ValueError is one of ours, in one line already.
+_READ_ERRORS = (pa.ArrowException, *(kind for kind in ERRORS if kind is not ValueError))
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,16 @@ class Unit:
 
 @dataclass
 class Document:
+    """A text with what the input says of it, or, with `skipped`, why it cannot be used.
+
+    index: place in its file, whatever the units: row of Parquet, byte of the (unpacked) line of JSON, 0 for a text file.
+    """
+
     text: str
     language: str = ""
     path: str = ""
+    index: int = 0
+    skipped: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,16 +89,25 @@ class Corpus:
         return sum(unit.num_bytes for unit in self.units)
 
     def read(self, unit: Unit, skipped: Skipped | None = None) -> Iterator[Document]:
-        """Documents of a unit in order. Raises: ValueError naming the file that cannot be read or lacks a column."""
+        """Documents of a unit in order; those that cannot be used are only counted. Raises: ValueError as `read_part` does."""
         skipped = Skipped() if skipped is None else skipped
-        reader = {"parquet": _read_parquet, "jsonl": _read_jsonl, "files": _read_file}[self.format]
         for part in unit.parts:
-            try:
-                yield from reader(part, self.columns, skipped)
-            except _READ_ERRORS as error:
-                if isinstance(error, pa.ArrowCancelled):
-                    raise KeyboardInterrupt from None
-                raise ValueError(f"{part.path}: cannot be read ({error})") from None
+            for document in self.read_part(part):
+                if document.skipped:
+                    skipped.add(document.skipped)
+                else:
+                    yield document
+
+    def read_part(self, part: Part) -> Iterator[Document]:
+        """All documents of a part in order, also those that cannot be used. Raises: ValueError naming the file that cannot be
+        read or lacks a column."""
+        reader = {"parquet": _read_parquet, "jsonl": _read_jsonl, "files": _read_file}[self.format]
+        try:
+            yield from reader(part, self.columns)
+        except _READ_ERRORS as error:
+            if isinstance(error, pa.ArrowCancelled):
+                raise KeyboardInterrupt from None
+            raise ValueError(f"{part.path}: cannot be read ({error})") from None
 
     def documents(self, skipped: Skipped | None = None) -> Iterator[Document]:
         for unit in self.units:
@@ -144,7 +159,7 @@ def open_corpus(
         parts = [part for file in files for part in _parquet_parts(file, columns)]
     else:
         parts = [part for file in files for part in _byte_parts(file, format, unit_bytes)]
-    stats = [(str(file), *_stat(file)) for file in files]
+    stats = [(str(file), *file_state(file)) for file in files]
     return Corpus(format, columns, tuple(_group(parts, unit_bytes)), tuple(stats))
 
 
@@ -179,8 +194,9 @@ def _is_plain(path: str) -> bool:
     return not path.lower().endswith(_PACKINGS)
 
 
-def _stat(path: Path) -> tuple[int, int]:
-    stat = path.stat()
+def file_state(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Size and modification time (ns) of a file: what a restart compares."""
+    stat = os.stat(path)
     return stat.st_size, stat.st_mtime_ns
 
 
@@ -234,8 +250,9 @@ def _group(parts: Sequence[tuple[Part, int]], unit_bytes: int) -> Iterator[Unit]
         yield Unit(tuple(group), total)
 
 
-def _read_parquet(part: Part, columns: Columns, skipped: Skipped) -> Iterator[Document]:
+def _read_parquet(part: Part, columns: Columns) -> Iterator[Document]:
     file = _open_parquet(part.path)
+    index = sum(file.metadata.row_group(group).num_rows for group in range(part.start))
     for group in range(part.start, part.stop):
         meta = file.metadata.row_group(group)
         rows = max(1, min(_ROWS_PER_READ, _READ_BYTES * max(meta.num_rows, 1) // max(meta.total_byte_size, 1)))
@@ -243,7 +260,8 @@ def _read_parquet(part: Part, columns: Columns, skipped: Skipped) -> Iterator[Do
         # Each column by itself, of two of the same name the first; strings stay dictionaries: 2 kB may unfold to 20 GB.
         texts, languages, paths = (_cells(part.path, file, group, name, rows) for name in names)
         for text in texts:
-            yield from _document(text, next(languages), next(paths), skipped)
+            yield _document(text, next(languages), next(paths), index)
+            index += 1
 
 
 def _cells(path: str, file: pq.ParquetFile, group: int, name: str, rows: int) -> Iterator[Any]:
@@ -284,12 +302,12 @@ def _as_text(value: bytes | None) -> Any:
         return b""
 
 
-def _read_jsonl(part: Part, columns: Columns, skipped: Skipped) -> Iterator[Document]:
+def _read_jsonl(part: Part, columns: Columns) -> Iterator[Document]:
     with _open_lines(part) as file:
         if part.start:  # the line that is in progress belongs to the part before
             file.seek(part.start - 1)
             _skip_line(file)
-        at = file.tell()
+        at = file.tell() if part.start else 0
         while at < part.stop or not _is_plain(part.path):
             line = file.readline(_LONGEST_LINE + 1)
             if not line:
@@ -297,7 +315,7 @@ def _read_jsonl(part: Part, columns: Columns, skipped: Skipped) -> Iterator[Docu
             if len(line) > _LONGEST_LINE:
                 raise ValueError(f"{part.path}: the line at byte {at} is longer than {_LONGEST_LINE} bytes")
             if line.strip():
-                yield from _line(line, at, part, columns, skipped)
+                yield _line(line, at, part, columns)
             at += len(line)
 
 
@@ -307,12 +325,11 @@ def _skip_line(file: IO[bytes]) -> None:
         pass
 
 
-def _line(line: bytes, at: int, part: Part, columns: Columns, skipped: Skipped) -> Iterator[Document]:
+def _line(line: bytes, at: int, part: Part, columns: Columns) -> Document:
     try:
         row = json.loads(line)
     except UnicodeDecodeError:
-        skipped.add("not valid UTF-8")
-        return
+        return Document("", index=at, skipped=_NOT_UTF8)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{part.path}: line at byte {at} is not JSON ({error})") from None
     if not isinstance(row, dict):
@@ -321,42 +338,38 @@ def _line(line: bytes, at: int, part: Part, columns: Columns, skipped: Skipped) 
     if name not in row:
         wanted = repr(columns.text) if columns.text else " or ".join(map(repr, TEXT_COLUMNS))
         raise ValueError(f"{part.path}: line at byte {at} has no field {wanted}; it has {', '.join(row)}")
-    yield from _document(row[name], row.get(columns.language), row.get(columns.path), skipped)
+    return _document(row[name], row.get(columns.language), row.get(columns.path), at)
 
 
-def _open_lines(part: Part) -> IO[bytes]:
-    lower = part.path.lower()
-    if lower.endswith(".gz"):
-        return gzip.open(part.path, "rb")  # type: ignore[return-value]
-    if lower.endswith(".bz2"):
-        return bz2.open(part.path, "rb")  # type: ignore[return-value]
-    if lower.endswith(".xz"):
-        return lzma.open(part.path, "rb")  # type: ignore[return-value]
-    if lower.endswith(".zst"):
-        # All frames: compressors that work in parallel write several.
-        file = open(part.path, "rb")  # noqa: SIM115  closed with the reader
-        reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True, closefd=True)
-        return io.BufferedReader(reader)  # type: ignore[arg-type]
-    return open(part.path, "rb")
+@contextlib.contextmanager
+def _open_lines(part: Part) -> Iterator[Any]:
+    with open(part.path, "rb") as file:
+        if _is_plain(part.path):
+            yield file
+            return
+        with decompressed(file) as lines:
+            if lines is file:
+                raise OSError("it is not compressed, as its name says")
+            yield lines
 
 
-def _read_file(part: Part, columns: Columns, skipped: Skipped) -> Iterator[Document]:
+def _read_file(part: Part, columns: Columns) -> Iterator[Document]:
     del columns
     data = Path(part.path).read_bytes()
     try:
         text = data.decode()
     except UnicodeDecodeError:
         text = b""
-    yield from _document(text, "", part.path, skipped)
+    yield _document(text, "", part.path, 0)
 
 
-def _document(text: Any, language: Any, path: Any, skipped: Skipped) -> Iterator[Document]:
+def _document(text: Any, language: Any, path: Any, index: int) -> Document:
+    labels = _label(language), _label(path), index
     if text is None or text == "":
-        skipped.add("empty")
-    elif not isinstance(text, str) or not _is_unicode(text):
-        skipped.add("not valid UTF-8")
-    else:
-        yield Document(text, _label(language), _label(path))
+        return Document("", *labels, skipped="empty")
+    if not isinstance(text, str) or not _is_unicode(text):
+        return Document("", *labels, skipped=_NOT_UTF8)
+    return Document(text, *labels)
 
 
 def _label(value: Any) -> str:

@@ -25,7 +25,7 @@ import numpy as np
 
 from opencoder_data import command
 from opencoder_data.documents import Columns, Corpus, Document, Skipped, Unit, directory_name, open_corpus
-from opencoder_data.shard_format import Manifest, Shard, ShardWriter, read_manifest, write_atomically
+from opencoder_data.shard_format import Manifest, Shard, ShardWriter, read_manifest
 from opencoder_data.tokenizer import TextTokenizer, load_tokenizer
 from opencoder_data.tokenizer.fast import FastEncoder
 
@@ -110,7 +110,7 @@ def pack(
         "directories": sorted(manifests),
         "skipped": skipped,
     }
-    write_atomically(output / _SUMMARY, json.dumps(summary, indent=1).encode() + b"\n")
+    command.write_atomically(output / _SUMMARY, json.dumps(summary, indent=1).encode() + b"\n")
     shutil.rmtree(work)
     return manifests
 
@@ -150,7 +150,7 @@ def _begin(output: Path, work: Path, identity: str) -> None:
     elif output.is_dir() and any(output.iterdir()):
         raise ValueError(f"{output}: not empty; choose another directory")
     work.mkdir(parents=True, exist_ok=True)
-    write_atomically(work / "identity", identity.encode())
+    command.write_atomically(work / "identity", identity.encode())
 
 
 def _sample(corpus: Corpus) -> list[str]:
@@ -241,7 +241,7 @@ def _encode_unit(job: _Job, encoder: FastEncoder, number: int) -> None:
                     writers[route].add(ids, text_bytes=len(document.text.encode()))
         directory.mkdir(parents=True, exist_ok=True)
         done = {"routes": sorted(writers), "skipped": skipped.counts}
-        write_atomically(directory / _DONE, json.dumps(done).encode())
+        command.write_atomically(directory / _DONE, json.dumps(done).encode())
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
@@ -317,7 +317,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     parser = command.Parser(
         prog="python -m opencoder_data.pack",
         description=__doc__,
-        epilog="To hold documents out, split them first: opencoder data split --holdout=SHARE leaves near copies out too.",
+        epilog="To hold documents out, split them first: opencoder data split --input DOCUMENTS --holdout=SHARE leaves near copies out too.",
     )
     parser.add_argument("--input", nargs="+", required=True, help="Parquet, JSON lines, or directories of text files")
     parser.add_argument("--tokenizer", required=True, help="tokenizer.model, tokenizer.json or their directory")

@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from opencoder_data.command import write_atomically
+
 FORMAT_VERSION = 1
 DOCUMENT_START = np.uint32(1 << 31)
 NOT_A_TARGET = np.uint32(1 << 30)
@@ -352,19 +354,6 @@ def _fill(file: io.FileIO, block: bytearray) -> int:
     while size < len(block) and (count := file.readinto(memoryview(block)[size:])):
         size += count
     return size
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file under a temporary name, syncs it and renames it into place."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 class ShardReader:

@@ -1,6 +1,7 @@
 """Splits the documents of a finished run into training sources and a held-out set that no training file repeats.
 
-``opencoder data split --run DIR --output OUT [--group=language] [--holdout=0.01]`` writes
+``opencoder data split --run DIR --output OUT [--group=language] [--holdout=0.01]``, or ``--input PATH`` in place of the run for
+documents in Parquet, JSON lines or text files (read into OUT/.documents), writes
 
     OUT/train/GROUP/*.parquet          documents, one directory per language, type or input
     OUT/held_out/LANGUAGE/*.parquet    held-out documents; training files that repeat one are left out
@@ -13,6 +14,7 @@ group's share of the training text (of the tokens, once packed): each file is th
 import argparse
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
@@ -26,10 +28,13 @@ from opencoder_data.documents import directory_name
 from opencoder_data.hold_out import HoldOut
 from opencoder_data.minhash.overlap import OverlapIndex
 from opencoder_data.pack import PackOptions, pack
-from opencoder_data.pipeline import storage
+from opencoder_data.pipeline import engine, storage
 from opencoder_data.pipeline.config import fingerprint
 from opencoder_data.pipeline.executors import make_executor, run_tasks
 from opencoder_data.pipeline.finished import FinishedRun, finished_run
+from opencoder_data.pipeline.schema import CORE, DocumentSchema
+from opencoder_data.pipeline.source import ReadDocuments
+from opencoder_data.pipeline.stage import Pipeline
 
 GROUPS = ("language", "doc_type", "input")
 _COLUMNS = ("doc_id", "source", "repo", "path", "language", "doc_type", "content", "sha256")
@@ -216,6 +221,17 @@ def _values(rows: pa.Table, name: str) -> list[str]:
     return [value or "unknown" for value in rows.column(name).to_pylist()]
 
 
+def read_documents(inputs: Sequence[str], target: str) -> str:
+    """A run of one stage that reads documents into `target`/.documents, without changing any; returns that directory.
+
+    Raises ValueError for input that is missing or cannot be read, and for other input than before.
+    """
+    output = storage.join(target, ".documents")
+    schema = DocumentSchema(CORE.append(pa.field("language", pa.string())))
+    engine.run_pipeline(Pipeline("documents", (ReadDocuments(),), schema), inputs, output)
+    return output
+
+
 def pack_documents(target: str, tokenizer: str, *, seq_len: int = 4_096, num_workers: int = 0) -> dict[str, Any]:
     """Packs what `split` wrote into `target`/shards; returns and writes the mixture by tokens, `mixture.json`."""
     report = storage.read_json(storage.join(target, _STATE))
@@ -253,7 +269,11 @@ def _main(argv: list[str] | None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--run", required=True, metavar="DIR", help="output directory of a finished run")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", metavar="DIR", help="output directory of a finished run of any pipeline")
+    source.add_argument(
+        "--input", nargs="+", metavar="PATH", help="documents: Parquet, JSON lines, directories of text files"
+    )
     parser.add_argument("--output", required=True, metavar="OUT")
     parser.add_argument("--group", default="language", help=f"one or more of {', '.join(GROUPS)}, joined by commas")
     parser.add_argument("--holdout", type=float, default=0.0, help="share of the files kept out of training")
@@ -269,7 +289,7 @@ def _main(argv: list[str] | None) -> int:
     parser.add_argument("--tokenizer", default="", metavar="MODEL", help="pack the documents into OUT/shards as well")
     parser.add_argument("--seq_len", type=int, default=4_096)
     arguments = parser.parse_args(argv)
-    run, target = arguments.run.rstrip("/"), arguments.output.rstrip("/")
+    target = arguments.output.rstrip("/")
     hold_out = HoldOut(
         arguments.holdout,
         arguments.holdout_min_files,
@@ -277,6 +297,7 @@ def _main(argv: list[str] | None) -> int:
         arguments.holdout_max_bytes,
         arguments.holdout_overlap,
     )
+    run = arguments.run.rstrip("/") if arguments.run else read_documents(arguments.input, target)
     report = split(run, target, group=tuple(arguments.group.split(",")), hold_out=hold_out)
     for directory in ("train", "held_out"):
         for name, values in report[directory].items():

@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from opencoder_data.pipeline.source import ReadDocuments
 from opencoder_data.pipeline.stage import ENGINE_LIBRARIES, Pipeline, Stage
 from opencoder_data.refinecode.config import RefineConfig
 from opencoder_data.refinecode.pipeline import pipeline_of
@@ -40,8 +41,8 @@ NEUTRAL_LIBRARIES = frozenset({"fsspec", "tqdm"})
 
 
 def pipelines() -> tuple[Pipeline, ...]:
-    """Every pipeline of the project."""
-    return (pipeline_of(RefineConfig()),)
+    """Every pipeline of the project, and the stages that any may use."""
+    return Pipeline("any", (ReadDocuments(),)), pipeline_of(RefineConfig())
 
 
 def describe(stage: Stage, root: Path = ROOT) -> dict[str, Any]:

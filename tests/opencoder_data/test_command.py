@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -308,3 +309,30 @@ def test_the_parser_says_one_line_and_takes_no_abbreviation(capsys):
         assert message in said
         assert said.startswith("error: ")
         assert said.count("\n") == 1
+
+
+def test_a_file_is_replaced_whole_or_stays(tmp_path):
+    target = tmp_path / "new" / "name"
+    command.write_atomically(target, b"first")
+    before = os.umask(0o027)
+    try:
+        with command.replacing(target) as part:
+            part.write_bytes(b"second")
+            assert target.read_bytes() == b"first" and part.parent == target.parent
+            assert part.name.startswith(command.TEMPORARY)
+    finally:
+        os.umask(before)
+    assert target.read_bytes() == b"second" and target.stat().st_mode & 0o777 == 0o640
+    with contextlib.suppress(KeyboardInterrupt), command.replacing(target) as part:
+        part.write_bytes(b"thi")
+        raise KeyboardInterrupt
+    assert target.read_bytes() == b"second" and [p.name for p in target.parent.iterdir()] == ["name"]
+
+
+def test_a_file_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done = []
+    real_sync, real_replace = os.fsync, os.rename
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append("sync"), real_sync(handle)))
+    monkeypatch.setattr(Path, "replace", lambda self, to: (done.append("rename"), real_replace(self, to)))
+    command.write_atomically(tmp_path / "x", b"data")
+    assert done == ["sync", "rename"]

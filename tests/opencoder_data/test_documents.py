@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,11 +30,15 @@ def write_jsonl(path, rows):
         data = gzip.compress(data)
     if path.name.endswith(".zst"):
         data = zstandard.compress(data)
+    if path.name.endswith(".bz2"):
+        data = bz2.compress(data)
+    if path.name.endswith(".xz"):
+        data = lzma.compress(data)
     path.write_bytes(data)
 
 
 @pytest.mark.parametrize("unit_bytes", [1, 100, 777, 1 << 20])
-@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.jsonl.gz", "a.jsonl.zst"])
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.jsonl.bz2", "a.jsonl.xz"])
 def test_all_rows_once_in_order_whatever_the_units(tmp_path, name, unit_bytes):
     write = write_parquet if name.endswith("parquet") else write_jsonl
     write(tmp_path / name, ROWS[:200])
@@ -42,7 +48,7 @@ def test_all_rows_once_in_order_whatever_the_units(tmp_path, name, unit_bytes):
     corpus = open_corpus([tmp_path], unit_bytes=unit_bytes)
     documents = list(corpus.documents())
     assert [(d.text, d.language, d.path) for d in documents] == [tuple(row.values()) for row in ROWS]
-    if unit_bytes == 100 and not name.endswith(("gz", "zst")):
+    if unit_bytes == 100 and not name.endswith(("gz", "zst", "bz2", "xz")):
         assert len(corpus.units) > 10
 
 
@@ -111,3 +117,33 @@ def test_corrupt_and_missing_input_is_named(tmp_path):
     (tmp_path / "c.jsonl.zst").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"c\.jsonl\.zst: cannot be read"):
         texts(open_corpus([tmp_path / "c.jsonl.zst"]))
+
+
+def test_documents_know_their_place_whatever_the_units(tmp_path):
+    write_parquet(tmp_path / "a.parquet", ROWS[:50], row_group_size=7)
+    for size in (1, 1 << 20):
+        assert [d.index for d in open_corpus([tmp_path], unit_bytes=size).documents()] == list(range(50))
+    lines = [json.dumps(row).encode() + b"\n" for row in ROWS[:50]]
+    lines.insert(3, b'{"content": ""}\n')
+    starts = [sum(map(len, lines[:i])) for i in range(len(lines))]
+    for name, data in (("b.jsonl", b"".join(lines)), ("c.jsonl.gz", gzip.compress(b"".join(lines)))):
+        (tmp_path / name).write_bytes(data)
+        for size in (1, 1 << 20):
+            corpus = open_corpus([tmp_path / name], unit_bytes=size)
+            found = [d for unit in corpus.units for part in unit.parts for d in corpus.read_part(part)]
+            assert [d.index for d in found] == starts and [d.skipped for d in found].index("empty") == 3
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst", "a.jsonl.bz2", "a.jsonl.xz"])
+def test_compressed_lines_that_are_cut_or_not_compressed_are_named(tmp_path, name):
+    write_jsonl(tmp_path / name, ROWS)
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match=r"a\.jsonl\.\w+: cannot be read"):
+        texts(open_corpus([tmp_path / name]))
+    (tmp_path / name).write_bytes(b'{"text": "a"}\n')
+    with pytest.raises(ValueError, match=r"cannot be read .*not compressed, as its name says"):
+        texts(open_corpus([tmp_path / name]))
+    # Two streams one after the other are one file.
+    (tmp_path / name).write_bytes(data + data)
+    assert len(texts(open_corpus([tmp_path / name]))) == 2 * len(ROWS)

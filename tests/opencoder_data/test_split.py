@@ -1,5 +1,6 @@
 """From a finished run to training and held-out directories, their weights, a tokenizer and shards."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -142,5 +143,33 @@ def test_interrupted_split_begins_anew_and_others_are_rejected(finished_run, tmp
         ([f"--output={tmp_path / 'new'}", f"--run={tmp_path / 'thesis'}"], "run.json is missing"),
     ):
         assert main([f"--run={output}", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+
+
+def test_documents_without_a_run(tmp_path, capsys):
+    """JSON lines with a language: held-out documents by language, near copies left out, everything else in training."""
+    words = [[f"w{i}.{n}" for n in range(60)] for i in range(80)]
+    rows = [{"text": " ".join(text), "language": "c++" if i % 2 else "python"} for i, text in enumerate(words)]
+    rows += [{"text": "x " + " ".join(text), "language": "c"} for text in words]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"text": ""}]))
+    arguments = [f"--output={tmp_path / 'out'}", "--holdout=0.2", "--group=language,input"]
+    assert main(["--input", str(tmp_path / "in.jsonl"), *arguments]) == 0
+    train, held = rows_of(tmp_path / "out/train"), rows_of(tmp_path / "out/held_out")
+    assert {p.name for p in (tmp_path / "out/train").iterdir()} == {f"{n}.in.jsonl" for n in ("c", "c++", "python")}
+    report = json.loads((tmp_path / "out/split.json").read_text())
+    assert len(train) + len(held) + report["left_out_for_overlap"] == len(rows) and 10 < len(held) < 60
+    assert {r["content"].removeprefix("x ") for r in train}.isdisjoint(r["content"].removeprefix("x ") for r in held)
+    assert report["left_out_for_overlap"] > 5
+    # The same command again finds its result; other input is an error.
+    before = (tmp_path / "out/split.json").read_bytes()
+    assert main(["--input", str(tmp_path / "in.jsonl"), *arguments]) == 0
+    assert (tmp_path / "out/split.json").read_bytes() == before
+    capsys.readouterr()
+    for source, message in (
+        (["--input", str(tmp_path / "none")], "does not exist"),
+        (["--input", str(tmp_path / "out/train")], "another input"),
+    ):
+        assert main([*source, *arguments]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1

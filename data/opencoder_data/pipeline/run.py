@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,7 +25,13 @@ from opencoder_data.pipeline.executors import Executor, run_tasks
 from opencoder_data.pipeline.schema import table_of
 from opencoder_data.pipeline.stage import Outcome, Pipeline, Stage, behavior
 
-Step = Callable[["Run", int], dict[str, Any]]
+
+class Step(Protocol):
+    """A step of a stage over one partition or bucket; returns its counts."""
+
+    __name__: str
+
+    def __call__(self, run: "Run", part: int, /) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -105,9 +111,14 @@ class Steps:
         """The partitions of the run, once the first stage has planned them."""
         return range(self.run.num_parts())
 
-    def each(self, name: str, step: Step, parts: Iterable[int] | None = None) -> None:
-        """Runs ``step(run, part)`` for all `parts` (default: the partitions) that are not finished."""
-        run = self.run
+    def each(self, step: Step, parts: Iterable[int] | None = None) -> None:
+        """Runs ``step(run, part)`` for all `parts` (default: the partitions) that are not finished.
+
+        step: a method ``write_NAME`` of the stage; NAME is the step's. Raises ValueError for another.
+        """
+        run, name = self.run, step.__name__.removeprefix("write_")
+        if not step.__name__.startswith("write_"):
+            raise ValueError(f"stage {self.stage}: a step is a method write_NAME, not {step.__name__}")
         finished = set(storage.listdir(storage.join(run.directory(self.stage), "done", name)))
         parts = list(self.parts if parts is None else parts)
         todo = [p for p in parts if f"{p:05d}.json" not in finished]

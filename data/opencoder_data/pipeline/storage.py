@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import posixpath
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-_TEMPORARY = ".tmp-"
+from opencoder_data import command
 
 
 def filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -80,25 +79,14 @@ def replacing(url: str) -> Iterator[str]:
     """A local path to fill; it takes the place of `url` when the block ends without an exception."""
     fs, path = filesystem(url)
     if isinstance(fs, LocalFileSystem):
-        directory, name = os.path.split(path)
-        os.makedirs(directory, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f"{_TEMPORARY}{name}-", dir=directory)
-    else:
-        handle, temporary = tempfile.mkstemp(prefix="opencoder-")
-    os.close(handle)
-    try:
-        yield temporary
-        if isinstance(fs, LocalFileSystem):
-            with open(temporary, "rb") as written:
-                os.fsync(written.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        else:
-            fs.makedirs(posixpath.dirname(path), exist_ok=True)
-            fs.put_file(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        with command.replacing(path) as part:
+            yield str(part)
+        return
+    with command.temporary_directory() as directory:
+        (directory / "file").touch()
+        yield str(directory / "file")
+        fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        fs.put_file(str(directory / "file"), path)
 
 
 def remove_temporaries(url: str) -> None:
@@ -108,7 +96,7 @@ def remove_temporaries(url: str) -> None:
         return  # written to the machine's own temporary directory
     for directory, _, names in os.walk(path):
         for name in names:
-            if name.startswith(_TEMPORARY):
+            if name.startswith(command.TEMPORARY):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(os.path.join(directory, name))
 

@@ -30,9 +30,9 @@ class ExactDedup:
         """There is nothing to choose."""
 
     def run(self, steps: Steps) -> None:
-        steps.each("keys", self.write_keys)
-        steps.each("copies", self.write_copies, range(self._buckets(steps.run)))
-        steps.each("docs", self.write_docs)
+        steps.each(self.write_keys)
+        steps.each(self.write_copies, range(self._buckets(steps.run)))
+        steps.each(self.write_docs)
 
     def _buckets(self, run: Run) -> int:
         return num_buckets(run.num_documents(run.upstream(self.name)), run.layout.shuffle_rows)

@@ -45,7 +45,7 @@ class Filter:
         thresholds_of(self.config)
 
     def run(self, steps: Steps) -> None:
-        steps.each("docs", self.write_docs)
+        steps.each(self.write_docs)
 
     def write_docs(self, run: Run, part: int) -> dict[str, Any]:
         thresholds, schema = thresholds_of(self.config), signal_schema(self.config.profile)

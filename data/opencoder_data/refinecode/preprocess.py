@@ -25,7 +25,7 @@ class Preprocess:
         """Any configuration will do."""
 
     def run(self, steps: Steps) -> None:
-        steps.each("docs", self.write_docs)
+        steps.each(self.write_docs)
 
     def write_docs(self, run: Run, part: int) -> dict[str, Any]:
         return map_documents(run, self.name, part, lambda batch: decide(batch, self.config))

@@ -60,9 +60,9 @@ class Sample:
                 raise ValueError(f"sample.sizes.{language}: {error}") from None
 
     def run(self, steps: Steps) -> None:
-        steps.each("keys", self.write_keys)
+        steps.each(self.write_keys)
         steps.once("cuts.json", self.cuts)
-        steps.each("docs", self.write_docs)
+        steps.each(self.write_docs)
 
     def write_keys(self, run: Run, part: int) -> dict[str, Any]:
         """(language, order, bytes of text) of the files of sampled languages."""

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from opencoder_data.shard_format import write_atomically
+from opencoder_data.command import write_atomically
 from opencoder_data.tokenizer.model import NORMAL, RELEASED_FILE, SPACE_PIECE, USER_DEFINED, Tokenizer
 from opencoder_data.tokenizer.presplit import PATTERN
 from opencoder_data.tokenizer.special_tokens import CHAT_TEMPLATE, ENDOFTEXT, IM_END, IM_START, PAD, SPECIAL_TOKENS

@@ -19,8 +19,7 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
 from opencoder_data.command import progress as progress_bar
-from opencoder_data.command import temporary_directory
-from opencoder_data.shard_format import write_atomically
+from opencoder_data.command import temporary_directory, write_atomically
 from opencoder_data.tokenizer.presplit import split_words
 from opencoder_data.tokenizer.special_tokens import num_pieces_for
 

@@ -94,7 +94,7 @@ def test_all_imports_are_followed():
 
 def test_a_changed_source_needs_a_version_or_an_acknowledgement(copy, tmp_path, monkeypatch, capsys):
     table = tmp_path / "table.json"
-    stages = {"refinecode": REFINE}
+    stages = {pipeline.name: pipeline.stages for pipeline in stage_versions.pipelines()}
 
     def problems():
         return stage_versions.problems(stages, json.loads(table.read_text()), copy)

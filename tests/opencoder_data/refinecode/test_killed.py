@@ -1,15 +1,13 @@
 """The driver killed outright (SIGKILL) at random moments of every stage: a rerun finishes with the same bytes."""
 
-import os
 import random
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 from opencoder_data.refinecode.config import STAGES
+
+from tests.opencoder_data.killing import SECONDS, digest, kill_when, marks
 
 OPTIONS = (
     "--engine.workers=2",
@@ -19,7 +17,6 @@ OPTIONS = (
     "--sample.ratios=java=0.5",
     "--filter.time_limit_s=0",
 )
-SECONDS = 60
 
 
 def start(corpus, output):
@@ -32,54 +29,6 @@ def start(corpus, output):
 def finish(process):
     _, errors = process.communicate(timeout=SECONDS * 5)
     assert process.returncode == 0, errors
-
-
-def digest(output):
-    files = {p.relative_to(output): p.read_bytes() for p in Path(output).rglob("*") if p.is_file()}
-    # run.json names the number of workers, timings.json the times.
-    return {name: data for name, data in files.items() if name.name not in ("timings.json", "run.json")}
-
-
-def marks(directory):
-    """Finished partitions of all steps of a stage, and files in writing."""
-    found = 0
-    for where, _, names in os.walk(directory):
-        found += len(names) if f"{os.sep}done" in where else sum(name.startswith(".tmp-") for name in names)
-    return found
-
-
-def session_members(session):
-    """Living processes of a session (its leader has been killed)."""
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                fields = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[3]) == session and fields[0] != "Z":
-                found.append(int(name))
-    return found
-
-
-def kill_when(process, reached, delay):
-    """SIGKILL to the driver alone, `delay` seconds after `reached()`; False when it was done before."""
-    end = time.monotonic() + SECONDS
-    while not reached():
-        if process.poll() is not None:
-            return False
-        assert time.monotonic() < end
-        time.sleep(0.001)
-    time.sleep(delay)
-    if process.poll() is not None:
-        return False
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    end = time.monotonic() + 20
-    while left := session_members(process.pid):
-        assert time.monotonic() < end, f"{len(left)} workers outlive the driver"
-        time.sleep(0.02)
-    return True
 
 
 @pytest.fixture(scope="module")

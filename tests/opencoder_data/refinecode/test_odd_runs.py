@@ -22,7 +22,8 @@ from opencoder_data.refinecode.config import IngestConfig
 from opencoder_data.refinecode.ingest.bounds import within_memory
 from opencoder_data.refinecode.ingest.raw_file import RawFile
 
-from .test_killed import digest, session_members
+from tests.opencoder_data.killing import digest, session_members
+
 from .test_odd_archives import bounded
 from .test_odd_tables import ingest
 

@@ -49,16 +49,16 @@ class FuzzyDedup:
     def run(self, steps: Steps) -> None:
         run = steps.run
         if self.config.level == "repo":
-            steps.each("repo_shingles", self.write_repo_shingles)
+            steps.each(self.write_repo_shingles)
         groups = range(self._groups(run))
-        steps.each("keys", self.write_keys, groups)
-        steps.each("pairs", self.write_pairs, range(self._key_buckets(run)))
+        steps.each(self.write_keys, groups)
+        steps.each(self.write_pairs, range(self._key_buckets(run)))
         plan = steps.once(_PLAN, self.assign)
-        steps.each("members", self.write_members, groups)
+        steps.each(self.write_members, groups)
         if self.config.verify:
-            steps.each("verified", self.write_verified, range(plan["buckets"]))
+            steps.each(self.write_verified, range(plan["buckets"]))
         steps.once("components/report.json", self.choose)
-        steps.each("docs", self.write_docs)
+        steps.each(self.write_docs)
         if self.config.measure_recall:
             steps.once("components/recall.json", lambda run: measure_recall(run, self.name, self.config))
 

@@ -39,7 +39,7 @@ class Ingest:
 
     def run(self, steps: Steps) -> None:
         steps.once(PLAN, self.plan)
-        steps.each("docs", self.write_docs)
+        steps.each(self.write_docs)
 
     def plan(self, run: Run) -> dict[str, int]:
         """The number of partitions; what each reads is in plan/NNNNN.json."""

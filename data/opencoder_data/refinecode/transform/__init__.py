@@ -27,7 +27,7 @@ class Transform:
         """Any configuration will do."""
 
     def run(self, steps: Steps) -> None:
-        steps.each("docs", self.write_docs)
+        steps.each(self.write_docs)
 
     def write_docs(self, run: Run, part: int) -> dict[str, Any]:
         try:
