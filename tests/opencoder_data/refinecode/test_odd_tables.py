@@ -417,3 +417,44 @@ def test_all_worksheets_of_an_old_notebook(tmp_path):
     documents, ledger, _ = ingest(tmp_path, tmp_path.parent / f"{tmp_path.name}-out")
     assert len(documents) == 2 and all("a = 1" in d["content"] and "b = 2" in d["content"] for d in documents)
     assert [r["rule"] for r in ledger if r["rule"]] == ["unreadable_notebook"]
+
+
+@pytest.mark.parametrize("longest", [10, 300_000, 3_000_000])
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_binary()])
+def test_a_dictionary_of_any_width_is_read_row_by_row(longest, kind, tmp_path, monkeypatch):
+    from opencoder_data.refinecode.ingest import table_files
+
+    monkeypatch.setattr(table_files, "_ROWS", 7)  # so that pieces refer to parts of the dictionary
+    texts = [f"x = {i % 13}\n" + "#" * (longest if i % 13 == 5 else 0) for i in range(60)]
+    texts[20] = None
+    column = pa.array([t if t is None or kind == pa.string() else t.encode() for t in texts], kind)
+    paths = [f"{'p' * (longest // 1000)}/{i % 10}.py" for i in range(60)]
+    table = pa.table({"content": column, "path": paths})
+    pq.write_table(
+        table, tmp_path / "t.parquet", row_group_size=40, compression="zstd", dictionary_pagesize_limit=1 << 24
+    )
+    documents, ledger, _ = ingest(tmp_path / "t.parquet", tmp_path / "out")
+    assert [d["content"] for d in documents] == [t for t in texts if t is not None]
+    assert [r["path"] for r in ledger] == paths and ledger[20]["rule"] == "unreadable_row"
+
+
+def test_pieces_of_a_table_are_unfolded_up_to_a_bound(tmp_path):
+    from opencoder_data.refinecode.ingest import table_files
+
+    texts = ["y" * 400_000, "x = 1\n"]
+    column = pa.DictionaryArray.from_arrays(pa.array([0, 1] * 1_000, pa.int32()), pa.array(texts))
+    pq.write_table(pa.table({"content": column}), tmp_path / "t.parquet", compression="zstd", store_schema=False)
+    with table_files._Table(str(tmp_path / "t.parquet")) as table:
+        plain = list(table.arrays(0, "content", 512, 64_000_000))
+        folded = list(table.arrays(0, "content", 512, 8_000_000))
+    assert max(a.nbytes for a in plain) < 70_000_000 and sum(len(a) for a in plain) == 2_000
+    assert max(a.nbytes for a in folded) < 1_000_000 and all(isinstance(a, pa.DictionaryArray) for a in folded)
+
+
+def test_table_bounds_count_rows_and_bytes_of_whole_pieces(tmp_path):
+    table = pa.table({"content": CODE * 20, "path": PATHS * 20})
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=30)
+    for number, (override, right) in enumerate((("max_table_rows=50", 50), ("max_archive_bytes=1000", 31))):
+        documents, ledger, _ = ingest(tmp_path / "t.parquet", tmp_path / str(number), f"ingest.{override}")
+        assert len(documents) == right and len(ledger) == 120
+        assert {r["rule"] for r in ledger[right:]} == {"archive_limit"}

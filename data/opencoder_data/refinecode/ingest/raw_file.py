@@ -54,13 +54,15 @@ def printable_path(path: str) -> str:
 def printable_text(text: str | bytes) -> str:
     """A name out of an archive, table or repository likewise; surrogate escapes stand for bytes."""
     if isinstance(text, str):
+        if text.isascii():
+            return text.replace("\0", "\\0")
         text = text.encode("utf-8", "surrogateescape" if _only_escapes(text) else "backslashreplace")
     return text.decode("utf-8", "backslashreplace").replace("\0", "\\0")
 
 
 def _only_escapes(text: str) -> bool:
     """Whether all surrogates in the text stand for single bytes."""
-    return text.isascii() or not _SURROGATES.search(text)
+    return not _SURROGATES.search(text)
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
