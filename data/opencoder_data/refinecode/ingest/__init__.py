@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from opencoder_data import address_space
 from opencoder_data.refinecode import storage
 from opencoder_data.refinecode.config import IngestConfig
 from opencoder_data.refinecode.engine import Executor
@@ -37,6 +38,7 @@ def _skip_names(run: Run) -> bool:
 
 def read_partition(run: Run, part: int) -> dict[str, Any]:
     """Documents of one partition, and a ledger row for each file, read or refused."""
+    address_space.start_threads()
     units = storage.read_json(storage.join(run.folder(STAGE), "plan", f"{part:05d}.json"))
     config = run.config.ingest
     skip_names = _skip_names(run)
