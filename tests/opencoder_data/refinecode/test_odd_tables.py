@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import gzip
+import hashlib
 import json
 import lzma
 
@@ -248,6 +249,30 @@ def test_ids_that_repeat_in_the_input_are_made_anew(form, tmp_path):
             (tmp_path / "in" / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     documents, _, _ = ingest(tmp_path / "in", tmp_path / "out", "layout.partition_mb=0.0001")
     assert len({d["doc_id"] for d in documents}) == 12 and {d["source"] for d in documents} == {"s"}
+
+
+@pytest.mark.parametrize("stated", ["1", "0" * 64, "not a sum", ""])
+@pytest.mark.parametrize("form", ["parquet", "jsonl", "arrow"])
+@pytest.mark.parametrize("own", [True, False])
+def test_a_sha256_that_a_table_brings_is_not_believed(own, form, stated, tmp_path):
+    """Believed, it would drop every file but one as an exact copy, or keep copies."""
+    rows = [{**row, "sha256": stated} for row in own_rows(["a", "b", "c", "d"])] + [
+        {**own_rows(["e"])[0], "sha256": "another", "path": "copy.py"}
+    ]
+    if not own:
+        rows = [{k: row[k] for k in ("content", "path", "sha256")} | {"content_id": "7", "hash": "7"} for row in rows]
+    path = tmp_path / f"t.{form}"
+    if form == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif form == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        pyarrow.feather.write_feather(pa.Table.from_pylist(rows), path)
+    config = load(None, ["stages=ingest,preprocess,exact_dedup", "engine.workers=1", "engine.progress=false"])
+    run_pipeline(config, [str(path)], str(tmp_path / "out"))
+    documents = [r for p in sorted((tmp_path / "out" / "documents").iterdir()) for r in pq.read_table(p).to_pylist()]
+    assert sorted(d["content"] for d in documents) == CODE[:4]
+    assert all(d["sha256"] == hashlib.sha256(d["content"].encode()).hexdigest() for d in documents)
 
 
 def test_ids_that_differ_in_all_inputs_stay(tmp_path):

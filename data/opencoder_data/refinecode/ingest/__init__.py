@@ -117,7 +117,7 @@ def _read_unit(unit: plan.Unit, source: str, key: str, config: IngestConfig) -> 
 def _document(raw: RawFile, licence: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """(document or None, ledger row)."""
     identity = raw.doc_id or doc_id(*(raw.key or (raw.source, raw.path)), raw.index)
-    text, encoding, sha = raw.text, raw.encoding, raw.sha256
+    text, encoding, sha = raw.text, raw.encoding, None
     if raw.data is not None:
         decoded = (decode_declared(raw.data, raw.declared_encoding) if raw.declared_encoding else None) or decode(
             raw.data

@@ -31,7 +31,6 @@ class RawFile:
     language: str | None = None
     doc_type: str | None = None
     doc_id: str | None = None
-    sha256: str | None = None
     encoding: str = "utf-8"
     declared_encoding: str | None = None
     key: tuple[str, str] | None = None
