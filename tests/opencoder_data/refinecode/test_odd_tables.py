@@ -275,6 +275,24 @@ def test_a_sha256_that_a_table_brings_is_not_believed(own, form, stated, tmp_pat
     assert all(d["sha256"] == hashlib.sha256(d["content"].encode()).hexdigest() for d in documents)
 
 
+@pytest.mark.parametrize(
+    "encoding", ["cp1252", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "utf-8", "rot13", "none-such"]
+)
+def test_a_stated_sha256_counts_where_it_is_that_of_the_files_bytes(encoding, tmp_path):
+    text = "x = 'größe'\n"
+    bytes_ = {
+        "utf-16": b"\xff\xfe" + text.encode("utf-16-le"), "utf-32": b"\0\0\xfe\xff" + text.encode("utf-32-be"),
+        "utf-16-be": b"\xfe\xff" + text.encode("utf-16-be"), "rot13": b"x", "none-such": b"x",
+    }.get(encoding) or text.encode(encoding)  # fmt: skip
+    stated = hashlib.sha256(bytes_).hexdigest()
+    name = encoding.removesuffix("-be")
+    row = {**own_rows(["a"])[0], "content": text, "encoding": name, "sha256": stated}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "t.parquet")
+    documents, _, _ = ingest(tmp_path / "t.parquet", tmp_path / "out")
+    known = encoding not in ("rot13", "none-such")
+    assert documents[0]["sha256"] == (stated if known else hashlib.sha256(text.encode()).hexdigest())
+
+
 def test_ids_that_differ_in_all_inputs_stay(tmp_path):
     for name, ids in (("one", ["a", "b"]), ("two", ["c", "d"])):
         pq.write_table(pa.Table.from_pylist(own_rows(ids)), tmp_path / f"{name}.parquet")

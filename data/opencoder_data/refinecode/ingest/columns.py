@@ -104,12 +104,12 @@ def _content(raw: RawFile, content: Any) -> None:
 
 
 def _own(raw: RawFile, values: Mapping[str, Any], own_ids: bool) -> None:
-    """Columns that this pipeline wrote. Not its `sha256`: that is computed from the content, whatever the table says."""
+    """Columns that this pipeline wrote."""
     own = {name: _valid(values[name]) if isinstance(values[name], str) else values[name] for name in OWN_TYPES}
     # Identity comes from the table it stands in: the same source, path and doc_id may occur twice.
     assert raw.key is not None
     raw.doc_id = own["doc_id"] if own_ids else doc_id(*raw.key, raw.index)
-    raw.source, raw.encoding = own["source"], own["encoding"]
+    raw.source, raw.stated_sha256, raw.encoding = own["source"], own["sha256"], own["encoding"]
     raw.language, raw.doc_type = own["language"], own["doc_type"]
     raw.time_source = own["time_source"] or raw.time_source
     size = integer(own["size"]) or 0

@@ -17,6 +17,8 @@ from functools import cache
 from importlib import resources
 from typing import NamedTuple
 
+from opencoder_data.refinecode.ingest import central
+
 # Pieces around bytes beyond ASCII that are looked at, at most.
 _PIECES = 4_000
 # Dearer per character than this is no text of any language here; a few characters may be rare ones.
@@ -83,9 +85,18 @@ def detect(data: bytes) -> str | None:
 
     `data` is no UTF-8. Pure; the same bytes give the same answer.
     """
+    by_words = central.encoding(data)
+    best = _cheapest(data, by_words is not None or central.possible(data))
+    # Words tell Central Europe from the West; the costs of single letters tell both from the rest.
+    return by_words if by_words is not None and (best == "cp1252" or best in central.ENCODINGS) else best
+
+
+def _cheapest(data: bytes, central_too: bool) -> str | None:
     pieces = _pieces(data)
     best: tuple[float, str] | None = None
     for candidate in CANDIDATES:
+        if candidate.encoding in central.ENCODINGS and not central_too:
+            continue
         decoded = _decoded(pieces, candidate.encoding)
         if decoded is None or not _in_script(decoded, candidate):
             continue

@@ -12,7 +12,7 @@ class RawFile:
     """One input file. Exactly one of `data`, `text` and `rule` is set: bytes, decoded text, or why it is refused.
 
     `key` is what its identity is made of, (source, path) before they were made printable: two names that are no UTF-8 may
-    print alike. `odd` names the metadata that could not be converted and is null.
+    print alike. `stated_sha256` is what a table says, never believed. `odd` names the metadata that could not be converted and is null.
     """
 
     source: str
@@ -31,6 +31,7 @@ class RawFile:
     language: str | None = None
     doc_type: str | None = None
     doc_id: str | None = None
+    stated_sha256: str | None = None
     encoding: str = "utf-8"
     declared_encoding: str | None = None
     key: tuple[str, str] | None = None
