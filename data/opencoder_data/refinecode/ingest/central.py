@@ -6,6 +6,7 @@ right before one is odd. Each distinct word says for how many bits one reading g
 word by itself does not get over: what one word could decide stays cp1252.
 """
 
+import itertools
 import json
 import re
 from functools import cache
@@ -19,12 +20,12 @@ CENTRAL = ("pl", "cs", "sk", "hu", "hr", "sl", "ro")
 ENCODINGS = ("cp1250", "iso8859-2")
 
 # Bits that all words together must give, that one word may give for and against, and that no word exceeds.
-_NEEDED, _MOST_FOR, _MOST_AGAINST, _DEAREST = 10.0, 8.0, 12.0, 30.0
+_NEEDED, _MOST_FOR, _MOST_AGAINST, _DEAREST = 10.0, 8.0, 12.0, 60.0
 _POSSIBLE = 4.0
 _MOST_WORDS = 2_000
 # Neighbors that were not seen; letters that the language does not have.
 _UNSEEN, _FOREIGN = 9, 16
-_SIGN_IN_WORD, _SIGN_BEFORE_WORD, _SIGN_AFTER_WORD = 16, 8, 3
+_SIGN_IN_WORD, _SIGN_BEFORE_WORD, _SIGN_AFTER_WORD, _CAPITAL_IN_WORD = 18, 12, 6, 8
 # These begin a word or follow one in Western texts.
 _BEFORE, _AFTER = frozenset("«“„‘¿¡©§·•–—\xa0"), frozenset("»”’…™®©°·²³¹ºª–—\xa0")
 
@@ -47,12 +48,10 @@ def _contexts() -> dict[str, dict[str, tuple[int, dict[str, int], dict[str, int]
 def encoding(data: bytes) -> str | None:
     """The Central European encoding that explains the words of `data` better than cp1252, or None. Pure."""
     words = _words(data)
-    best: tuple[float, str] | None = None
-    for name in ENCODINGS:
-        bits = _evidence(words, name)
-        if bits is not None and bits > _NEEDED and (best is None or bits > best[0]):
-            best = (bits, name)
-    return best[1] if best else None
+    fit = {name: bits for name in ENCODINGS if (bits := _evidence(words, name)) is not None}
+    if max(fit.values(), default=0.0) <= _NEEDED:
+        return None
+    return min(fit, key=lambda name: sum(_cost(word.decode(name), CENTRAL) for word in words))
 
 
 def possible(data: bytes) -> bool:
@@ -84,7 +83,8 @@ def _evidence(words: list[bytes], name: str) -> float | None:
         if any("\x80" <= c < "\xa0" for c in central):
             return None
         western = word.decode("cp1252", "replace")
-        if western != central:
+        letters = sum(b < 0x80 for b in word)
+        if western != central and (letters > 2 or western.isalpha()):
             bits = _cost(western, WESTERN) - _cost(central, CENTRAL)
             total += max(-_MOST_AGAINST, min(_MOST_FOR, bits))
     return total
@@ -104,6 +104,8 @@ def _cost(word: str, languages: tuple[str, ...]) -> float:
         word = word[1:]
     if word.isascii():
         return bits
+    pairs = itertools.pairwise(word)
+    bits += _CAPITAL_IN_WORD * sum(a.islower() and b.isupper() and not b.isascii() for a, b in pairs)
     return min(_DEAREST, bits + min(_in_language(f"^{word.lower()}$", language) for language in languages))
 
 

@@ -25,6 +25,8 @@ _PIECES = 4_000
 _TOO_DEAR = 15.0
 _DEAR_FOR_A_TEXT = 12.0
 _ASCII_BYTE = 6
+# A run of so many letters of which none occurs twice is a list of letters, not a word.
+_LISTED = 10
 
 _WESTERN = ("de", "fr", "es", "pt", "it", "da", "nb", "sv", "fi", "nl", "ca", "is", "sq", "gl", "ga")
 _CENTRAL = ("pl", "cs", "sk", "hu", "hr", "sl", "ro")
@@ -150,6 +152,7 @@ def _in_script(decoded: list[tuple[str, int]], candidate: Candidate) -> bool:
         return True
     listed = set().union(*(_costs()[language] for language in candidate.languages))
     runs = [run for text, _ in decoded for run in re.findall(r"[^\W\d_]+", text) if not run.isascii()]
+    runs = [run for run in runs if len(run) < _LISTED or len(set(run)) < len(run)]
     letters = [c for run in runs for c in run if not c.isascii()]
     beyond = sum(not c.isascii() for text, _ in decoded for c in text)
     usual = sum(c in listed for c in letters)
