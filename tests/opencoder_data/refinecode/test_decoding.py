@@ -105,6 +105,12 @@ def test_a_few_names_of_central_europe(language, encoding):
     assert decode(text.encode(encoding)).text == text
 
 
+def test_a_capital_or_a_sign_inside_two_words_is_enough():
+    for words, encoding in (("Woźniak, Niedźwiedź", "cp1250"), ("Pernštejn, Kryštof", "iso8859-2")):
+        text = CODE + f"// {words}\n"
+        assert decode(text.encode(encoding)).text == text
+
+
 @pytest.mark.parametrize("names", WESTERN_NAMES)
 def test_a_few_western_names_stay_western(names):
     text = CODE + f"/* Authors: {names} */\n"
@@ -118,7 +124,7 @@ def test_names_of_all_the_west_together_stay_western():
 
 def test_one_word_does_not_make_a_text_central_european():
     """Nor does it where it is repeated, or stands beside letters and signs without a word."""
-    for word in ("Paweł", "Žižka", "może", "Jiří", "Győző"):
+    for word in ("Paweł", "Žižka", "może", "Jiří", "Győző", "Małżeństwo", "Krajčíková", "Przyjaźń"):
         data = (CODE + f"// {word} {word} {word} x é\n").encode("iso8859-2")
         assert decode(data).encoding == "cp1252"
 
