@@ -4,6 +4,8 @@ import os
 import stat
 import tempfile
 
+from opencoder_data import address_space
+
 
 def _writable(directory: str) -> bool:
     """Whether files can be made in a directory, or the directory itself in the nearest one above that exists."""
@@ -27,4 +29,5 @@ def _give_numba_a_cache() -> None:
     os.environ["NUMBA_CACHE_DIR"] = own
 
 
+address_space.fit()
 _give_numba_a_cache()
