@@ -16,7 +16,7 @@ class Tracer:
     """Writes an xprof trace of `profile.steps` to RUN/profile, where TensorBoard's profile plugin finds it."""
 
     def __init__(self, config: RunConfig, run_dir: Path, start: int):
-        self._steps, self._folder, self._on = profile_steps(config), run_dir / "profile", False
+        self._steps, self._directory, self._on = profile_steps(config), run_dir / "profile", False
         if self._steps and not start <= self._steps.start < config.num_steps:
             print(
                 f"warning: profile.steps={config.profile.steps} is outside steps {start}..{config.num_steps - 1}: no trace"
@@ -25,7 +25,7 @@ class Tracer:
 
     def before(self, step: int) -> None:
         if self._steps and step == self._steps.start:
-            jax.profiler.start_trace(str(self._folder))
+            jax.profiler.start_trace(str(self._directory))
             self._on = True
 
     def after(self, step: int, results: Any) -> None:
@@ -38,7 +38,7 @@ class Tracer:
         if self._on:
             jax.profiler.stop_trace()
             self._on = False
-            print(f"trace: {self._folder} (tensorboard --logdir {self._folder})")
+            print(f"trace: {self._directory} (tensorboard --logdir {self._directory})")
 
 
 def memory_table(compiled: jax.stages.Compiled, abstract_state: Any, device: Any) -> list[str]:

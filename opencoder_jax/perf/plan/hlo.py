@@ -52,7 +52,7 @@ _COMMENT = re.compile(r"/\*.*?\*/")
 class Shape:
     dtype: str
     dims: tuple[int, ...]
-    on_chip: bool = False  # in a TPU's VMEM: reading and writing it is no memory traffic
+    on_chip: bool = False  # in a TPU's VMEM: reading and writing it is not memory traffic
 
     @property
     def size(self) -> int:

@@ -28,10 +28,10 @@ SUFFIXES = PARQUET_SUFFIXES + ARROW_SUFFIXES + JSONL_SUFFIXES
 _ROWS = 512
 _READ_BYTES = 16_000_000
 _LISTED_ROWS = 1_000_000
-"""A refused table has one row in the ledger for each of its rows, up to this many: a damaged footer may say 2^60."""
+"""A rejected table has one row in the ledger for each of its rows, up to this many: a corrupt footer may say 2^60."""
 
 
-class _Refused(Exception):
+class _Rejected(Exception):
     """The rest of a table or row group cannot be read."""
 
 
@@ -110,7 +110,7 @@ def read_parquet(
     """Rows of row groups [first, last); `start` is the index of the first row in the file.
 
     Content is read apart from the other columns, and each of those apart: what one of them cannot give is null. Where the
-    content of a row group ends in damage, the rows left are refused one by one.
+    content of a row group ends in corruption, the rows left are rejected one by one.
     """
     budget = Budget(config, storage.size(url))
     index = start
@@ -118,14 +118,14 @@ def read_parquet(
         table = _Table(url)
     except (*ERRORS, pa.ArrowException) as error:
         _stop_if_cancelled(error)
-        yield _refusal(source, one_line(error), -1 - start)
+        yield _rejection(source, one_line(error), -1 - start)
         return
     with table:
         yield from _groups(table, source, key, groups, index, budget, own)
 
 
 class _Table:
-    """A Parquet file with one reader for each column, so that damage in one does not touch another."""
+    """A Parquet file with one reader for each column, so that corruption in one does not touch another."""
 
     def __init__(self, url: str):
         self.url, self._stack = url, ExitStack()
@@ -169,20 +169,20 @@ def _groups(
                     index += 1
                     left -= 1
                 if index < after:
-                    raise _Refused("the row group ends before its declared number of rows")
-            except (_Refused, pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                    raise _Rejected("the row group ends before its declared number of rows")
+            except (_Rejected, pa.ArrowException, OSError, UnicodeDecodeError) as error:
                 _stop_if_cancelled(error)
                 count = after - index
-                yield from refused_rows(source, key, index, count, f"{count} rows from row {index}: {one_line(error)}")
+                yield from rejected_rows(source, key, index, count, f"{count} rows from row {index}: {one_line(error)}")
                 left -= count
             index = after
     except (LimitError, MemoryError) as error:
         rule = "archive_limit" if isinstance(error, LimitError) else "memory_limit"
         detail = f"{left} rows from row {index}: {one_line(error)}"
-        yield from refused_rows(source, key, index, left, detail, rule)
+        yield from rejected_rows(source, key, index, left, detail, rule)
     except (pa.ArrowException, OSError, ValueError) as error:
         _stop_if_cancelled(error)
-        yield from refused_rows(source, key, index, left, one_line(error))
+        yield from rejected_rows(source, key, index, left, one_line(error))
 
 
 def _stop_if_cancelled(error: BaseException) -> None:
@@ -191,16 +191,16 @@ def _stop_if_cancelled(error: BaseException) -> None:
         raise KeyboardInterrupt from None
 
 
-def _refusal(source: str, detail: str, index: int, rule: str = "unreadable_table") -> RawFile:
+def _rejection(source: str, detail: str, index: int, rule: str = "unreadable_table") -> RawFile:
     return RawFile(source, "", "", rule=rule, detail=detail, index=index)
 
 
-def refused_rows(
+def rejected_rows(
     source: str, key: str, first: int, count: int, detail: str, rule: str = "unreadable_table"
 ) -> Iterator[RawFile]:
-    """A refusal for each of `count` rows, one where there are none or too many to list."""
+    """A rejection for each of `count` rows, one where there are none or too many to list."""
     if not 0 < count <= _LISTED_ROWS:
-        yield _refusal(source, detail, -1 - first, rule)
+        yield _rejection(source, detail, -1 - first, rule)
         return
     for index in range(first, first + count):
         yield RawFile(source, "", f"row {index}", rule=rule, detail=detail, index=index, key=(key, f"row {index}"))
@@ -245,7 +245,7 @@ class _Invalid:
 
 
 def text_cells(array: pa.Array, budget: Budget) -> Iterator[Any]:
-    """Cells of a column of text or bytes, one in memory at a time; `_TooLong` or `_Invalid` for what is refused."""
+    """Cells of a column of text or bytes, one in memory at a time; `_TooLong` or `_Invalid` for what is rejected."""
     kind = array.type
     if isinstance(array, pa.DictionaryArray):
         indices, values, kind = array.indices.to_pylist(), array.dictionary, array.type.value_type
@@ -280,7 +280,7 @@ def text_cells(array: pa.Array, budget: Budget) -> Iterator[Any]:
 
 
 def _cells_or_odd(arrays: Iterable[pa.Array]) -> Iterator[Any]:
-    """Cells of a metadata column; after damage `Odd` for ever."""
+    """Cells of a metadata column; after corruption `Odd` for ever."""
     try:
         for array in arrays:
             yield from plain_cells(array)
@@ -291,7 +291,7 @@ def _cells_or_odd(arrays: Iterable[pa.Array]) -> Iterator[Any]:
 
 
 def plain_cells(array: pa.Array) -> Iterator[Any]:
-    """Cells as Python values, each by itself: times as numbers of seconds, strings that are no UTF-8 as bytes."""
+    """Cells as Python values, each by itself: times as numbers of seconds, strings that are not UTF-8 as bytes."""
     if isinstance(array, pa.DictionaryArray):
         values = list(plain_cells(array.dictionary))
         yield from (None if i is None else values[i] for i in array.indices.to_pylist())
@@ -328,7 +328,7 @@ def _decoded(value: bytes | None) -> Any:
 
 
 def read_arrow(url: str, source: str, key: str, config: IngestConfig) -> Iterator[RawFile]:
-    """Rows of an Arrow file or stream (also Feather 2); damage ends the table."""
+    """Rows of an Arrow file or stream (also Feather 2); corruption ends the table."""
     budget = Budget(config, storage.size(url))
     index = 0
     try:
@@ -343,10 +343,10 @@ def read_arrow(url: str, source: str, key: str, config: IngestConfig) -> Iterato
                     yield _row({**values, "content": value}, source, key, index, False)
                     index += 1
     except LimitError as error:
-        yield _refusal(source, f"from row {index}: {error}", -1 - index, "archive_limit")
+        yield _rejection(source, f"from row {index}: {error}", -1 - index, "archive_limit")
     except (*ERRORS, pa.ArrowException) as error:
         _stop_if_cancelled(error)
-        yield _refusal(source, f"from row {index}: {one_line(error)}", -1 - index)
+        yield _rejection(source, f"from row {index}: {one_line(error)}", -1 - index)
 
 
 def _batches(handle: Any) -> Iterator[pa.RecordBatch]:
@@ -363,7 +363,7 @@ def _batches(handle: Any) -> Iterator[pa.RecordBatch]:
 
 
 def read_jsonl(url: str, source: str, key: str, config: IngestConfig) -> Iterator[RawFile]:
-    """One JSON object a line, plain or compressed (gz, zst, bz2, xz); a bad line is refused by itself."""
+    """One JSON object a line, plain or compressed (gz, zst, bz2, xz); a bad line is rejected by itself."""
     budget = Budget(config, storage.size(url))
     try:
         with storage.open_read(url) as handle:
@@ -376,9 +376,9 @@ def read_jsonl(url: str, source: str, key: str, config: IngestConfig) -> Iterato
                     budget.row()
                     yield from _line(line, source, key, index)
     except LimitError as error:
-        yield _refusal(source, str(error), -1, "archive_limit")
+        yield _rejection(source, str(error), -1, "archive_limit")
     except ERRORS as error:
-        yield _refusal(source, one_line(error), -1)
+        yield _rejection(source, one_line(error), -1)
 
 
 def _lines(stream: io.BufferedReader, budget: Budget) -> Iterator[tuple[bytes | None, int]]:
@@ -429,5 +429,5 @@ def _object(line: bytes, source: str, key: str, index: int) -> RawFile:
 
 __all__ = [
     "ARROW_SUFFIXES", "JSONL_SUFFIXES", "PARQUET_SUFFIXES", "SUFFIXES", "own_ids", "read_arrow", "read_jsonl", "read_parquet",
-    "refused_rows", "row_groups",
+    "rejected_rows", "row_groups",
 ]  # fmt: skip
