@@ -113,7 +113,7 @@ def syntax(kind: Any) -> str:
 
 
 def convert(kind: Any, name: str, text: str) -> Any:
-    """The value of a type that a text stands for. Raises: ValueError in one line, `--name=text: not ...`."""
+    """The value of a type that a text means. Raises: ValueError in one line, `--name=text: not ...`."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         if type(None) in args and text.lower() in NOTHING:

@@ -35,7 +35,7 @@ except ImportError:  # run as a file
 
 TIMES = 2.0
 FLOOR = 2.0**-8  # one rounding of bf16
-BOUND = 0.05  # more is no rounding, whatever the reference in bf16 makes of it
+BOUND = 0.05  # more is not a rounding, whatever the reference in bf16 makes of it
 TOKENS = 2048  # the dense reference holds a score for every pair of them
 FAILED = "failed: "
 
