@@ -33,9 +33,13 @@ class RopeScaling:
     """
 
     factor: Annotated[float, Range(1, 1e6)] = 1.0
+    """How many times longer the longest wavelengths become; 1: as they are."""
     low_freq_factor: Positive = 1.0
+    """Wavelengths above original_max_seq_len / low_freq_factor are multiplied by factor."""
     high_freq_factor: Positive = 4.0
+    """Wavelengths below original_max_seq_len / high_freq_factor stay."""
     original_max_seq_len: Size = 8_192
+    """Sequence length of the pre-training before the scaling."""
 
 
 @dataclass(frozen=True)
