@@ -157,7 +157,7 @@ LANGUAGES: dict[str, Language] = {
         (("go", "build", "-o", "program", "program.go"),),
         ("go", "version"),
         ("golang-go",),
-        environment={"GOCACHE": "/tmp/home/go-build", "GOFLAGS": "-mod=mod", "GO111MODULE": "auto"},
+        environment={"GOCACHE": "/tmp/home/go-build", "GO111MODULE": "auto"},
         limits=VM,
     ),
     "Groovy": Language(

@@ -59,6 +59,9 @@ class Sandbox:
     def __init__(self, *, unsafe: bool = False, python: str | None = None, read_only: Sequence[str] = ()):
         self.unsafe = unsafe
         self.read_only = tuple(read_only)
+        for name in self.read_only:
+            if not os.path.isabs(name) or not os.path.isdir(name):
+                raise SandboxError(f"read_only={name}: not the absolute path of a directory")
         self.python = python or shutil.which("python3", path="/usr/bin:/bin:/usr/local/bin") or "/usr/bin/python3"
         self._bootstrap = _without_comments(BOOTSTRAP.read_text())
         self._filter = seccomp.program()
@@ -103,7 +106,7 @@ class Sandbox:
         Raises: SandboxError if it cannot be started, ValueError for a file outside of the work directory.
         """
         limits = limits or Limits()
-        seen = self._execute(command, files or {}, stdin, limits, address_space=address_space)
+        seen = self._execute(command, _placed(files, limits), stdin, limits, address_space=address_space)
         return self._execution(seen, limits)
 
     def run_python(
@@ -122,6 +125,7 @@ class Sandbox:
         """
         limits = limits or Limits()
         source, test = _encode(program), _encode(tests)
+        placed = _placed({**(files or {}), "program.py": source}, limits)
         token = secrets.token_bytes(TOKEN_BYTES)
         read, write = _result_pipe()
         secret = _memory(token + write.to_bytes(4, "little") + len(source).to_bytes(8, "little") + source + test)
@@ -129,7 +133,7 @@ class Sandbox:
         command = [self.python, "-s", "-c", self._bootstrap, str(secret), flags]
         seen = self._execute(
             command,
-            {**(files or {}), "program.py": source},
+            placed,
             stdin,
             limits,
             address_space=True,
@@ -158,18 +162,21 @@ class Sandbox:
         missing = [name for name in sorted(how.programs() | {"bash"}) if self.which(name) is None]
         if missing:
             return Execution("not_run", isolated=not self.unsafe, detail=f"{', '.join(missing)} not installed")
+        if end and not how.end:
+            raise ValueError(f"{language}: programs cannot be made to report their last line")
         limits = limits or how.limits
         token = secrets.token_hex(TOKEN_BYTES // 2)
-        read, write = _result_pipe()
-        if end:
-            if not how.end:
-                raise ValueError(f"{language}: programs cannot be made to report their last line")
-            program += how.end.replace("{fd}", str(write)).replace("{token}", token)
         found = re.search(how.stem, program) if how.stem else None
         stem = found[1] if found else "program"
+        name = how.file.replace("{stem}", stem)
+        placed = _placed({**(files or {}), name: _encode(program)}, limits)
+        read, write = _result_pipe()
+        if end:
+            # `replace`, as programs are full of braces.
+            placed[_inside(name)] += _encode(how.end.replace("{fd}", str(write)).replace("{token}", token))
         seen = self._execute(
             ["bash", "-c", _script(how, stem, write, keep=end)],
-            {**(files or {}), how.file.replace("{stem}", stem): _encode(program)},
+            placed,
             stdin,
             limits,
             pass_fds=(write,),
@@ -212,7 +219,7 @@ class Sandbox:
         for name, value in (environment or {}).items():
             options += ["--setenv", name, value]
         placed = []
-        for path, data in {**bubblewrap.SYSTEM_FILES, **{_inside(p): d for p, d in files.items()}}.items():
+        for path, data in {**bubblewrap.SYSTEM_FILES, **files}.items():
             opened.append(_memory(data))
             placed.append((opened[-1], path))
         arguments = [*self._outer, *options, *bubblewrap.inner(limits, self.read_only, placed), "--", *bounded]
@@ -297,7 +304,7 @@ def _execute_unsafe(
     """Without isolation: a temporary directory, limits and the watchdog."""
     with tempfile.TemporaryDirectory(prefix="opencoder-unsafe-", ignore_cleanup_errors=True) as directory:
         for path, data in files.items():
-            place = Path(directory, posixpath.relpath(_inside(path), bubblewrap.WORK))
+            place = Path(directory, posixpath.relpath(path, bubblewrap.WORK))
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(data)
         environment = {**environment, "HOME": directory, "TMPDIR": directory}
@@ -317,9 +324,19 @@ def _status(seen: process.Finished) -> int:
     for line in bytes(seen.status).splitlines():
         if b'"exit-code"' in line:
             return int(json.loads(line)["exit-code"])
+    if seen.returncode < 0:  # ended from outside: the kernel was out of memory, or somebody did it
+        return seen.returncode
     said = _last_line(seen.stderr) or f"ended with {seen.returncode}"
     remedy = next((REMEDY[key] for text, key in REMEDIES.items() if text in said), REMEDY[""])
     raise SandboxError(f"bubblewrap cannot isolate here ({said}): {remedy}")
+
+
+def _placed(files: Mapping[str, bytes] | None, limits: Limits) -> dict[str, bytes]:
+    """Absolute path in the sandbox -> content. Raises: ValueError for a path outside, or more bytes than there is room."""
+    placed = {_inside(path): data for path, data in (files or {}).items()}
+    if (size := sum(map(len, placed.values()))) > limits.file_bytes:
+        raise ValueError(f"program and files have {size} bytes, and Limits.file_bytes is {limits.file_bytes}")
+    return placed
 
 
 def _inside(path: str) -> str:

@@ -152,7 +152,16 @@ def test_files_are_placed_in_the_work_directory_only(sandbox, path):
         (":(){ :|:& };:; wait; sleep 1000", {"timeout", "failed"}),
         ("rm -rf --no-preserve-root / 2>/dev/null; ls /usr/bin/env >/dev/null", {"ok", "timeout"}),
         ('for f in $(seq 3 60); do eval "echo compiled >&$f" 2>/dev/null; done; exit 3', {"failed"}),
-        ("cat /etc/shadow /root/.bashrc /proc/1/environ 2>/dev/null && exit 0; exit 4", {"failed"}),
+        *(
+            (f"{reader} {path} >/dev/null 2>&1 && exit 0; exit 4", {"failed"})
+            for reader, path in (
+                *(
+                    ("cat", path)
+                    for path in ("/etc/shadow", "/root/.bashrc", "/proc/1/environ", "/proc/1/mem", "/proc/kcore")
+                ),
+                *(("ls", path) for path in ("/proc/1/fd", "/proc/1/root/", "/root", "/home", "/sys")),
+            )
+        ),
         ("exec 3<>/dev/tcp/1.1.1.1/80", {"failed"}),
         (
             "for d in / /dev /etc /usr /usr/bin /proc; do echo x 2>/dev/null >$d/opencoder-test && exit 0; done; exit 5",
