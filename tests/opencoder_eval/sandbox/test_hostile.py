@@ -155,13 +155,12 @@ def test_files_are_placed_in_the_work_directory_only(sandbox, path):
         *(
             (f"{reader} {path} >/dev/null 2>&1 && exit 0; exit 4", {"failed"})
             for reader, path in (
-                *(
-                    ("cat", path)
-                    for path in ("/etc/shadow", "/root/.bashrc", "/proc/1/environ", "/proc/1/mem", "/proc/kcore")
-                ),
-                *(("ls", path) for path in ("/proc/1/fd", "/proc/1/root/", "/root", "/home", "/sys")),
+                *(("cat", path) for path in ("/etc/shadow", "/root/.bashrc", "/proc/1/mem", "/proc/kcore")),
+                *(("ls", path) for path in ("/proc/1/root/root", "/root", "/home", "/sys")),
             )
         ),
+        ("[ -n \"$(tr -d '\\0' < /proc/1/environ)\" ] && exit 0; exit 4", {"failed"}),
+        ('[ -s /proc/cmdline ] || [ -n "$(cat /proc/cmdline)" ] && exit 0; exit 4', {"failed"}),
         ("exec 3<>/dev/tcp/1.1.1.1/80", {"failed"}),
         (
             "for d in / /dev /etc /usr /usr/bin /proc; do echo x 2>/dev/null >$d/opencoder-test && exit 0; done; exit 5",
