@@ -9,7 +9,7 @@ import pytest
 from opencoder_eval.sandbox import Limits
 
 from .forging import FORGING, REPLACED, TESTS, UNITTEST
-from .hostile import DENIED, EXHAUSTING, PRELUDE, QUICK
+from .hostile import DENIED, EXHAUSTING, PRELUDE, QUICK, SHORT
 
 
 @pytest.mark.parametrize("name", EXHAUSTING)
@@ -171,7 +171,7 @@ def test_files_are_placed_in_the_work_directory_only(sandbox, path):
     ],
 )
 def test_hostile_shell_programs_are_held(sandbox, program, outcomes):
-    seen = sandbox.run_language("Shell", program, limits=QUICK)
+    seen = sandbox.run_language("Shell", program, limits=SHORT if "sleep" in program else QUICK)
     assert seen.outcome in outcomes, seen
     assert os.path.exists("/usr/bin/env") and os.path.exists(__file__)
 
