@@ -46,10 +46,10 @@ def test_a_wrong_argument_is_one_line_and_exit_code_2(capsys, arguments, said):
 
 
 def test_without_isolation_nothing_is_run(monkeypatch, capsys):
-    def refuse(**_):
+    def fail(**_):
         raise SandboxError("bubblewrap is not installed: do this")
 
-    monkeypatch.setattr(command, "Sandbox", refuse)
+    monkeypatch.setattr(command, "Sandbox", fail)
     assert command.main(["toolchains"]) == 2
     assert capsys.readouterr().err == "error: bubblewrap is not installed: do this\n"
 

@@ -209,19 +209,23 @@ class Sandbox:
         if self.unsafe:
             names = {**self._environment, **(environment or {})}
             return _execute_unsafe(bounded, files, stdin, limits, pass_fds, readers, names)
-        opened = list(pass_fds)
-        readers["status"], status = os.pipe()
-        opened.append(status)
-        options = ["--json-status-fd", str(status)]
-        if self._filter is not None:
-            opened.append(_memory(self._filter))
-            options += ["--seccomp", str(opened[-1])]
-        for name, value in (environment or {}).items():
-            options += ["--setenv", name, value]
-        placed = []
-        for path, data in {**bubblewrap.SYSTEM_FILES, **files}.items():
-            opened.append(_memory(data))
-            placed.append((opened[-1], path))
+        opened, placed = list(pass_fds), []
+        try:
+            readers["status"], status = os.pipe()
+            opened.append(status)
+            options = ["--json-status-fd", str(status)]
+            if self._filter is not None:
+                opened.append(_memory(self._filter))
+                options += ["--seccomp", str(opened[-1])]
+            for name, value in (environment or {}).items():
+                options += ["--setenv", name, value]
+            for path, data in {**bubblewrap.SYSTEM_FILES, **files}.items():
+                opened.append(_memory(data))
+                placed.append((opened[-1], path))
+        except OSError:  # too many open files
+            for descriptor in (*opened, *readers.values()):
+                os.close(descriptor)
+            raise
         arguments = [*self._outer, *options, *bubblewrap.inner(limits, self.read_only, placed), "--", *bounded]
         return process.execute(arguments, stdin=stdin, limits=limits, pass_fds=opened, readers=readers)
 

@@ -118,6 +118,24 @@ def test_a_wrong_call_leaves_no_descriptor_open(sandbox):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_too_many_files_are_an_error_and_leave_no_descriptor_open(sandbox):
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = os.listdir("/proc/self/fd")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            sandbox.run_python("", files={f"file-{i}": b"" for i in range(100)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_modules_beside_a_program_can_be_imported(sandbox):
+    assert sandbox.run_python("import beside; assert beside.x == 1", files={"beside.py": b"x = 1"}).ok
+
+
 def test_a_directory_can_be_made_visible(sandbox):
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
         os.chmod(directory, 0o755)
@@ -284,6 +302,7 @@ def test_unsafe_runs_say_so():
     with Sandbox(unsafe=True) as unsafe:
         seen = unsafe.run_python("print(1)", tests="assert True", files={"a/b": b"x"})
         assert seen.ok and seen.sentinel and not seen.isolated and not unsafe.layers
+        assert unsafe.run_python("import beside\nassert __file__.endswith('/program.py')", files={"beside.py": b""}).ok
         assert not unsafe.run(["true"]).isolated
         assert not unsafe.run_language("Shell", "exit 1").isolated
         assert unsafe.run_python("while True: pass", limits=Limits(cpu_seconds=0.3)).outcome == "timeout"
