@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from opencoder_eval.sandbox import bubblewrap, process, seccomp
-from opencoder_eval.sandbox.languages import Language, of_program
+from opencoder_eval.sandbox.languages import END_OF_MAIN, Language, of_program
 from opencoder_eval.sandbox.probe import probe
 from opencoder_eval.sandbox.results import Execution, Limits, SandboxError
 
@@ -155,14 +155,15 @@ class Sandbox:
         """`program` of a language of `LANGUAGES`, compiled and run in one sandbox; `not_run` if its toolchain is missing.
 
         limits: default: those of the language.
-        end: the last line of the program must be reached, not only exit code 0; for languages with `Language.end`.
+        end: the last line of the program, or the return of main, must be reached, not only exit code 0; for languages
+            whose `reports_end` is true.
         Raises: KeyError for an unknown language, ValueError for `end` where it cannot be had.
         """
         how = of_program(language, program)
         missing = [name for name in sorted(how.programs() | {"bash"}) if self.which(name) is None]
         if missing:
             return Execution("not_run", isolated=not self.unsafe, detail=f"{', '.join(missing)} not installed")
-        if end and not how.end:
+        if end and not how.reports_end():
             raise ValueError(f"{language}: programs cannot be made to report their last line")
         limits = limits or how.limits
         token = secrets.token_hex(TOKEN_BYTES // 2)
@@ -173,7 +174,12 @@ class Sandbox:
         read, write = _result_pipe()
         if end:
             # `replace`, as programs are full of braces.
-            placed[_inside(name)] += _encode(how.end.replace("{fd}", str(write)).replace("{token}", token))
+            report = (how.end or END_OF_MAIN).replace("{fd}", str(write)).replace("{token}", token).encode()
+            if how.end:
+                placed[_inside(name)] += report
+            else:
+                placed[_inside("end.c")] = report
+                how = replace(how, compile=how.end_compile)
         seen = self._execute(
             ["bash", "-c", _script(how, stem, write, keep=end)],
             placed,
