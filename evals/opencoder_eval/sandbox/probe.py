@@ -13,6 +13,18 @@ from typing import Protocol
 
 from opencoder_eval.sandbox.results import Execution, Limits, MiB, SandboxError
 
+
+class PythonRunner(Protocol):
+    """What the probe needs of a Sandbox."""
+
+    python: str
+    read_only: tuple[str, ...]
+
+    def run_python(
+        self, program: str, *, files: Mapping[str, bytes] | None = None, limits: Limits | None = None
+    ) -> Execution: ...
+
+
 LIMITS = Limits(cpu_seconds=5, wall_seconds=30, file_bytes=16 * MiB, processes=12)
 # Prints a JSON object: what was possible and should not be (`holes`), and the layers that were found.
 PROGRAM = Path(__file__).with_name("probe_program.py")
@@ -31,18 +43,7 @@ EXHAUSTING = {
 }
 
 
-class Probed(Protocol):
-    """The part of a `Sandbox` that is tried."""
-
-    python: str
-    read_only: tuple[str, ...]
-
-    def run_python(
-        self, program: str, *, files: Mapping[str, bytes] | None = None, limits: Limits | None = None
-    ) -> Execution: ...
-
-
-def probe(sandbox: Probed) -> dict[str, str]:
+def probe(sandbox: PythonRunner) -> dict[str, str]:
     """Tries `sandbox`; returns the layers that hold it: name -> state.
 
     Raises: SandboxError if a hostile program can do what it must not, with what that was.
@@ -88,7 +89,7 @@ def probe(sandbox: Probed) -> dict[str, str]:
     return report["layers"]
 
 
-def _broken(sandbox: Probed, seen: Execution) -> str:
+def _broken(sandbox: PythonRunner, seen: Execution) -> str:
     said = seen.detail or seen.outcome
     if "failed to execute" in said:
         return (
