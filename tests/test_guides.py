@@ -31,7 +31,9 @@ def test_commands_of_the_guides(tmp_path):
         done = subprocess.run(
             ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=540
         )
-        assert done.returncode == 0, f"{page}: exit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+        assert done.returncode == 0, (
+            f"{page}: exit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+        )
     # What the pages promise to leave.
     for made in ("refine/report.html", "tokenizer/tokenizer.model", "plan/plan.md", "plan_search/winner.py",
                  "runs/tiny_anneal/config.json", "hf_model/config.json", "profile/profile.md", "sweep/report.md"):  # fmt: skip

@@ -35,10 +35,9 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made_up.write_data(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def runner():
-    with Sandbox() as sandbox:
-        yield Runner(sandbox)
+@pytest.fixture
+def runner(sandbox: Sandbox) -> Runner:
+    return Runner(sandbox)
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 from opencoder_eval.commands import main
+from opencoder_eval.sandbox import Sandbox
 
 sys.path.insert(0, str(Path(__file__).parent))
 import made_up
 
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> Path:
     root = made_up.write_data(tmp_path / "data")
     monkeypatch.setenv("OPENCODER_BENCHMARKS", str(root))
     return root
