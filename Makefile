@@ -10,11 +10,11 @@ UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 RUN := $(UV) run --no-sync
 DEFAULT_TESTS := not slow and not oracle and not aot and not seqio and not cluster and not guides
 
-.PHONY: help sync demo lint test test-only test-wheel test-guides test-slow test-oracle oracle test-seqio test-aot test-cluster test-lowest
+.PHONY: help sync demo lint test test-only test-wheel test-guides test-slow test-oracle oracle test-seqio test-aot test-cluster test-lowest test-languages
 help:
 	@echo "make demo         train a small model from real source code and write a report (SOURCE=directory for another corpus)"
 	@echo "make test         lint, types, default tests"
-	@echo "make test-slow    tests that take minutes;  test-guides (docs/guides)   test-oracle (PyTorch)  test-seqio  test-aot  test-cluster  test-lowest"
+	@echo "make test-slow    tests that take minutes;  test-guides (docs/guides)   test-oracle (PyTorch)  test-seqio  test-aot  test-cluster  test-lowest  test-languages"
 
 .uv/bin/uv:
 	python3 -m venv .uv
@@ -48,6 +48,11 @@ test-wheel: sync
 
 test-slow: sync
 	$(RUN) pytest -m slow
+
+# All languages that Debian has (11 GB, by apt), each with a program that passes and one that fails.
+test-languages: sync
+	scripts/tools/toolchains.sh
+	OPENCODER_REQUIRE_SANDBOX=1 $(RUN) pytest tests/opencoder_eval/sandbox/test_languages.py $(TESTS)
 
 # Every command of docs/guides.
 test-guides: sync

@@ -14,7 +14,7 @@ from opencoder_eval.sandbox import LANGUAGES, Sandbox, SandboxError, toolchains
 
 EXIT_REJECTED = 2
 # What the default tests run; all are small packages, and most machines have half of them.
-SMALL = ("AWK", "C", "CPP", "Java", "JavaScript", "Lua", "PHP", "Perl", "Ruby", "Shell", "Tcl")
+SMALL = ("AWK", "C", "CPP", "Java", "JavaScript", "Lua", "PHP", "Perl", "Python", "Ruby", "Shell", "Tcl")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -50,7 +50,7 @@ def read_settings(samples: Path) -> dict[str, Any] | None:
 
 
 def check_settings(samples: Path, settings: Settings) -> None:
-    """Records the settings with a new file of samples, or compares. More samples or tasks than before are no difference.
+    """Records the settings with a new file of samples, or compares. More samples or tasks than before are allowed.
 
     Raises: ValueError that names the fields that differ.
     """

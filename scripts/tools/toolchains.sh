@@ -15,6 +15,10 @@ if [ -z "${packages// /}" ]; then
     exit 0
 fi
 
+if ! command -v apt-get >/dev/null; then
+    echo "error: no apt-get here: install these or what your system calls them: $packages" >&2
+    exit 2
+fi
 if [ "$(id -u)" = 0 ]; then
     root=()
 elif sudo -n true 2>/dev/null; then

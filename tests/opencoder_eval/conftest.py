@@ -4,9 +4,11 @@ import os
 import shutil
 
 import pytest
-from opencoder_eval.sandbox import Sandbox, SandboxError
+from opencoder_eval.__main__ import SMALL
+from opencoder_eval.sandbox import LANGUAGES, Sandbox, SandboxError
 
 REQUIRED = "OPENCODER_REQUIRE_SANDBOX"
+REQUIRED_PROGRAMS = {program for name in SMALL for program in LANGUAGES[name].programs()}
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +30,7 @@ def needs(sandbox):
     def check(*programs):
         missing = [program for program in programs if shutil.which(program, path="/usr/bin:/bin") is None]
         if missing:
-            if os.environ.get(REQUIRED) == "1" and set(missing) & {"gcc", "node", "lua", "perl", "php", "ruby", "java"}:
+            if os.environ.get(REQUIRED) == "1" and set(missing) & REQUIRED_PROGRAMS:
                 pytest.fail(
                     f"{', '.join(missing)} not installed, and {REQUIRED}=1: scripts/tools/toolchains.sh --small"
                 )

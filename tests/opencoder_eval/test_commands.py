@@ -133,7 +133,7 @@ def test_corrupt_data_names_the_line(data: Path, tmp_path: Path, capsys: pytest.
 
 def test_a_dead_endpoint_is_one_line_and_loses_nothing(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: connections fail
         dead = f"--endpoint=http://127.0.0.1:{taken.getsockname()[1]}"
         assert main(["generate", "--benchmarks=humaneval", dead, f"--out={tmp_path}", "--retries=1"]) == 2
     _one_line(capsys, "127.0.0.1", "start the server")

@@ -1,4 +1,4 @@
-"""With the published data, where it is at hand: canonical solutions pass, in time. Skipped elsewhere."""
+"""With the published data, where it is available: canonical solutions pass, in time. Skipped elsewhere."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """What a run gives back: outcomes, output, limits, and nothing left behind."""
 
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -352,3 +353,11 @@ print("held")
             text=True,
         )
     assert done.stdout == "held\n", done.stderr[-2000:]
+
+
+def test_the_example_of_the_guide_runs(sandbox, needs, capsys):
+    needs("lua")
+    guide = Path(__file__).parents[3] / "docs/guides/sandbox.md"
+    (example,) = re.findall(r"^```python\n(.*?)^```", guide.read_text(), re.MULTILINE | re.DOTALL)
+    exec(compile(example, str(guide), "exec"), {})
+    assert capsys.readouterr().out == "ok \nfailed\n"
