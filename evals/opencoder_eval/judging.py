@@ -8,18 +8,8 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from opencoder_eval.benchmarks.base import (
-    EXCEPTION,
-    MEMORY,
-    NOT_RUN,
-    OUTPUT,
-    PASS,
-    SYNTAX,
-    TIMEOUT,
-    WRONG,
-    Verdict,
-)
 from opencoder_eval.sandbox import Execution, Limits, Sandbox
+from opencoder_eval.verdicts import EXCEPTION, MEMORY, NOT_RUN, OUTPUT, PASS, SYNTAX, TIMEOUT, WRONG, Verdict
 
 # Wall time is a multiple of CPU time: two busy workers and their neighbours must not change a score.
 WALL_PER_CPU = 4.0

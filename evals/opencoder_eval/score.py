@@ -21,9 +21,10 @@ from typing import Any
 
 from opencoder_eval import passk
 from opencoder_eval import samples as sample_files
-from opencoder_eval.benchmarks.base import FAILURES, MISSING, NO_CODE, NOT_RUN, PASS, TIMEOUT, Benchmark, Task, Verdict
+from opencoder_eval.benchmarks.base import Benchmark, Task
 from opencoder_eval.generate import check_extraction, check_mode
 from opencoder_eval.judging import Runner
+from opencoder_eval.verdicts import FAILURES, MISSING, NO_CODE, NOT_RUN, PASS, TIMEOUT, Verdict
 
 # No canonical solution of any benchmark has more than 20 kB.
 MAX_SOLUTION_BYTES = 1_000_000

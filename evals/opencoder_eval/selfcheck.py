@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from opencoder_eval.benchmarks.base import NOT_RUN, PASS, TIMEOUT, Benchmark, Task, Verdict
+from opencoder_eval.benchmarks.base import Benchmark, Task
 from opencoder_eval.judging import Runner
+from opencoder_eval.verdicts import NOT_RUN, PASS, TIMEOUT, Verdict
 
 # Shares that the data's own faults leave room for: `docs/experiments/2026-11-25-evaluation.md`.
 MIN_CANONICAL, MAX_SURVIVORS = 0.98, 0.10

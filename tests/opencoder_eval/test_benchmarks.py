@@ -18,12 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opencoder_eval import benchmarks
 from opencoder_eval.benchmarks import infilling, livecodebench, mceval, programs, quick_numpy
-from opencoder_eval.benchmarks.base import EXCEPTION, NOT_RUN, PASS, SYNTAX, TIMEOUT, WRONG, Question
+from opencoder_eval.benchmarks.base import Question
 from opencoder_eval.benchmarks.humaneval import BROKEN_32, HumanEval
 from opencoder_eval.benchmarks.multipl_e import with_tuples
 from opencoder_eval.benchmarks.quick_numpy import SHIM
 from opencoder_eval.judging import Runner
 from opencoder_eval.sandbox import Sandbox
+from opencoder_eval.verdicts import EXCEPTION, NOT_RUN, PASS, SYNTAX, TIMEOUT, WRONG
 
 sys.path.insert(0, str(Path(__file__).parent))
 import made_up

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from opencoder_eval.benchmarks.base import NOT_RUN, PASS
 from opencoder_eval.judging import Runner
 from opencoder_eval.placement import chosen_block, place
 from opencoder_eval.sandbox import Sandbox
+from opencoder_eval.verdicts import NOT_RUN, PASS
 
 # language: (answer with its own class, main, helper and examples, prompt, tests); f(3) is 4.
 CASES = {

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from opencoder_eval import benchmarks
-from opencoder_eval.benchmarks.base import Verdict
 from opencoder_eval.judging import Runner
 from opencoder_eval.sandbox import Sandbox
 from opencoder_eval.selfcheck import mutate, selfcheck
+from opencoder_eval.verdicts import Verdict
 
 sys.path.insert(0, str(Path(__file__).parent))
 import made_up

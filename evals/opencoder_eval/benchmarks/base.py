@@ -6,17 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from opencoder_eval.verdicts import Verdict
+
 if TYPE_CHECKING:
     from opencoder_eval.judging import Runner
 
 Mode = Literal["completion", "chat"]
 MODES: tuple[Mode, ...] = ("completion", "chat")
-
-# Kinds of verdict. NOT_RUN counts neither as passed nor as failed: the toolchain or the judge is missing here.
-PASS, WRONG, EXCEPTION, TIMEOUT = "pass", "wrong answer", "exception", "timeout"
-SYNTAX, NO_CODE, MEMORY, OUTPUT, MISSING = "syntax", "no code", "memory", "output", "missing"
-NOT_RUN = "not run"
-FAILURES = (WRONG, EXCEPTION, TIMEOUT, SYNTAX, NO_CODE, MEMORY, OUTPUT, MISSING)
 
 # Ends of an answer that hold for every benchmark of Python functions (EvalPlus, OpenCodeEval).
 END_TOKENS = ("<|endoftext|>", "<|endofmask|>", "</s>")
@@ -59,16 +55,6 @@ class Question:
         if not self.messages:
             return self.prompt if self.suffix is None else f"{self.prompt}[to be filled in]{self.suffix}"
         return "\n\n".join(f"[{m['role']}]\n{m['content']}" for m in self.messages)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """kind: PASS, one of FAILURES, or NOT_RUN. detail: the end of the error output. seconds: wall time."""
-
-    kind: str
-    detail: str = ""
-    seconds: float = 0.0
-    isolated: bool = True
 
 
 class Benchmark(Protocol):

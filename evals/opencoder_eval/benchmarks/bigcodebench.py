@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opencoder_eval.benchmarks import data
-from opencoder_eval.benchmarks.base import Task, Verdict, fenced
+from opencoder_eval.benchmarks.base import Task, fenced
 from opencoder_eval.benchmarks.humaneval import INSTRUCTION
 from opencoder_eval.benchmarks.python_functions import PythonFunctions
 from opencoder_eval.judging import MiB
+from opencoder_eval.verdicts import Verdict
 
 if TYPE_CHECKING:
     from opencoder_eval.judging import Runner

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from opencoder_eval.benchmarks import data
-from opencoder_eval.benchmarks.base import EXCEPTION, NOT_RUN, PASS, WRONG, Mode, Question, Task, Verdict
+from opencoder_eval.benchmarks.base import Mode, Question, Task
+from opencoder_eval.verdicts import EXCEPTION, NOT_RUN, PASS, WRONG, Verdict
 
 if TYPE_CHECKING:
     from opencoder_eval.judging import Runner

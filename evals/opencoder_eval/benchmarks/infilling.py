@@ -10,8 +10,9 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from opencoder_eval.benchmarks.base import END_TOKENS, Mode, Question, Task, Verdict
+from opencoder_eval.benchmarks.base import END_TOKENS, Mode, Question, Task
 from opencoder_eval.benchmarks.humaneval import HumanEval
+from opencoder_eval.verdicts import Verdict
 
 if TYPE_CHECKING:
     from opencoder_eval.judging import Runner

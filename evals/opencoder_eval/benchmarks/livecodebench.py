@@ -18,9 +18,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from opencoder_eval.benchmarks import data
-from opencoder_eval.benchmarks.base import NO_CODE, PASS, WRONG, Mode, Question, Task, Verdict, chat
+from opencoder_eval.benchmarks.base import Mode, Question, Task, chat
 from opencoder_eval.extraction import blocks
 from opencoder_eval.judging import clean, python_verdict
+from opencoder_eval.verdicts import NO_CODE, PASS, WRONG, Verdict
 
 if TYPE_CHECKING:
     from opencoder_eval.judging import Runner

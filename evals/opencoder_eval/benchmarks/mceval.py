@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opencoder_eval.benchmarks import data
-from opencoder_eval.benchmarks.base import NOT_RUN, PASS, WRONG, Mode, Question, Task, Verdict, chat
+from opencoder_eval.benchmarks.base import Mode, Question, Task, chat
 from opencoder_eval.benchmarks.programs import CPU_SECONDS, DOCUMENTS, judge, same_document
 from opencoder_eval.extraction import python_function
 from opencoder_eval.placement import chosen_block, place
+from opencoder_eval.verdicts import NOT_RUN, PASS, WRONG, Verdict
 
 if TYPE_CHECKING:
     from opencoder_eval.judging import Runner

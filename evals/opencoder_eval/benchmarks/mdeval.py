@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opencoder_eval.benchmarks import data
-from opencoder_eval.benchmarks.base import PASS, WRONG, Mode, Question, Task, Verdict, chat
+from opencoder_eval.benchmarks.base import Mode, Question, Task, chat
 from opencoder_eval.benchmarks.programs import DOCUMENTS, judge, same_document
 from opencoder_eval.placement import chosen_block
+from opencoder_eval.verdicts import PASS, WRONG, Verdict
 
 if TYPE_CHECKING:
     from opencoder_eval.judging import Runner

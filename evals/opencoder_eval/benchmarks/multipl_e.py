@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from opencoder_eval.benchmarks import data
-from opencoder_eval.benchmarks.base import END_TOKENS, Mode, Question, Task, Verdict, chat, fenced
+from opencoder_eval.benchmarks.base import END_TOKENS, Mode, Question, Task, chat, fenced
 from opencoder_eval.placement import chosen_block, closes_function, place
+from opencoder_eval.verdicts import Verdict
 
 if TYPE_CHECKING:
     from opencoder_eval.judging import Runner

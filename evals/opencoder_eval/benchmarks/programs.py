@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from opencoder_eval.benchmarks.base import PASS, WRONG, Verdict
+from opencoder_eval.verdicts import PASS, WRONG, Verdict
 
 if TYPE_CHECKING:
     from opencoder_eval.judging import Runner

@@ -6,16 +6,9 @@ import abc
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from opencoder_eval.benchmarks.base import (
-    STOPS_COMPLETION,
-    STOPS_PYTHON,
-    Mode,
-    Question,
-    Task,
-    Verdict,
-    chat,
-)
+from opencoder_eval.benchmarks.base import STOPS_COMPLETION, STOPS_PYTHON, Mode, Question, Task, chat
 from opencoder_eval.extraction import python_function
+from opencoder_eval.verdicts import Verdict
 
 if TYPE_CHECKING:
     from opencoder_eval.judging import Runner

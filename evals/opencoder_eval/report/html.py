@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from opencoder_eval.benchmarks.base import PASS
 from opencoder_eval.report.tables import Table
+from opencoder_eval.verdicts import PASS
 
 # Shown of one text; the files of samples have it all.
 MAX_SHOWN = 20_000

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from opencoder_eval.benchmarks.base import FAILURES, NOT_RUN, PASS
 from opencoder_eval.report.published import TABLES, Published
+from opencoder_eval.verdicts import FAILURES, NOT_RUN, PASS
 
 
 @dataclass(frozen=True)
