@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 a self-check failed, 2 rejected (one line says why), 130 s
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -74,8 +75,12 @@ def _parser() -> argparse.ArgumentParser:
     sub = commands.choices["score"]
     sub.add_argument("--samples", type=Path, help="a file of samples (default: OUT/BENCHMARK/samples.jsonl)")
     for name in ("run", "likelihood"):
-        commands.choices[name].add_argument(
+        sub = commands.choices[name]
+        sub.add_argument(
             "--checkpoint", help="a run, Hugging Face directory or GGUF file: served while the command runs"
+        )
+        sub.add_argument(
+            "--serve", default="", help="options of `opencoder serve`, such as '--dtype=bfloat16 --slots=64'"
         )
     sub = commands.choices["selfcheck"]
     sub.add_argument(
@@ -169,7 +174,10 @@ def _run(options: argparse.Namespace) -> int:
                 raise
             print(f"{benchmark.name}: not run: {error}", file=sys.stderr)
     with _sandbox(options) as sandbox:
-        with served(options.checkpoint, options.endpoint) as endpoint, _client(options, endpoint) as client:
+        with (
+            served(options.checkpoint, options.endpoint, options=shlex.split(options.serve)) as endpoint,
+            _client(options, endpoint) as client,
+        ):
             for benchmark in ready:
                 if not options.mode or options.mode in benchmark.modes:
                     path = options.out / benchmarks.prompts_of(benchmark.name) / "samples.jsonl"
@@ -189,7 +197,10 @@ def _likelihood(options: argparse.Namespace) -> int:
     chosen = [benchmarks.get(name) for name in benchmarks.expand(options.benchmarks)]
     if bool(options.endpoint) == bool(options.checkpoint):
         raise ValueError("give either --checkpoint=PATH or --endpoint=http://HOST:PORT")
-    with served(options.checkpoint, options.endpoint) as endpoint, _client(options, endpoint) as client:
+    with (
+        served(options.checkpoint, options.endpoint, options=shlex.split(options.serve)) as endpoint,
+        _client(options, endpoint) as client,
+    ):
         for benchmark in chosen:
             made = bits_per_byte(
                 benchmark,

@@ -123,7 +123,7 @@ def _change(match: re.Match[str]) -> str:
 def _judge(
     pool: ThreadPoolExecutor, benchmark: Benchmark, runner: Runner, tasks: Sequence[Task], solutions: Sequence[str]
 ) -> list[Verdict]:
-    first = list(pool.map(lambda pair: benchmark.judge(*pair, runner), zip(tasks, solutions, strict=True)))
+    first = list(pool.map(lambda task, solution: benchmark.judge(task, solution, runner), tasks, solutions))
     return [
         benchmark.judge(t, s, runner) if v.kind == TIMEOUT else v
         for t, s, v in zip(tasks, solutions, first, strict=True)

@@ -192,6 +192,7 @@ def test_samples_of_another_benchmark_are_said_to_be(data: Path, tmp_path: Path,
         ("{", "samples.jsonl:1:"),
         ("[]", "no task_id"),
         ('{"task_id": "HumanEval/1"}', "neither solution"),
+        ('{"task_id": "HumanEval/1", "solution": "x", "sample": "first"}', "'first' is not an index"),
     ):
         path.write_text(text + "\n")
         assert main(["score", "--benchmarks=humaneval", f"--samples={path}", f"--out={tmp_path}"]) == 2
