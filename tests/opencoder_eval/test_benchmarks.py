@@ -474,6 +474,12 @@ def test_mdeval_repairs_are_run(data: Path, runner: Runner):
     )
 
 
+def test_unittest_main_is_judged_by_its_tests(runner: Runner):
+    test = "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(f(), 1)\nunittest.main()"
+    assert programs.judge("Python", "def f(): return 1", test, runner).kind == PASS
+    assert programs.judge("Python", "def f(): return 2", test, runner).kind == WRONG
+
+
 # --- CodeArena --------------------------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 CPU_SECONDS = 30.0
 # Documents are compared with a reference; nothing is run.
+# `unittest.main()` ends the process with exit code 0, which does not prove that a test ran.
+_UNITTEST = "_result = unittest.main(exit=False).result; assert _result.testsRun and _result.wasSuccessful()"
 DOCUMENTS = frozenset({"HTML", "JSON", "Markdown"})
 
 
@@ -26,6 +28,7 @@ def judge(
 ) -> Verdict:
     """Runs solution and test; a Python test must reach its end."""
     if language == "Python":
+        test = test.replace("unittest.main()", _UNITTEST)
         return runner.python(solution + "\n", test + "\n", cpu_seconds=CPU_SECONDS, files=files)
     return runner.language(language, program(language, solution, test), cpu_seconds=CPU_SECONDS, files=files)
 
