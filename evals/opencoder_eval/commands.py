@@ -1,4 +1,4 @@
-"""`opencoder eval generate | score | run | likelihood | selfcheck | report | list`: from a model to a table of scores.
+"""`opencoder eval generate | score | run | likelihood | selfcheck | report | download | list`: from a model to a table of scores.
 
 Results are in `--out`: a directory per benchmark with `samples.jsonl`, `results.jsonl` and `summary.json`, and the report.
 Exit codes: 0 done, 1 a self-check failed, 2 rejected (one line says why), 130 stopped by Ctrl-C.
@@ -86,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--mutants", action=argparse.BooleanOptionalAction, default=True, help="also judge broken solutions"
     )
+    sub = commands.add_parser("download", help="benchmark files by name, checked", allow_abbrev=False)
+    sub.add_argument("--benchmarks", "--benchmark", required=True, help="families, comma-separated: humaneval,mbpp")
+    sub.add_argument("--to", type=Path, required=True, help="the data directory")
+    sub.set_defaults(work=_download)
     sub = commands.add_parser("list", help="the benchmarks", allow_abbrev=False)
     sub.set_defaults(work=_list)
     return parser
@@ -133,6 +137,15 @@ def _list(_: argparse.Namespace) -> int:
     for name in benchmarks.names():
         benchmark = benchmarks.get(name)
         print(f"{name:<34}{benchmark.title}  [{', '.join(benchmark.modes)}]")
+    return 0
+
+
+def _download(options: argparse.Namespace) -> int:
+    from opencoder_eval.benchmarks.download import download
+
+    for name in options.benchmarks.split(","):
+        for path in download(name.strip(), options.to):
+            print(path)
     return 0
 
 
