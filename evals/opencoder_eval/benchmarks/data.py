@@ -6,6 +6,7 @@ and `benchmarks` beside the working directory. Files may be gzipped or not.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
@@ -61,6 +62,14 @@ def find(relative: str, *, source: str) -> Path:
     raise MissingData(
         f"{tried / relative}: no such file ({where}); get it from {source} and set {VARIABLE} to its root"
     )
+
+
+def find_any(*relatives: str, source: str) -> Path:
+    """The first of several places that is there. Raises: MissingData, for the first."""
+    for relative in relatives:
+        with contextlib.suppress(MissingData):
+            return find(relative, source=source)
+    return find(relatives[0], source=source)
 
 
 def read_text(path: Path) -> str:

@@ -149,7 +149,4 @@ def _files(task: Task) -> dict[str, bytes]:
 
 
 def _find(relative: str) -> Path:
-    try:
-        return data.find(f"mceval/data/{relative}", source=SOURCE)
-    except data.MissingData:
-        return data.find(f"mceval/{relative}", source=SOURCE)
+    return data.find_any(f"mceval/data/{relative}", f"mceval/{relative}", source=SOURCE)
