@@ -58,6 +58,7 @@ def main(wheel: str) -> int:
         run(work, [str(work / "env" / "bin" / "python"), "-m", "opencoder_jax.train", "--help"])
         run(work, [opencoder, "export", "--checkpoint=trained", "--tokenizer=tok", "--to=released"])
         run(work, [opencoder, "plan", *tiny, "--topology=h100:1x2", "--compiler=cpu", "--out=planned"])
+        run(work, [opencoder, "eval", "toolchains", "--unsafe-no-sandbox", "Shell"])
         print("the wheel's commands run outside the repository")
     return 0
 

@@ -10,7 +10,7 @@ cd "$(dirname "$0")/../.."
 python=.venv/bin/python
 [ -x "$python" ] || python=python3
 packages=$(PYTHONPATH=evals "$python" -m opencoder_eval toolchains --packages "$@")
-command -v bwrap >/dev/null || packages="bubblewrap $packages"
+command -v bwrap >/dev/null || packages="bubblewrap${packages:+ $packages}"
 if [ -z "${packages// /}" ]; then
     exit 0
 fi
@@ -22,7 +22,7 @@ fi
 if [ "$(id -u)" = 0 ]; then
     root=()
 elif sudo -n true 2>/dev/null; then
-    root=(sudo -n)
+    root=(sudo -n env DEBIAN_FRONTEND=noninteractive)
 else
     echo "error: needs root to install: run 'sudo apt-get install $packages'" >&2
     exit 2

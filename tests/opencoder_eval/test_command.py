@@ -46,10 +46,10 @@ def test_a_wrong_argument_is_one_line_and_exit_code_2(capsys, arguments, said):
 
 
 def test_without_isolation_nothing_is_run(monkeypatch, capsys):
-    def refuse(**_):
+    def fail(**_):
         raise SandboxError("bubblewrap is not installed: do this")
 
-    monkeypatch.setattr(command, "Sandbox", refuse)
+    monkeypatch.setattr(command, "Sandbox", fail)
     assert command.main(["toolchains"]) == 2
     assert capsys.readouterr().err == "error: bubblewrap is not installed: do this\n"
 
@@ -81,3 +81,36 @@ def test_the_script_needs_no_rights_where_nothing_is_missing(sandbox):
         [ROOT / "scripts/tools/toolchains.sh", "Python", "Shell"], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0 and done.stdout == "", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("sudo", "code", "said"),
+    [
+        (None, 2, "run 'sudo apt-get install bubblewrap"),
+        ("exit 1", 2, "run 'sudo apt-get install bubblewrap"),
+        ('shift; exec "$@"', 0, ""),
+    ],
+)
+def test_the_script_installs_with_the_rights_it_has(tmp_path, sudo, code, said):
+    """On a machine without bubblewrap, for a user without and with `sudo -n`; apt-get is a fake that notes its calls."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bash", "dirname", "env", "true"):
+        (programs / name).symlink_to(f"/usr/bin/{name}")
+    log = tmp_path / "log"
+    fakes = {"id": "echo 1000", "apt-get": f'echo "$@" >> {log}'} | ({} if sudo is None else {"sudo": sudo})
+    for name, body in fakes.items():
+        (programs / name).write_text(f"#!/bin/bash\n{body}\n")
+        (programs / name).chmod(0o755)
+    done = subprocess.run(
+        ["/usr/bin/bash", ROOT / "scripts/tools/toolchains.sh", "Shell"],
+        env={"PATH": str(programs)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == code and said in done.stderr, done.stderr
+    if code == 0:
+        calls = log.read_text().splitlines()
+        assert calls[0].startswith("update") and calls[-1].endswith("--no-install-recommends bubblewrap")
+    else:
+        assert done.stderr.count("\n") == 1 and not log.exists()

@@ -13,7 +13,7 @@ This ends the tricks of Python programs; native code that walks the interpreter'
 import posix
 import sys
 
-DUMPABLE, LANDLOCK, PROGRAM_FILE = 4, 444, "/tmp/work/program.py"
+DUMPABLE, LANDLOCK = 4, 444
 
 
 def _receive(descriptor: int) -> tuple[bytes, bytes, bytes, int]:
@@ -75,7 +75,7 @@ def _tidy(namespace: dict):
     builtin, modules, kept = builtins.__dict__, sys.modules, frozenset(sys.modules)
     original, path, finders, add_hook = dict(builtin), [*sys.path], [*sys.meta_path], sys.addaudithook
 
-    def refuse(event: str, _: object) -> None:
+    def forbid(event: str, _: object) -> None:
         if event in ("sys.settrace", "sys.monitoring.register_callback"):
             raise RuntimeError("tests cannot be traced")
 
@@ -86,7 +86,7 @@ def _tidy(namespace: dict):
         for name in [*modules]:
             if name.partition(".")[0] == "unittest" and name not in kept:
                 del modules[name]
-        add_hook(refuse)
+        add_hook(forbid)
 
     return tidy
 
@@ -94,18 +94,19 @@ def _tidy(namespace: dict):
 def _main() -> None:
     module = type(sys)("__main__")
     namespace = vars(module)
-    namespace["__file__"] = PROGRAM_FILE
+    directory = posix.getcwd()
+    namespace["__file__"] = place = f"{directory}/program.py"
     take = (box := []).pop
     program, tests, token, result = _receive(int(sys.argv[1]))
     confined, ends = "c" in sys.argv[2], "e" in sys.argv[2]
-    sys.argv[:] = [PROGRAM_FILE]
+    sys.argv[:] = [place]
     # Last, so that a file of the program cannot take the place of a module of the standard library.
-    sys.path[:] = [*filter(None, sys.path), PROGRAM_FILE.rpartition("/")[0]]
+    sys.path[:] = [*filter(None, sys.path), directory]
     if confined:
         _confine()
     sys.modules["__main__"] = module
     tests = compile(tests or b"pass", "<tests>", "exec", 0, True)
-    program = compile(program, PROGRAM_FILE, "exec", 0, True)
+    program = compile(program, place, "exec", 0, True)
     if ends:
         tidy = _tidy(namespace)
         box += [program, exec, sys.setprofile, sys.settrace, tidy, tests, exec, token, result, posix.write]

@@ -88,7 +88,8 @@ def outer(environment: Mapping[str, str]) -> list[str]:
             command += ["--symlink", os.readlink(name), name]
         elif os.path.exists(name):
             command += ["--ro-bind", name, name]
-    command += ["--proc", "/proc", "--size", "65536", "--tmpfs", "/dev"]
+    # The command line of a kernel may hold keys.
+    command += ["--proc", "/proc", "--ro-bind", "/dev/null", "/proc/cmdline", "--size", "65536", "--tmpfs", "/dev"]
     for name in DEVICES:
         command += ["--dev-bind", f"/dev/{name}", f"/dev/{name}"]
     for name, target in (("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):

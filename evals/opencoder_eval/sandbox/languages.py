@@ -29,6 +29,7 @@ class Language:
     syntax: regular expression; a match in standard error of a failed run makes it a `compile_error`.
     stem: regular expression whose group is the name that the program must have; `program` if it does not match.
     end: a statement that writes {token} to descriptor {fd}, added after the program on request.
+    end_compile: where the end is the return of main: what to compile with instead, END_OF_MAIN in `end.c`.
     without_assertions: what a user is told if a failing assertion passes.
     """
 
@@ -41,15 +42,34 @@ class Language:
     syntax: str = ""
     stem: str = ""
     end: str = ""
+    end_compile: tuple[tuple[str, ...], ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = SMALL
     without_assertions: str = "assertions are switched off"
+
+    def reports_end(self) -> bool:
+        """Whether a program can be made to report its last line."""
+        return bool(self.end or self.end_compile)
 
     def programs(self) -> set[str]:
         """The executables that must be installed."""
         own = {command[0] for command in (*self.compile, self.run) if not command[0].startswith(".")}
         return own | {self.version[0]} if self.version else own
 
+
+# The linker puts it between the start-up code and main: leaving through exit() does not come by here.
+END_OF_MAIN = """
+#include <string.h>
+#include <unistd.h>
+int __real_main(int, char **, char **);
+int __wrap_main(int count, char **words, char **names) {
+    int code = __real_main(count, words, names);
+    if (code == 0 && write({fd}, "{token}", strlen("{token}")) < 0) return 1;
+    return code;
+}
+"""
+_END_OBJECT = ("gcc", "-c", "end.c")
+_WRAPPED = ("end.o", "-Wl,--wrap=main")
 
 NODE_ASSERT = r"(?m)^Assertion failed"
 NODE_END = "\n;require('fs').writeSync({fd}, '{token}');\n"
@@ -68,6 +88,7 @@ LANGUAGES: dict[str, Language] = {
         (("gcc", "-o", "program", "program.c", "-lm"),),
         ("gcc", "--version"),
         ("gcc", "libc6-dev"),
+        end_compile=(_END_OBJECT, ("gcc", "-o", "program", "program.c", *_WRAPPED, "-lm")),
         without_assertions="the program defines NDEBUG",
     ),
     "C#": Language(
@@ -87,6 +108,7 @@ LANGUAGES: dict[str, Language] = {
         (("g++", "-std=c++17", "-o", "program", "program.cpp"),),
         ("g++", "--version"),
         ("g++",),
+        end_compile=(_END_OBJECT, ("g++", "-std=c++17", "-o", "program", "program.cpp", *_WRAPPED)),
         without_assertions="the program defines NDEBUG",
     ),
     "CoffeeScript": Language(
@@ -149,6 +171,7 @@ LANGUAGES: dict[str, Language] = {
         (("gfortran", "-o", "program", "program.f90"),),
         ("gfortran", "--version"),
         ("gfortran",),
+        end_compile=(_END_OBJECT, ("gfortran", "-o", "program", "program.f90", *_WRAPPED)),
         fails=("(?i)failed",),
     ),
     "Go": Language(
@@ -157,7 +180,7 @@ LANGUAGES: dict[str, Language] = {
         (("go", "build", "-o", "program", "program.go"),),
         ("go", "version"),
         ("golang-go",),
-        environment={"GOCACHE": "/tmp/home/go-build", "GOFLAGS": "-mod=mod", "GO111MODULE": "auto"},
+        environment={"GOCACHE": "/tmp/home/go-build", "GO111MODULE": "auto"},
         limits=VM,
     ),
     "Groovy": Language(

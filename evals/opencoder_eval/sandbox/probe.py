@@ -7,13 +7,23 @@ import os
 import secrets
 import socket
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from opencoder_eval.sandbox.results import Execution, Limits, MiB, SandboxError
 
-if TYPE_CHECKING:
-    from opencoder_eval.sandbox.sandbox import Sandbox
+
+class PythonRunner(Protocol):
+    """What the probe needs of a Sandbox."""
+
+    python: str
+    read_only: tuple[str, ...]
+
+    def run_python(
+        self, program: str, *, files: Mapping[str, bytes] | None = None, limits: Limits | None = None
+    ) -> Execution: ...
+
 
 LIMITS = Limits(cpu_seconds=5, wall_seconds=30, file_bytes=16 * MiB, processes=12)
 # Prints a JSON object: what was possible and should not be (`holes`), and the layers that were found.
@@ -33,7 +43,7 @@ EXHAUSTING = {
 }
 
 
-def probe(sandbox: Sandbox) -> dict[str, str]:
+def probe(sandbox: PythonRunner) -> dict[str, str]:
     """Tries `sandbox`; returns the layers that hold it: name -> state.
 
     Raises: SandboxError if a hostile program can do what it must not, with what that was.
@@ -79,7 +89,7 @@ def probe(sandbox: Sandbox) -> dict[str, str]:
     return report["layers"]
 
 
-def _broken(sandbox: Sandbox, seen: Execution) -> str:
+def _broken(sandbox: PythonRunner, seen: Execution) -> str:
     said = seen.detail or seen.outcome
     if "failed to execute" in said:
         return (

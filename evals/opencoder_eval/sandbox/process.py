@@ -82,6 +82,9 @@ def execute(
         raise
     finally:
         _close(*pass_fds, taken, out, err)
+    # If the machine runs out of memory before the watchdog looks, the program goes first, not the evaluator.
+    with contextlib.suppress(OSError), open(f"/proc/{process.pid}/oom_score_adj", "w") as file:
+        file.write("1000")
     watched = _Watched(process, limits, readers, writer, stdin, start)
     try:
         watched.run()

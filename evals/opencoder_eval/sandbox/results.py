@@ -15,12 +15,12 @@ class SandboxError(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What one run may use; every command of it (compile, run) starts with the whole of `cpu_seconds` and `wall_seconds`.
+    """What one run may use, its compiler included.
 
     cpu_seconds: CPU time of the whole process tree; what decides, as it hardly depends on the load of the machine.
     wall_seconds: elapsed time; generous, against sleeping programs only.
     memory_bytes: resident memory of the process tree.
-    output_bytes: kept of standard output and of standard error, each; ten times as much ends the run.
+    output_bytes: kept of standard output and of standard error, each; 16 times as much ends the run.
     file_bytes: size of the work directory and of any one file.
     processes: processes and threads at once.
     """
@@ -40,8 +40,8 @@ class Execution:
     outcome: `ok` needs exit code 0 and, for `run_python` with `end=True`, the sentinel. `not_run`: the toolchain is missing.
     exit_code, signal: of the command; exactly one is None where it ran.
     stdout, stderr: the first `Limits.output_bytes` of each.
-    wall_seconds, cpu_seconds: of all commands of the run.
-    sentinel: the end of the program was reached and reported with the secret token of the run (run_python only).
+    wall_seconds: of all commands of the run. cpu_seconds: as last seen by the watchdog, which looks every 50 ms.
+    sentinel: the end of the program was reached and reported with the secret token of the run.
     isolated: False if the sandbox was made with unsafe=True.
     detail: one line for people: why it is not `ok`.
     """

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from opencoder_eval.sandbox import bubblewrap, process, seccomp
-from opencoder_eval.sandbox.languages import Language, of_program
+from opencoder_eval.sandbox.languages import END_OF_MAIN, Language, of_program
 from opencoder_eval.sandbox.probe import probe
 from opencoder_eval.sandbox.results import Execution, Limits, SandboxError
 
@@ -59,6 +59,9 @@ class Sandbox:
     def __init__(self, *, unsafe: bool = False, python: str | None = None, read_only: Sequence[str] = ()):
         self.unsafe = unsafe
         self.read_only = tuple(read_only)
+        for name in self.read_only:
+            if not os.path.isabs(name) or not os.path.isdir(name):
+                raise SandboxError(f"read_only={name}: not the absolute path of a directory")
         self.python = python or shutil.which("python3", path="/usr/bin:/bin:/usr/local/bin") or "/usr/bin/python3"
         self._bootstrap = _without_comments(BOOTSTRAP.read_text())
         self._filter = seccomp.program()
@@ -103,7 +106,7 @@ class Sandbox:
         Raises: SandboxError if it cannot be started, ValueError for a file outside of the work directory.
         """
         limits = limits or Limits()
-        seen = self._execute(command, files or {}, stdin, limits, address_space=address_space)
+        seen = self._execute(command, _placed(files, limits), stdin, limits, address_space=address_space)
         return self._execution(seen, limits)
 
     def run_python(
@@ -122,6 +125,7 @@ class Sandbox:
         """
         limits = limits or Limits()
         source, test = _encode(program), _encode(tests)
+        placed = _placed({**(files or {}), "program.py": source}, limits)
         token = secrets.token_bytes(TOKEN_BYTES)
         read, write = _result_pipe()
         secret = _memory(token + write.to_bytes(4, "little") + len(source).to_bytes(8, "little") + source + test)
@@ -129,7 +133,7 @@ class Sandbox:
         command = [self.python, "-s", "-c", self._bootstrap, str(secret), flags]
         seen = self._execute(
             command,
-            {**(files or {}), "program.py": source},
+            placed,
             stdin,
             limits,
             address_space=True,
@@ -151,25 +155,34 @@ class Sandbox:
         """`program` of a language of `LANGUAGES`, compiled and run in one sandbox; `not_run` if its toolchain is missing.
 
         limits: default: those of the language.
-        end: the last line of the program must be reached, not only exit code 0; for languages with `Language.end`.
+        end: the last line of the program, or the return of main, must be reached, not only exit code 0; for languages
+            whose `reports_end` is true.
         Raises: KeyError for an unknown language, ValueError for `end` where it cannot be had.
         """
         how = of_program(language, program)
         missing = [name for name in sorted(how.programs() | {"bash"}) if self.which(name) is None]
         if missing:
             return Execution("not_run", isolated=not self.unsafe, detail=f"{', '.join(missing)} not installed")
+        if end and not how.reports_end():
+            raise ValueError(f"{language}: programs cannot be made to report their last line")
         limits = limits or how.limits
         token = secrets.token_hex(TOKEN_BYTES // 2)
-        read, write = _result_pipe()
-        if end:
-            if not how.end:
-                raise ValueError(f"{language}: programs cannot be made to report their last line")
-            program += how.end.replace("{fd}", str(write)).replace("{token}", token)
         found = re.search(how.stem, program) if how.stem else None
         stem = found[1] if found else "program"
+        name = how.file.replace("{stem}", stem)
+        placed = _placed({**(files or {}), name: _encode(program)}, limits)
+        read, write = _result_pipe()
+        if end:
+            # `replace`, as programs are full of braces.
+            report = (how.end or END_OF_MAIN).replace("{fd}", str(write)).replace("{token}", token).encode()
+            if how.end:
+                placed[_inside(name)] += report
+            else:
+                placed[_inside("end.c")] = report
+                how = replace(how, compile=how.end_compile)
         seen = self._execute(
             ["bash", "-c", _script(how, stem, write, keep=end)],
-            {**(files or {}), how.file.replace("{stem}", stem): _encode(program)},
+            placed,
             stdin,
             limits,
             pass_fds=(write,),
@@ -202,19 +215,23 @@ class Sandbox:
         if self.unsafe:
             names = {**self._environment, **(environment or {})}
             return _execute_unsafe(bounded, files, stdin, limits, pass_fds, readers, names)
-        opened = list(pass_fds)
-        readers["status"], status = os.pipe()
-        opened.append(status)
-        options = ["--json-status-fd", str(status)]
-        if self._filter is not None:
-            opened.append(_memory(self._filter))
-            options += ["--seccomp", str(opened[-1])]
-        for name, value in (environment or {}).items():
-            options += ["--setenv", name, value]
-        placed = []
-        for path, data in {**bubblewrap.SYSTEM_FILES, **{_inside(p): d for p, d in files.items()}}.items():
-            opened.append(_memory(data))
-            placed.append((opened[-1], path))
+        opened, placed = list(pass_fds), []
+        try:
+            readers["status"], status = os.pipe()
+            opened.append(status)
+            options = ["--json-status-fd", str(status)]
+            if self._filter is not None:
+                opened.append(_memory(self._filter))
+                options += ["--seccomp", str(opened[-1])]
+            for name, value in (environment or {}).items():
+                options += ["--setenv", name, value]
+            for path, data in {**bubblewrap.SYSTEM_FILES, **files}.items():
+                opened.append(_memory(data))
+                placed.append((opened[-1], path))
+        except OSError:  # too many open files
+            for descriptor in (*opened, *readers.values()):
+                os.close(descriptor)
+            raise
         arguments = [*self._outer, *options, *bubblewrap.inner(limits, self.read_only, placed), "--", *bounded]
         return process.execute(arguments, stdin=stdin, limits=limits, pass_fds=opened, readers=readers)
 
@@ -297,7 +314,7 @@ def _execute_unsafe(
     """Without isolation: a temporary directory, limits and the watchdog."""
     with tempfile.TemporaryDirectory(prefix="opencoder-unsafe-", ignore_cleanup_errors=True) as directory:
         for path, data in files.items():
-            place = Path(directory, posixpath.relpath(_inside(path), bubblewrap.WORK))
+            place = Path(directory, posixpath.relpath(path, bubblewrap.WORK))
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(data)
         environment = {**environment, "HOME": directory, "TMPDIR": directory}
@@ -317,9 +334,19 @@ def _status(seen: process.Finished) -> int:
     for line in bytes(seen.status).splitlines():
         if b'"exit-code"' in line:
             return int(json.loads(line)["exit-code"])
+    if seen.returncode < 0:  # ended from outside: the kernel was out of memory, or somebody did it
+        return seen.returncode
     said = _last_line(seen.stderr) or f"ended with {seen.returncode}"
     remedy = next((REMEDY[key] for text, key in REMEDIES.items() if text in said), REMEDY[""])
     raise SandboxError(f"bubblewrap cannot isolate here ({said}): {remedy}")
+
+
+def _placed(files: Mapping[str, bytes] | None, limits: Limits) -> dict[str, bytes]:
+    """Absolute path in the sandbox -> content. Raises: ValueError for a path outside, or more bytes than there is room."""
+    placed = {_inside(path): data for path, data in (files or {}).items()}
+    if (size := sum(map(len, placed.values()))) > limits.file_bytes:
+        raise ValueError(f"program and files have {size} bytes, and Limits.file_bytes is {limits.file_bytes}")
+    return placed
 
 
 def _inside(path: str) -> str:

@@ -1,5 +1,6 @@
 """Hostile programs: what each tries, and how the sandbox must end it."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from opencoder_eval.sandbox import Limits
@@ -13,6 +14,9 @@ SHORT = Limits(
 )
 
 
+LOOP = replace(QUICK, cpu_seconds=0.3)
+
+
 class Attack(NamedTuple):
     program: str
     outcome: str
@@ -21,28 +25,30 @@ class Attack(NamedTuple):
 
 # --- using up the machine ---------------------------------------------------------------------------------------------
 EXHAUSTING = {
-    "loops for ever": Attack("while True: pass", "timeout"),
+    "loops for ever": Attack("while True: pass", "timeout", LOOP),
     "sleeps for ever": Attack("import time; time.sleep(1e6)", "timeout", SHORT),
-    "loops in a regular expression": Attack("import re; re.match('(a+)+b', 'a' * 64)", "timeout"),
+    "loops in a regular expression": Attack("import re; re.match('(a+)+b', 'a' * 64)", "timeout", LOOP),
     "loops in a child while it waits": Attack(
-        "import os\nif not os.fork():\n    while True: pass\nos.wait()", "timeout"
+        "import os\nif not os.fork():\n    while True: pass\nos.wait()", "timeout", LOOP
     ),
     "spreads its CPU time over children": Attack(
         "import os, time\nfor _ in range(8):\n    if not os.fork():\n        while True: pass\ntime.sleep(1e6)",
         "timeout",
+        LOOP,
     ),
     "ignores every signal that can be ignored": Attack(
         "import signal\nfor s in signal.valid_signals() - {9, 19}:\n    signal.signal(s, signal.SIG_IGN)\nwhile True: pass",
         "timeout",
+        LOOP,
     ),
     "stops itself": Attack("import os, signal; os.kill(os.getpid(), signal.SIGSTOP)", "timeout", SHORT),
-    "closes its output and loops": Attack("import os\nos.close(1); os.close(2)\nwhile True: pass", "timeout"),
-    "loops in a destructor": Attack("class C:\n def __del__(self):\n  while True: pass\nc = C()", "timeout"),
-    "loops in an exit handler": Attack("import atexit\n@atexit.register\ndef f():\n while True: pass", "timeout"),
+    "closes its output and loops": Attack("import os\nos.close(1); os.close(2)\nwhile True: pass", "timeout", LOOP),
+    "loops in a destructor": Attack("class C:\n def __del__(self):\n  while True: pass\nc = C()", "timeout", LOOP),
+    "loops in an exit handler": Attack("import atexit\n@atexit.register\ndef f():\n while True: pass", "timeout", LOOP),
     "leaves a thread that never ends": Attack(
         "import threading, time\nthreading.Thread(target=time.sleep, args=(1e6,)).start()", "timeout", SHORT
     ),
-    "bombs with forks": Attack("import os\nwhile True:\n try: os.fork()\n except OSError: pass", "timeout"),
+    "bombs with forks": Attack("import os\nwhile True:\n try: os.fork()\n except OSError: pass", "timeout", LOOP),
     "uses up memory": Attack("kept = []\nwhile True: kept.append(bytearray(b'x' * 2**20))", "memory"),
     "uses up memory in children": Attack(
         "import os, time\nfor _ in range(8):\n if not os.fork():\n  kept = b'x' * (40 << 20); time.sleep(1e6)\ntime.sleep(1e6)",

@@ -9,7 +9,7 @@ import pytest
 from opencoder_eval.sandbox import Limits
 
 from .forging import FORGING, REPLACED, TESTS, UNITTEST
-from .hostile import DENIED, EXHAUSTING, PRELUDE, QUICK
+from .hostile import DENIED, EXHAUSTING, PRELUDE, QUICK, SHORT
 
 
 @pytest.mark.parametrize("name", EXHAUSTING)
@@ -152,7 +152,15 @@ def test_files_are_placed_in_the_work_directory_only(sandbox, path):
         (":(){ :|:& };:; wait; sleep 1000", {"timeout", "failed"}),
         ("rm -rf --no-preserve-root / 2>/dev/null; ls /usr/bin/env >/dev/null", {"ok", "timeout"}),
         ('for f in $(seq 3 60); do eval "echo compiled >&$f" 2>/dev/null; done; exit 3', {"failed"}),
-        ("cat /etc/shadow /root/.bashrc /proc/1/environ 2>/dev/null && exit 0; exit 4", {"failed"}),
+        *(
+            (f"{reader} {path} >/dev/null 2>&1 && exit 0; exit 4", {"failed"})
+            for reader, path in (
+                *(("cat", path) for path in ("/etc/shadow", "/root/.bashrc", "/proc/1/mem", "/proc/kcore")),
+                *(("ls", path) for path in ("/proc/1/root/root", "/root", "/home", "/sys")),
+            )
+        ),
+        ("[ -n \"$(tr -d '\\0' < /proc/1/environ)\" ] && exit 0; exit 4", {"failed"}),
+        ('[ -s /proc/cmdline ] || [ -n "$(cat /proc/cmdline)" ] && exit 0; exit 4', {"failed"}),
         ("exec 3<>/dev/tcp/1.1.1.1/80", {"failed"}),
         (
             "for d in / /dev /etc /usr /usr/bin /proc; do echo x 2>/dev/null >$d/opencoder-test && exit 0; done; exit 5",
@@ -163,7 +171,7 @@ def test_files_are_placed_in_the_work_directory_only(sandbox, path):
     ],
 )
 def test_hostile_shell_programs_are_held(sandbox, program, outcomes):
-    seen = sandbox.run_language("Shell", program, limits=QUICK)
+    seen = sandbox.run_language("Shell", program, limits=SHORT if "sleep" in program else QUICK)
     assert seen.outcome in outcomes, seen
     assert os.path.exists("/usr/bin/env") and os.path.exists(__file__)
 

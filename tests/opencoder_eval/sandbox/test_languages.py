@@ -152,6 +152,9 @@ def test_an_error_in_the_text_of_a_program_is_a_compile_error(sandbox, needs, la
         ("Ruby", "exit! 0"),
         ("Shell", "exit 0"),
         ("Tcl", "exit 0"),
+        ("C", "#include <stdlib.h>\nint main(void) { exit(0); }"),
+        ("CPP", "#include <unistd.h>\nint main() { _exit(0); }"),
+        pytest.param("Fortran", "program p\n stop\nend program", marks=pytest.mark.slow),
         pytest.param("R", "quit(status = 0)", marks=pytest.mark.slow),
         pytest.param("CoffeeScript", "process.exit 0", marks=pytest.mark.slow),
     ],
@@ -166,9 +169,16 @@ def test_a_program_that_ends_early_does_not_pass_where_the_end_is_asked_for(sand
 
 
 def test_the_end_cannot_be_asked_for_where_programs_cannot_report_it(sandbox, needs):
-    needs("gcc")
+    needs("java")
     with pytest.raises(ValueError, match="last line"):
-        sandbox.run_language("C", "int main(void) {}", end=True)
+        sandbox.run_language("Java", CHECKS["Java"].hello, end=True)
+
+
+def test_an_exit_code_of_main_other_than_0_is_a_failure_though_it_returns(sandbox, needs):
+    needs("gcc")
+    seen = sandbox.run_language("C", "int main(void) { return 3; }", end=True)
+    assert seen.outcome == "failed" and seen.exit_code == 3 and not seen.sentinel
+    assert sandbox.run_language("C", "int main(void) { return x; }", end=True).outcome == "compile_error"
 
 
 def test_many_descriptors_in_the_evaluator_do_not_matter(sandbox):

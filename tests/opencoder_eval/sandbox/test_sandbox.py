@@ -101,6 +101,74 @@ def test_hash_order_is_the_same_in_each_run(sandbox):
     assert len(outputs) == 1
 
 
+def test_files_that_do_not_fit_are_an_error(sandbox):
+    with pytest.raises(ValueError, match="file_bytes"):
+        sandbox.run_python("x = 1" + " " * 5000, limits=Limits(file_bytes=4096))
+
+
+def test_a_wrong_call_leaves_no_descriptor_open(sandbox):
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(ValueError, match="work directory"):
+            sandbox.run_python("", files={"../x": b""})
+        with pytest.raises(ValueError, match="work directory"):
+            sandbox.run_language("Shell", "", files={"../x": b""})
+        with pytest.raises(SandboxError, match="absolute path of a directory"):
+            Sandbox(read_only=["no/such"])
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_too_many_files_are_an_error_and_leave_no_descriptor_open(sandbox):
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = os.listdir("/proc/self/fd")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            sandbox.run_python("", files={f"file-{i}": b"" for i in range(100)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+def test_modules_beside_a_program_can_be_imported(sandbox):
+    assert sandbox.run_python("import beside; assert beside.x == 1", files={"beside.py": b"x = 1"}).ok
+
+
+def test_a_directory_can_be_made_visible(sandbox):
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        os.chmod(directory, 0o755)
+        Path(directory, "bin").mkdir()
+        tool = Path(directory, "bin/own-tool")
+        tool.write_text("#!/bin/sh\necho own")
+        tool.chmod(0o755)
+        with Sandbox(read_only=[directory]) as wider:
+            assert wider.run(["own-tool"]).stdout == b"own\n"
+            assert wider.run(["sh", "-c", f"echo x > {tool}"]).outcome == "failed"
+        assert sandbox.run(["own-tool"]).outcome == "failed"
+
+
+def test_a_sandbox_that_is_killed_from_outside_is_a_failure_of_its_program(sandbox):
+    import threading
+
+    def kill():
+        assert _wait(lambda: _sleeping("7654321"), 30)
+        (mine,) = _sleeping("7654321")
+        inner = _parent(int(mine.parts[2]))
+        os.kill(_parent(inner), 9)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    seen = sandbox.run(["sleep", "7654321"], limits=Limits(wall_seconds=60))
+    killer.join()
+    assert seen.outcome == "failed" and seen.detail == "ended by SIGKILL", seen
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def test_a_command_that_does_not_exist_fails(sandbox):
     seen = sandbox.run(["no-such-program"])
     assert seen.outcome == "failed" and "no-such-program" in seen.detail
@@ -125,6 +193,12 @@ for _ in range(8):
 for child in children: os.waitpid(child, 0)
 """
     assert sandbox.run_python(program, limits=Limits(memory_bytes=256 * MiB)).ok
+
+
+def test_the_kernel_ends_the_program_before_the_evaluator(sandbox):
+    # Set from outside while bubblewrap starts: on a busy machine a program may be earlier.
+    seen = [sandbox.run(["cat", "/proc/self/oom_score_adj"]).stdout for _ in range(5)]
+    assert b"1000\n" in seen, seen
 
 
 def test_runs_in_threads_do_not_disturb_each_other(sandbox):
@@ -228,6 +302,7 @@ def test_unsafe_runs_say_so():
     with Sandbox(unsafe=True) as unsafe:
         seen = unsafe.run_python("print(1)", tests="assert True", files={"a/b": b"x"})
         assert seen.ok and seen.sentinel and not seen.isolated and not unsafe.layers
+        assert unsafe.run_python("import beside\nassert __file__.endswith('/program.py')", files={"beside.py": b""}).ok
         assert not unsafe.run(["true"]).isolated
         assert not unsafe.run_language("Shell", "exit 1").isolated
         assert unsafe.run_python("while True: pass", limits=Limits(cpu_seconds=0.3)).outcome == "timeout"
