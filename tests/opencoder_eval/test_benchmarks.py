@@ -474,6 +474,11 @@ def test_mdeval_repairs_are_run(data: Path, runner: Runner):
     )
 
 
+def test_php_without_its_tag_is_run_and_not_printed(runner: Runner):
+    found = [programs.judge("PHP", f"function f() {{ return {n}; }}", "assert(f() == 1);", runner).kind for n in (1, 2)]
+    assert found in ([PASS, WRONG], [NOT_RUN, NOT_RUN])
+
+
 def test_unittest_main_is_judged_by_its_tests(runner: Runner):
     test = "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(f(), 1)\nunittest.main()"
     assert programs.judge("Python", "def f(): return 1", test, runner).kind == PASS

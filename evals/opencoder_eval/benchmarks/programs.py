@@ -19,7 +19,10 @@ DOCUMENTS = frozenset({"HTML", "JSON", "Markdown"})
 
 
 def program(language: str, solution: str, test: str) -> str:
-    """One program. Fortran's test is the main program, which contains the functions and so comes first."""
+    """One program. Fortran's test is the main program, which contains the functions and so comes first. PHP without its
+    opening tag would be printed and pass."""
+    if language == "PHP" and "<?php" not in solution:
+        solution = f"<?php\n{solution}"
     return f"{test}\n{solution}\n" if language == "Fortran" else f"{solution}\n{test}\n"
 
 
