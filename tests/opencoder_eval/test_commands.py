@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import socket
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from opencoder_eval.benchmarks.base import Task
+from opencoder_eval.benchmarks.humaneval import HumanEval
 from opencoder_eval.commands import main
 from opencoder_eval.sandbox import Sandbox
+from opencoder_eval.verdicts import Verdict
 
 sys.path.insert(0, str(Path(__file__).parent))
 import made_up
@@ -208,6 +213,43 @@ def test_missing_samples_fail(data: Path, tmp_path: Path, capsys: pytest.Capture
     assert main(["score", "--benchmarks=humaneval", f"--samples={path}", f"--out={tmp_path}"]) == 0
     assert "pass@1 66.7; 6/6 tasks; canonical 6/6; 2 missing" in capsys.readouterr().out
     assert "2 of 6 samples are missing" in (tmp_path / "report.md").read_text()
+
+
+def test_timeouts_are_tried_again_alone_and_counted_apart(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    tried: dict[str, int] = {}
+    running, alone, lock = 0, [], threading.Lock()
+
+    def judge(self: object, task: Task, solution: str, runner: object) -> Verdict:
+        nonlocal running
+        with lock:
+            running += 1
+            tried[task.id] = tried.get(task.id, 0) + 1
+            again = tried[task.id] > 1
+        time.sleep(0.05)
+        with lock:
+            if again:
+                alone.append(running == 1)
+            running -= 1
+        return Verdict("pass" if again and task.id != "HumanEval/5" else "timeout")
+
+    monkeypatch.setattr(HumanEval, "judge", judge)
+    path = tmp_path / "samples.jsonl"
+    made_up.write_rows(path, [{"task_id": f"HumanEval/{i}", "solution": "x"} for i in range(6)])
+    command = [
+        "score",
+        "--benchmarks=humaneval",
+        f"--samples={path}",
+        f"--out={tmp_path}",
+        "--no-canonical",
+        "--workers=4",
+    ]
+    assert main(command) == 0
+    summary = json.loads((tmp_path / "humaneval/summary.json").read_text())
+    assert summary["timeouts"] == [6, 1]
+    assert summary["pass_at"]["1"] == pytest.approx(5 / 6)
+    assert alone == [True] * 6
 
 
 def test_hostile_solutions_are_counted_failures(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
