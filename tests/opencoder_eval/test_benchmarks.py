@@ -185,6 +185,9 @@ def test_the_quick_numpy_is_numpy_for_arrays():
     namespace: dict[str, Any] = {}
     exec(SHIM, namespace)
     quick = namespace["np"]
+    near = 1.000000100000005  # the tolerance is relative to the second
+    assert quick.allclose(1.0, near, rtol=1e-7, atol=0) is np.allclose(1.0, near, rtol=1e-7, atol=0) is True
+    assert quick.allclose(near, 1.0, rtol=1e-7, atol=0) is np.allclose(near, 1.0, rtol=1e-7, atol=0) is False
     assert isinstance(np.zeros(2), quick.ndarray)
     assert quick.float64 is np.float64
     assert quick.allclose(np.ones(2), [1.0, 1.0], rtol=0, atol=0)
@@ -210,8 +213,11 @@ def test_bigcodebench_counts_the_tests_that_ran(data: Path, runner: Runner):
     task = benchmark.tasks()[0]
     assert benchmark.judge(task, str(task.canonical), runner).kind == PASS
     assert benchmark.judge(task, "def task_func(x):\n    return 2\n", runner).kind == WRONG
-    skipping = "import unittest\nunittest.TestCase.run = lambda self, result=None: None\ndef task_func(x):\n    pass\n"
-    assert benchmark.judge(task, skipping, runner).kind == WRONG
+    for cheat in (
+        "def task_func(x):\n    import unittest\n    raise unittest.SkipTest('no')\n",
+        "import unittest\nunittest.TestCase.run = lambda self, result=None: None\ndef task_func(x):\n    pass\n",
+    ):
+        assert benchmark.judge(task, cheat, runner).kind == WRONG
     assert benchmark.modes == ("completion", "chat")
     assert benchmarks.get("bigcodebench-instruct-hard").modes == ("chat",)
 

@@ -26,13 +26,13 @@ FILES = {
     "hard": ("bigcodebench/BigCodeBench_Hard.opencodeeval.jsonl", "bigcodebench/BigCodeBench_Hard.jsonl"),
 }
 CPU_SECONDS, MEMORY = 60.0, 8192 * MiB
-# Counts what ran: a class without tests, or one that a solution put in its place, must not pass.
+# Counts what ran: a class without tests must not pass, nor a solution that raises `SkipTest`.
 RUN_TESTS = """
 import unittest as _unittest
 _suite = _unittest.defaultTestLoader.loadTestsFromTestCase(TestCases)
 assert _suite.countTestCases() >= {tests}, "the tests are gone"
 _result = _unittest.TextTestRunner(verbosity=0).run(_suite)
-assert _result.testsRun >= {tests} and _result.wasSuccessful(), "a test failed"
+assert _result.testsRun >= {tests} and _result.wasSuccessful() and not _result.skipped, "a test failed or was skipped"
 """
 
 
