@@ -15,7 +15,7 @@ from opencoder_eval.benchmarks.base import Benchmark, Task
 from opencoder_eval.judging import Runner
 from opencoder_eval.verdicts import NOT_RUN, PASS, TIMEOUT, Verdict
 
-# Shares that the data's own faults leave room for: `docs/experiments/2026-11-25-evaluation.md`.
+# Shares that the data's own faults leave space for: `docs/experiments/2026-11-25-evaluation.md`.
 MIN_CANONICAL, MAX_SURVIVORS = 0.98, 0.10
 # CPU time of a broken solution: seconds, and times the wall time of the right one.
 MUTANT_SECONDS, MUTANT_TIMES = 3.0, 3.0
