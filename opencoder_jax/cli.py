@@ -43,6 +43,7 @@ COMMANDS: dict[str, Command] = {
     "eval likelihood": Command("opencoder_eval.commands", "bits per byte of reference solutions", ("likelihood",)),
     "eval selfcheck": Command("opencoder_eval.commands", "canonical solutions pass, broken ones fail", ("selfcheck",)),
     "eval report": Command("opencoder_eval.commands", "HTML and Markdown of results", ("report",)),
+    "eval download": Command("opencoder_eval.commands", "benchmark data by name, checked", ("download",)),
     "eval list": Command("opencoder_eval.commands", "the benchmarks", ("list",)),
     "eval toolchains": Command("opencoder_eval", "which languages the sandbox can run here", ("toolchains",)),
     "tokenizer train": Command("opencoder_data.tokenizer", "train a tokenizer", ("train",)),

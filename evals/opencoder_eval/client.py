@@ -15,14 +15,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 KEY_VARIABLE = "OPENAI_API_KEY"
 MAX_PAUSE = 30.0
-T, R = TypeVar("T"), TypeVar("R")
 
 
 class EndpointError(ValueError):
@@ -165,7 +164,7 @@ class Client:
             raise EndpointError(f"{self.endpoint} does not echo the prompt's log-probabilities; use a server that does")
         return Likelihood(-math.fsum(used), len(used))
 
-    def map(
+    def map[T, R](
         self, work: Callable[[T], R], items: Iterable[T], *, concurrency: int = 16
     ) -> Iterator[tuple[T, R | Rejected]]:
         """`work(item)` for all items, `concurrency` at once, in the order in which they finish.
@@ -235,7 +234,8 @@ class Client:
         return choices[0]
 
     def _answer(self, text: object, choice: dict[str, Any], reply: dict[str, Any]) -> Answer:
-        usage = reply.get("usage") if isinstance(reply.get("usage"), dict) else {}
+        usage = reply.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
         return Answer(
             text if isinstance(text, str) else "",
             str(choice.get("finish_reason") or ""),

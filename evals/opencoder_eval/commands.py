@@ -1,4 +1,4 @@
-"""`opencoder eval generate | score | run | likelihood | selfcheck | report | list`: from a model to a table of scores.
+"""`opencoder eval generate | score | run | likelihood | selfcheck | report | download | list`: from a model to a table of scores.
 
 Results are in `--out`: a directory per benchmark with `samples.jsonl`, `results.jsonl` and `summary.json`, and the report.
 Exit codes: 0 done, 1 a self-check failed, 2 rejected (one line says why), 130 stopped by Ctrl-C.
@@ -7,9 +7,11 @@ Exit codes: 0 done, 1 a self-check failed, 2 rejected (one line says why), 130 s
 from __future__ import annotations
 
 import argparse
+import contextlib
+import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -73,14 +75,22 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(work=work)
     sub = commands.choices["score"]
     sub.add_argument("--samples", type=Path, help="a file of samples (default: OUT/BENCHMARK/samples.jsonl)")
-    for name in ("run", "likelihood"):
-        commands.choices[name].add_argument(
+    for name in ("generate", "run", "likelihood"):
+        sub = commands.choices[name]
+        sub.add_argument(
             "--checkpoint", help="a run, Hugging Face directory or GGUF file: served while the command runs"
+        )
+        sub.add_argument(
+            "--serve", default="", help="options of `opencoder serve`, such as '--dtype=bfloat16 --slots=64'"
         )
     sub = commands.choices["selfcheck"]
     sub.add_argument(
         "--mutants", action=argparse.BooleanOptionalAction, default=True, help="also judge broken solutions"
     )
+    sub = commands.add_parser("download", help="benchmark files by name, checked", allow_abbrev=False)
+    sub.add_argument("--benchmarks", "--benchmark", required=True, help="families, comma-separated: humaneval,mbpp")
+    sub.add_argument("--to", type=Path, required=True, help="the data directory")
+    sub.set_defaults(work=_download)
     sub = commands.add_parser("list", help="the benchmarks", allow_abbrev=False)
     sub.set_defaults(work=_list)
     return parser
@@ -131,11 +141,18 @@ def _list(_: argparse.Namespace) -> int:
     return 0
 
 
+def _download(options: argparse.Namespace) -> int:
+    from opencoder_eval.benchmarks.download import download
+
+    for name in options.benchmarks.split(","):
+        for path in download(name.strip(), options.to):
+            print(path)
+    return 0
+
+
 def _generate(options: argparse.Namespace) -> int:
     chosen = [benchmarks.get(name) for name in benchmarks.expand(options.benchmarks)]
-    if not options.endpoint:
-        raise ValueError("give --endpoint=http://HOST:PORT of an OpenAI-compatible server")
-    with _client(options, options.endpoint) as client:
+    with _served_client(options) as client:
         for benchmark in chosen:
             _generate_one(options, benchmark, client, options.out / benchmark.name / "samples.jsonl")
     return 0
@@ -154,11 +171,8 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from opencoder_eval.serving import served
-
     chosen = [benchmarks.get(name) for name in benchmarks.expand(options.benchmarks)]
-    if bool(options.endpoint) == bool(options.checkpoint):
-        raise ValueError("give either --checkpoint=PATH or --endpoint=http://HOST:PORT")
+    _check_source(options)
     ready = []
     for benchmark in chosen:  # what is missing is found before hours of generation
         try:
@@ -169,7 +183,7 @@ def _run(options: argparse.Namespace) -> int:
                 raise
             print(f"{benchmark.name}: not run: {error}", file=sys.stderr)
     with _sandbox(options) as sandbox:
-        with served(options.checkpoint, options.endpoint) as endpoint, _client(options, endpoint) as client:
+        with _served_client(options) as client:
             for benchmark in ready:
                 if not options.mode or options.mode in benchmark.modes:
                     path = options.out / benchmarks.prompts_of(benchmark.name) / "samples.jsonl"
@@ -184,12 +198,9 @@ def _run(options: argparse.Namespace) -> int:
 
 def _likelihood(options: argparse.Namespace) -> int:
     from opencoder_eval.likelihood import bits_per_byte
-    from opencoder_eval.serving import served
 
     chosen = [benchmarks.get(name) for name in benchmarks.expand(options.benchmarks)]
-    if bool(options.endpoint) == bool(options.checkpoint):
-        raise ValueError("give either --checkpoint=PATH or --endpoint=http://HOST:PORT")
-    with served(options.checkpoint, options.endpoint) as endpoint, _client(options, endpoint) as client:
+    with _served_client(options) as client:
         for benchmark in chosen:
             made = bits_per_byte(
                 benchmark,
@@ -285,8 +296,22 @@ def _shared_samples(out: Path, benchmark: Benchmark) -> Path:
     return own if own.exists() else out / benchmarks.prompts_of(benchmark.name) / "samples.jsonl"
 
 
-def _client(options: argparse.Namespace, endpoint: str) -> Client:
-    return Client(endpoint, model=options.model, timeout=options.timeout, retries=options.retries)
+def _check_source(options: argparse.Namespace) -> None:
+    if bool(options.endpoint) == bool(options.checkpoint):
+        raise ValueError("give either --checkpoint=PATH or --endpoint=http://HOST:PORT")
+
+
+@contextlib.contextmanager
+def _served_client(options: argparse.Namespace) -> Iterator[Client]:
+    """A client of the endpoint, or of a server for the checkpoint, which ends with the block."""
+    from opencoder_eval.serving import served
+
+    _check_source(options)
+    with (
+        served(options.checkpoint, options.endpoint, options=shlex.split(options.serve)) as endpoint,
+        Client(endpoint, model=options.model, timeout=options.timeout, retries=options.retries) as client,
+    ):
+        yield client
 
 
 def _runner(options: argparse.Namespace, sandbox: Sandbox) -> Runner:

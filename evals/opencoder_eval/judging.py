@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import signal
@@ -23,15 +24,15 @@ _PYTHON_SYNTAX = ("SyntaxError", "IndentationError", "TabError")
 
 @dataclass
 class Runner:
-    """What benchmarks judge with. patience: factor on all time limits. ask: a judge model, None without one."""
+    """What benchmarks judge with. max_cpu_seconds: below what the benchmark allows. ask: a judge model, None without one."""
 
     sandbox: Sandbox
-    patience: float = 1.0
+    max_cpu_seconds: float = math.inf
     ask: Callable[[Sequence[Mapping[str, str]]], str] | None = None
 
     def limits(self, cpu_seconds: float, memory: int = 1024 * MiB, processes: int = 64) -> Limits:
         """Limits of one run."""
-        cpu = cpu_seconds * self.patience
+        cpu = min(cpu_seconds, self.max_cpu_seconds)
         return Limits(cpu_seconds=cpu, wall_seconds=cpu * WALL_PER_CPU, memory_bytes=memory, processes=processes)
 
     def python(

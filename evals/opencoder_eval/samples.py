@@ -16,6 +16,8 @@ from typing import Any
 
 from opencoder_eval.client import Sampling
 
+MAX_SAMPLES = 100_000
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -50,7 +52,7 @@ def read_settings(samples: Path) -> dict[str, Any] | None:
 
 
 def check_settings(samples: Path, settings: Settings) -> None:
-    """Records the settings with a new file of samples, or compares. More samples or tasks than before are not difference.
+    """Records the settings with a new file of samples, or compares. More samples or tasks than before are allowed.
 
     Raises: ValueError that names the fields that differ.
     """
@@ -126,7 +128,8 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
             row["task_id"] = str(row["task_id"])
             index = counts.get(row["task_id"], 0)
             counts[row["task_id"]] = index + 1
-            row.setdefault("sample", index)
+            if not isinstance(row.setdefault("sample", index), int) or not 0 <= row["sample"] < MAX_SAMPLES:
+                raise ValueError(f"{path}:{number}: sample {row['sample']!r} is not an index; delete that field")
             yield row
 
 

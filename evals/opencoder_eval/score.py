@@ -200,7 +200,8 @@ def _solutions(
     repeated = outside = 0
     for row in sample_files.read(path):
         _check_benchmark(benchmark, row, path)
-        name = row["task_id"] if row["task_id"] in every else aliases.get(row["task_id"], row["task_id"])
+        given = str(row["task_id"])
+        name = given if given in every else aliases.get(given, given)
         if name not in every:
             unknown.append(name)
         elif name not in by_id:

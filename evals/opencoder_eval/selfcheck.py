@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from opencoder_eval.benchmarks.base import Benchmark, Task
 from opencoder_eval.judging import Runner
@@ -17,6 +17,8 @@ from opencoder_eval.verdicts import NOT_RUN, PASS, TIMEOUT, Verdict
 
 # Shares that the data's own faults leave space for: `docs/experiments/2026-11-25-evaluation.md`.
 MIN_CANONICAL, MAX_SURVIVORS = 0.98, 0.10
+# CPU time of a broken solution: seconds, and times the wall time of the right one.
+MUTANT_SECONDS, MUTANT_TIMES = 3.0, 3.0
 _STRINGS = re.compile(r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'")
 _SWAPS = {"true": "false", "false": "true", "True": "False", "False": "True", "TRUE": "FALSE", "FALSE": "TRUE"}
 _OPERATORS = {"<=": ">", ">=": "<", "==": "!=", "!=": "==", " < ": " >= ", " > ": " <= ", " + ": " - ", " - ": " + "}
@@ -69,10 +71,10 @@ def selfcheck(
             tasks = tasks[: limit or None]
             verdicts = _judge(pool, benchmark, runner, tasks, [str(t.canonical) for t in tasks])
             run = [(t, v) for t, v in zip(tasks, verdicts, strict=True) if v.kind != NOT_RUN]
-            passed = [t for t, v in run if v.kind == PASS]
-            broken = [(t, b) for t in passed if mutants and (b := broken_solution(benchmark, t)) is not None]
-            tried = _judge(pool, benchmark, runner, [t for t, _ in broken], [b for _, b in broken])
-            survivors = [t.id for (t, _), v in zip(broken, tried, strict=True) if v.kind == PASS]
+            passed = [(t, v) for t, v in run if v.kind == PASS]
+            broken = [(t, v, b) for t, v in passed if mutants and (b := broken_solution(benchmark, t)) is not None]
+            tried = _judge_mutants(pool, benchmark, runner, broken)
+            survivors = [t.id for (t, _, _), v in zip(broken, tried, strict=True) if v.kind == PASS]
             failed = [f"{t.id} ({v.kind})" for t, v in run if v.kind != PASS]
             checks.append(
                 Check(
@@ -120,10 +122,23 @@ def _change(match: re.Match[str]) -> str:
     return _SWAPS.get(token) or _OPERATORS[token]
 
 
+def _judge_mutants(
+    pool: ThreadPoolExecutor, benchmark: Benchmark, runner: Runner, broken: Sequence[tuple[Task, Verdict, str]]
+) -> list[Verdict]:
+    """Many mutants never end: they get some times what the canonical solution took, which is enough to pass."""
+
+    def judge(each: tuple[Task, Verdict, str]) -> Verdict:
+        task, canonical, solution = each
+        seconds = MUTANT_SECONDS + MUTANT_TIMES * canonical.seconds
+        return benchmark.judge(task, solution, replace(runner, max_cpu_seconds=seconds))
+
+    return list(pool.map(judge, broken))
+
+
 def _judge(
     pool: ThreadPoolExecutor, benchmark: Benchmark, runner: Runner, tasks: Sequence[Task], solutions: Sequence[str]
 ) -> list[Verdict]:
-    first = list(pool.map(lambda pair: benchmark.judge(*pair, runner), zip(tasks, solutions, strict=True)))
+    first = list(pool.map(lambda task, solution: benchmark.judge(task, solution, runner), tasks, solutions))
     return [
         benchmark.judge(t, s, runner) if v.kind == TIMEOUT else v
         for t, s, v in zip(tasks, solutions, first, strict=True)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import httpx
 
@@ -20,10 +20,13 @@ _PR_SET_PDEATHSIG = 1
 
 
 @contextlib.contextmanager
-def served(checkpoint: str | None, endpoint: str = "", *, command: tuple[str, ...] = ()) -> Iterator[str]:
+def served(
+    checkpoint: str | None, endpoint: str = "", *, options: Sequence[str] = (), command: tuple[str, ...] = ()
+) -> Iterator[str]:
     """The endpoint: the given one, or that of a server for `checkpoint`, which ends with the block and with this process.
 
     Args:
+      options: further ones of the server.
       command: of the server, before its options; default: this project's.
 
     Raises: ValueError with the server's last line when it ends before it is ready.
@@ -35,7 +38,7 @@ def served(checkpoint: str | None, endpoint: str = "", *, command: tuple[str, ..
     command = command or (sys.executable, "-m", "opencoder_jax", "serve")
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            [*command, f"--checkpoint={checkpoint}", f"--port={port}"],
+            [*command, f"--checkpoint={checkpoint}", f"--port={port}", *options],
             stdout=log,
             stderr=log,
             start_new_session=True,

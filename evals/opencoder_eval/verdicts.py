@@ -1,4 +1,4 @@
-"""What came of one solution."""
+"""What is said of one sample."""
 
 from __future__ import annotations
 

@@ -36,10 +36,9 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made_up.write_data(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def runner():
-    with Sandbox() as sandbox:
-        yield Runner(sandbox)
+@pytest.fixture
+def runner(sandbox: Sandbox) -> Runner:
+    return Runner(sandbox)
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -186,6 +185,9 @@ def test_the_quick_numpy_is_numpy_for_arrays():
     namespace: dict[str, Any] = {}
     exec(SHIM, namespace)
     quick = namespace["np"]
+    near = 1.000000100000005  # the tolerance is relative to the second
+    assert quick.allclose(1.0, near, rtol=1e-7, atol=0) is np.allclose(1.0, near, rtol=1e-7, atol=0) is True
+    assert quick.allclose(near, 1.0, rtol=1e-7, atol=0) is np.allclose(near, 1.0, rtol=1e-7, atol=0) is False
     assert isinstance(np.zeros(2), quick.ndarray)
     assert quick.float64 is np.float64
     assert quick.allclose(np.ones(2), [1.0, 1.0], rtol=0, atol=0)
@@ -211,8 +213,11 @@ def test_bigcodebench_counts_the_tests_that_ran(data: Path, runner: Runner):
     task = benchmark.tasks()[0]
     assert benchmark.judge(task, str(task.canonical), runner).kind == PASS
     assert benchmark.judge(task, "def task_func(x):\n    return 2\n", runner).kind == WRONG
-    skipping = "import unittest\nunittest.TestCase.run = lambda self, result=None: None\ndef task_func(x):\n    pass\n"
-    assert benchmark.judge(task, skipping, runner).kind == WRONG
+    for cheat in (
+        "def task_func(x):\n    import unittest\n    raise unittest.SkipTest('no')\n",
+        "import unittest\nunittest.TestCase.run = lambda self, result=None: None\ndef task_func(x):\n    pass\n",
+    ):
+        assert benchmark.judge(task, cheat, runner).kind == WRONG
     assert benchmark.modes == ("completion", "chat")
     assert benchmarks.get("bigcodebench-instruct-hard").modes == ("chat",)
 
@@ -473,6 +478,17 @@ def test_mdeval_repairs_are_run(data: Path, runner: Runner):
         benchmark.solution(task, f"```python\n{row['canonical_solution']}\n```", "chat", "parser")
         == row["canonical_solution"]
     )
+
+
+def test_php_without_its_tag_is_run_and_not_printed(runner: Runner):
+    found = [programs.judge("PHP", f"function f() {{ return {n}; }}", "assert(f() == 1);", runner).kind for n in (1, 2)]
+    assert found in ([PASS, WRONG], [NOT_RUN, NOT_RUN])
+
+
+def test_unittest_main_is_judged_by_its_tests(runner: Runner):
+    test = "import unittest\nclass T(unittest.TestCase):\n    def test(self):\n        self.assertEqual(f(), 1)\nunittest.main()"
+    assert programs.judge("Python", "def f(): return 1", test, runner).kind == PASS
+    assert programs.judge("Python", "def f(): return 2", test, runner).kind == WRONG
 
 
 # --- CodeArena --------------------------------------------------------------------------------------------------------

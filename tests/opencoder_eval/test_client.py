@@ -163,7 +163,7 @@ def test_a_server_without_echo_is_an_error_never_a_score(reply: tuple[int, Any, 
         client.likelihood("abc", "def")
 
 
-def test_a_likelihood_after_nothing_is_rejected():
+def test_a_likelihood_after_nothing_is_an_error():
     with pytest.raises(ValueError, match="not empty"):
         Client("http://127.0.0.1:1").likelihood("", "x")
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import socket
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from opencoder_eval.benchmarks.base import Task
+from opencoder_eval.benchmarks.humaneval import HumanEval
 from opencoder_eval.commands import main
+from opencoder_eval.sandbox import Sandbox
+from opencoder_eval.verdicts import Verdict
 
 sys.path.insert(0, str(Path(__file__).parent))
 import made_up
 
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox) -> Path:
     root = made_up.write_data(tmp_path / "data")
     monkeypatch.setenv("OPENCODER_BENCHMARKS", str(root))
     return root
@@ -132,7 +138,7 @@ def test_corrupt_data_names_the_line(data: Path, tmp_path: Path, capsys: pytest.
 
 def test_a_dead_endpoint_is_one_line_and_loses_nothing(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are rejected
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: connections fail
         dead = f"--endpoint=http://127.0.0.1:{taken.getsockname()[1]}"
         assert main(["generate", "--benchmarks=humaneval", dead, f"--out={tmp_path}", "--retries=1"]) == 2
     _one_line(capsys, "127.0.0.1", "start the server")
@@ -191,6 +197,7 @@ def test_samples_of_another_benchmark_are_said_to_be(data: Path, tmp_path: Path,
         ("{", "samples.jsonl:1:"),
         ("[]", "no task_id"),
         ('{"task_id": "HumanEval/1"}', "neither solution"),
+        ('{"task_id": "HumanEval/1", "solution": "x", "sample": "first"}', "'first' is not an index"),
     ):
         path.write_text(text + "\n")
         assert main(["score", "--benchmarks=humaneval", f"--samples={path}", f"--out={tmp_path}"]) == 2
@@ -206,6 +213,43 @@ def test_missing_samples_fail(data: Path, tmp_path: Path, capsys: pytest.Capture
     assert main(["score", "--benchmarks=humaneval", f"--samples={path}", f"--out={tmp_path}"]) == 0
     assert "pass@1 66.7; 6/6 tasks; canonical 6/6; 2 missing" in capsys.readouterr().out
     assert "2 of 6 samples are missing" in (tmp_path / "report.md").read_text()
+
+
+def test_timeouts_are_tried_again_alone_and_counted_apart(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    tried: dict[str, int] = {}
+    running, alone, lock = 0, [], threading.Lock()
+
+    def judge(self: object, task: Task, solution: str, runner: object) -> Verdict:
+        nonlocal running
+        with lock:
+            running += 1
+            tried[task.id] = tried.get(task.id, 0) + 1
+            again = tried[task.id] > 1
+        time.sleep(0.05)
+        with lock:
+            if again:
+                alone.append(running == 1)
+            running -= 1
+        return Verdict("pass" if again and task.id != "HumanEval/5" else "timeout")
+
+    monkeypatch.setattr(HumanEval, "judge", judge)
+    path = tmp_path / "samples.jsonl"
+    made_up.write_rows(path, [{"task_id": f"HumanEval/{i}", "solution": "x"} for i in range(6)])
+    command = [
+        "score",
+        "--benchmarks=humaneval",
+        f"--samples={path}",
+        f"--out={tmp_path}",
+        "--no-canonical",
+        "--workers=4",
+    ]
+    assert main(command) == 0
+    summary = json.loads((tmp_path / "humaneval/summary.json").read_text())
+    assert summary["timeouts"] == [6, 1]
+    assert summary["pass_at"]["1"] == pytest.approx(5 / 6)
+    assert alone == [True] * 6
 
 
 def test_hostile_solutions_are_counted_failures(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -68,19 +68,18 @@ CASES = {
 
 
 @pytest.mark.parametrize("language", CASES)
-def test_an_answer_of_its_own_form_passes_and_a_wrong_one_fails(language: str):
+def test_an_answer_of_its_own_form_passes_and_a_wrong_one_fails(language: str, sandbox: Sandbox):
     answer, prompt, tests = CASES[language]
     code = chosen_block(f"Like this:\n```\nan example\n```\nand so\n```{language.lower()}\n{answer}```\n", ("f",))
     assert code is not None
-    with Sandbox() as sandbox:
-        runner = Runner(sandbox)
-        placed = place(code, language, prompt, tests, ("f",))
-        found = runner.language(language, f"{placed}\n{tests}", cpu_seconds=30)
-        if found.kind == NOT_RUN:
-            pytest.skip(found.detail)
-        assert found.kind == PASS, f"{found}\n{placed}"
-        wrong = place(code.replace("1", "2"), language, prompt, tests, ("f",))
-        assert runner.language(language, f"{wrong}\n{tests}", cpu_seconds=30).kind != PASS
+    runner = Runner(sandbox)
+    placed = place(code, language, prompt, tests, ("f",))
+    found = runner.language(language, f"{placed}\n{tests}", cpu_seconds=30)
+    if found.kind == NOT_RUN:
+        pytest.skip(found.detail)
+    assert found.kind == PASS, f"{found}\n{placed}"
+    wrong = place(code.replace("1", "2"), language, prompt, tests, ("f",))
+    assert runner.language(language, f"{wrong}\n{tests}", cpu_seconds=30).kind != PASS
 
 
 def test_fortran_pascal_and_elixir_are_put_together_by_text():

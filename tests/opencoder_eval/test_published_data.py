@@ -40,20 +40,18 @@ def _benchmark(name: str):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
-def test_every_canonical_solution_passes(name: str):
-    with Sandbox() as sandbox:
-        (check,) = selfcheck(_benchmark(name), Runner(sandbox), mutants=False)
+def test_every_canonical_solution_passes(name: str, sandbox: Sandbox):
+    (check,) = selfcheck(_benchmark(name), Runner(sandbox), mutants=False)
     assert (check.passed, check.run) == (COUNTS[name], COUNTS[name]), check.line()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["mceval", "mdeval-repair"])
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_language_judges_right_and_wrong(family: str, language: str):
+def test_a_language_judges_right_and_wrong(family: str, language: str, sandbox: Sandbox):
     if f"{family}-{language}" not in benchmarks.names():
         pytest.skip(f"{family} has no {language}")
-    with Sandbox() as sandbox:
-        (check,) = selfcheck(_benchmark(f"{family}-{language}"), Runner(sandbox))
+    (check,) = selfcheck(_benchmark(f"{family}-{language}"), Runner(sandbox))
     if not check.run:
         pytest.skip(check.line())
     assert check.ok, check.line()

@@ -22,27 +22,26 @@ def mbpp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return benchmarks.get("mbpp")
 
 
-def test_canonical_solutions_pass_and_broken_ones_fail(mbpp):
-    with Sandbox() as sandbox:
-        (check,) = selfcheck(mbpp, Runner(sandbox))
+def test_canonical_solutions_pass_and_broken_ones_fail(mbpp, sandbox: Sandbox):
+    (check,) = selfcheck(mbpp, Runner(sandbox))
     assert (check.passed, check.run, check.survivors, check.mutants) == (15, 15, 0, 15)
     assert check.ok
 
 
 @pytest.mark.parametrize(("kind", "part"), [("pass", "broken 15/15 pass"), ("wrong answer", "canonical 0/15")])
-def test_a_judge_that_always_says_the_same_is_found(mbpp, monkeypatch: pytest.MonkeyPatch, kind: str, part: str):
+def test_a_judge_that_always_says_the_same_is_found(
+    mbpp, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, kind: str, part: str
+):
     monkeypatch.setattr(type(mbpp), "judge", lambda *_: Verdict(kind))
-    with Sandbox() as sandbox:
-        (check,) = selfcheck(mbpp, Runner(sandbox))
+    (check,) = selfcheck(mbpp, Runner(sandbox))
     assert not check.ok
     assert part in check.line()
     assert "CHECK FAILED" in check.line()
 
 
-def test_what_is_not_run_is_not_failed(mbpp, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_not_run_is_not_failed(mbpp, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(type(mbpp), "judge", lambda *_: Verdict("not run"))
-    with Sandbox() as sandbox:
-        (check,) = selfcheck(mbpp, Runner(sandbox))
+    (check,) = selfcheck(mbpp, Runner(sandbox))
     assert check.ok
     assert "not run" in check.line()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from opencoder_eval.benchmarks import infilling, livecodebench, mceval, mdeval
 from opencoder_eval.benchmarks.base import Benchmark
@@ -46,8 +46,11 @@ _BENCHMARKS: dict[str, Make] = {
 }
 for _source in ("humaneval", "mbpp"):
     _title = {"humaneval": "HumanEval", "mbpp": "MBPP"}[_source]
-    for _suffix, _codes in (("", PAPER), ("-18", tuple(LANGUAGES)), *((f"-{code}", (code,)) for code in LANGUAGES)):
-        _which = f"{len(_codes)} languages" if len(_codes) > 1 else LANGUAGES[_codes[0]]
+    _parts: list[tuple[str, Sequence[str], str]] = [
+        ("", PAPER, "7 languages"),
+        ("-18", list(LANGUAGES), "18 languages"),
+    ]
+    for _suffix, _codes, _which in [*_parts, *((f"-{code}", [code], language) for code, language in LANGUAGES.items())]:
         _BENCHMARKS[f"multipl-e-{_source}{_suffix}"] = functools.partial(
             MultiplE, title=f"MultiPL-E {_title}, {_which}", source=_source, codes=_codes
         )

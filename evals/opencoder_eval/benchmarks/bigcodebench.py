@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opencoder_eval.benchmarks import data
-from opencoder_eval.benchmarks.base import Task, fenced
+from opencoder_eval.benchmarks.base import Mode, Task, fenced
 from opencoder_eval.benchmarks.humaneval import INSTRUCTION
 from opencoder_eval.benchmarks.python_functions import PythonFunctions
 from opencoder_eval.judging import MiB
@@ -26,13 +26,13 @@ FILES = {
     "hard": ("bigcodebench/BigCodeBench_Hard.opencodeeval.jsonl", "bigcodebench/BigCodeBench_Hard.jsonl"),
 }
 CPU_SECONDS, MEMORY = 60.0, 8192 * MiB
-# Counts what ran: a class without tests, or one that a solution put in its place, must not pass.
+# Counts what ran: a class without tests must not pass, nor a solution that raises `SkipTest`.
 RUN_TESTS = """
 import unittest as _unittest
 _suite = _unittest.defaultTestLoader.loadTestsFromTestCase(TestCases)
 assert _suite.countTestCases() >= {tests}, "the tests are gone"
 _result = _unittest.TextTestRunner(verbosity=0).run(_suite)
-assert _result.testsRun >= {tests} and _result.wasSuccessful(), "a test failed"
+assert _result.testsRun >= {tests} and _result.wasSuccessful() and not _result.skipped, "a test failed or was skipped"
 """
 
 
@@ -44,7 +44,7 @@ class BigCodeBench(PythonFunctions):
     def __init__(self, name: str, title: str, *, variant: str, subset: str):
         super().__init__(name, title)
         self._subset = subset
-        self.modes = ("completion", "chat") if variant == "complete" else ("chat",)
+        self.modes: tuple[Mode, ...] = ("completion", "chat") if variant == "complete" else ("chat",)
         self._variant = variant
 
     def load(self) -> Sequence[Task]:
@@ -84,9 +84,4 @@ class BigCodeBench(PythonFunctions):
 
 
 def _find(subset: str) -> Path:
-    for name in FILES[subset]:
-        try:
-            return data.find(name, source=SOURCE)
-        except data.MissingData as error:
-            missing = error
-    raise missing
+    return data.find_any(*FILES[subset], source=SOURCE)

@@ -125,7 +125,8 @@ class McEval:
             return same_document(task.language, solution, task.canonical or "")
         if task.language == "AWK":
             return _judge_awk(task, solution, runner)
-        return judge(task.language, solution, task.record["test"], runner, files=_files(task))
+        test = task.record["test"].replace("../data/Common Lisp/file.txt", "file.txt")
+        return judge(task.language, solution, test, runner, files=_files(task))
 
 
 def _judge_awk(task: Task, solution: str, runner: Runner) -> Verdict:
@@ -148,7 +149,4 @@ def _files(task: Task) -> dict[str, bytes]:
 
 
 def _find(relative: str) -> Path:
-    try:
-        return data.find(f"mceval/data/{relative}", source=SOURCE)
-    except data.MissingData:
-        return data.find(f"mceval/{relative}", source=SOURCE)
+    return data.find_any(f"mceval/data/{relative}", f"mceval/{relative}", source=SOURCE)

@@ -134,7 +134,4 @@ class MdEval:
 
 
 def _find(relative: str) -> Path:
-    try:
-        return data.find(f"mdeval/data/raw_data/{relative}", source=SOURCE)
-    except data.MissingData:
-        return data.find(f"mdeval/{relative}", source=SOURCE)
+    return data.find_any(f"mdeval/data/raw_data/{relative}", f"mdeval/{relative}", source=SOURCE)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from opencoder_eval.benchmarks import data
 from opencoder_eval.benchmarks.base import END_TOKENS, Mode, Question, Task, chat, fenced
-from opencoder_eval.placement import chosen_block, closes_function, place
+from opencoder_eval.placement import chosen_block, place
 from opencoder_eval.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -143,13 +144,5 @@ def _spellings(name: str) -> tuple[str, ...]:
     return name, camel, camel[:1].upper() + camel[1:], "".join(w[:1].upper() + w[1:] for w in words)
 
 
-def _find(name: str) -> Any:
-    for directory in ("multipl-e/sandboxfusion", "multipl-e"):
-        try:
-            return data.find(f"{directory}/{name}", source=SOURCE)
-        except data.MissingData as error:
-            missing = error
-    raise missing
-
-
-__all__ = ["LANGUAGES", "PAPER", "MultiplE", "closes_function", "with_tuples"]
+def _find(name: str) -> Path:
+    return data.find_any(f"multipl-e/sandboxfusion/{name}", f"multipl-e/{name}", source=SOURCE)

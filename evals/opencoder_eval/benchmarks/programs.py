@@ -13,11 +13,16 @@ if TYPE_CHECKING:
 
 CPU_SECONDS = 30.0
 # Documents are compared with a reference; nothing is run.
+# `unittest.main()` ends the process with exit code 0, which does not prove that a test ran.
+_UNITTEST = "_result = unittest.main(exit=False).result; assert _result.testsRun and _result.wasSuccessful()"
 DOCUMENTS = frozenset({"HTML", "JSON", "Markdown"})
 
 
 def program(language: str, solution: str, test: str) -> str:
-    """One program. Fortran's test is the main program, which contains the functions and so comes first."""
+    """One program. Fortran's test is the main program, which contains the functions and so comes first. PHP without its
+    opening tag would be printed and pass."""
+    if language == "PHP" and "<?php" not in solution:
+        solution = f"<?php\n{solution}"
     return f"{test}\n{solution}\n" if language == "Fortran" else f"{solution}\n{test}\n"
 
 
@@ -26,6 +31,7 @@ def judge(
 ) -> Verdict:
     """Runs solution and test; a Python test must reach its end."""
     if language == "Python":
+        test = test.replace("unittest.main()", _UNITTEST)
         return runner.python(solution + "\n", test + "\n", cpu_seconds=CPU_SECONDS, files=files)
     return runner.language(language, program(language, solution, test), cpu_seconds=CPU_SECONDS, files=files)
 
