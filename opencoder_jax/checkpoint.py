@@ -273,7 +273,9 @@ def load_state(checkpoint: Path, abstract_state: Any) -> tuple[Any, dict[str, An
     here, there = (plain(jax.tree.map(lambda x: x.shape, w)) for w in (abstract_state["params"], lm.abstract(saved)[1]))
     if here != there:
         fields = {
-            k: v for k, v in record["config"]["model"].items() if k.startswith(("num_", "vocab")) or k.endswith("_dim")
+            k: v
+            for k, v in record["config"]["model"].items()
+            if k.startswith(("num_", "vocab", "tie_")) or k.endswith("_dim")
         }
         shape = ", ".join(f"model.{k}={v}" for k, v in fields.items())
         raise ValueError(

@@ -24,6 +24,20 @@ Minutes = Annotated[float, Range(0, 1e6)]
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3.1's longer wavelengths of rotary embedding (`rope_type: llama3` at Hugging Face); factor 1: none.
+
+    Wavelengths above original_max_seq_len / low_freq_factor are multiplied by factor, those below original_max_seq_len /
+    high_freq_factor stay, those between are interpolated.
+    """
+
+    factor: Annotated[float, Range(1, 1e6)] = 1.0
+    low_freq_factor: Positive = 1.0
+    high_freq_factor: Positive = 4.0
+    original_max_seq_len: Size = 8_192
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Shape of the Llama-style decoder (OpenCoder table 4 and its published `config.json`)."""
 
@@ -35,9 +49,12 @@ class ModelConfig:
     ffn_dim: Size
     vocab_size: Annotated[int, Range(1, 2**30 - 1)] = 96_640
     rope_theta: Annotated[float, Range(1, 1e12)] = 10_000.0
+    rope_scaling: RopeScaling = field(default_factory=RopeScaling)
     max_seq_len: Size = 4_096
     norm_eps: Annotated[float, Range(SMALLEST, 1)] = 1e-5
     init_std: Annotated[float, Range(SMALLEST, 1e3)] = 0.02
+    # The output matrix is the embedding, transposed: one weight, as in SmolLM2 and Llama 3.2.
+    tie_word_embeddings: bool = False
     param_dtype: str = "float32"
     compute_dtype: str = "bfloat16"
     # One of none, dots, minimal, full, offload (see model.py).

@@ -1,4 +1,4 @@
-"""Numbers defined once: FLOPs per token, MFU, peaks; and where a run writes them."""
+"""Rates, memory and remaining time of a run, and the files it writes them to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import datetime
 import json
 import math
 import os
-import re
 import resource
 import time
 from collections.abc import Iterator, Mapping
@@ -20,66 +19,12 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
-from opencoder_jax.config import ModelConfig, RunConfig
+from opencoder_jax.config import RunConfig
+from opencoder_jax.flops import mfu
 from opencoder_jax.mixture import BatchSizes
 
-# Dense bf16 peak FLOP/s of one device (without sparsity), by a word of JAX's device_kind; the first that fits counts.
-# NVIDIA: data sheets of A100, H100 (SXM 989, NVL 835, PCIe 756), H200, DGX B200, GB200. TPU: cloud.google.com/tpu/docs.
-PEAK_FLOPS = {
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H100": 989e12,
-    "H800": 989e12,
-    "H200": 989e12,
-    "GH200": 989e12,
-    "GB200": 2500e12,
-    "B200": 2250e12,
-    "A100": 312e12,
-    "A800": 312e12,
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU7x": 2307e12,
-}
-
-
-# Parts of a card: MIG slices ("... MIG 1g.10gb") and virtual GPUs ("GRID A100-20C", "NVIDIA H100-2-20C").
-_SLICE = re.compile(r"\bMIG\b|\bGRID\b|\bvGPU\b|-\d+[ABCQ]\b", re.IGNORECASE)
 # Seconds after which events are on disk at the latest, for a TensorBoard that watches the run.
 FLUSH_SECONDS = 30
-
-
-def peak_flops(device_kind: str) -> float | None:
-    """bf16 FLOP/s of a device; None when not in the table or only a slice of a card (MFU is then not given)."""
-    if _SLICE.search(device_kind):
-        return None
-    found = (flops for name, flops in PEAK_FLOPS.items() if re.search(rf"(?<![A-Za-z0-9]){name}(?!\d)", device_kind))
-    return next(found, None)
-
-
-def flops_per_token(cfg: ModelConfig, seq_len: int, *, causal: bool) -> float:
-    """FLOPs of forward and backward pass per token, recomputation not counted (PaLM appendix B).
-
-    6 per weight that is multiplied (the embedding look-up is none), and attention's two products: 12 L N H T in the
-    full convention, half of it in the causal one, which counts what a causal kernel must do.
-    """
-    matrices = (
-        cfg.num_layers
-        * cfg.embed_dim
-        * (2 * cfg.num_query_heads * cfg.head_dim + 2 * cfg.num_kv_heads * cfg.head_dim + 3 * cfg.ffn_dim)
-        + cfg.embed_dim * cfg.vocab_size
-    )
-    attention = 12 * cfg.num_layers * cfg.num_query_heads * cfg.head_dim * seq_len
-    return 6.0 * matrices + attention * (0.5 if causal else 1.0)
-
-
-def mfu(
-    tokens_per_second_per_device: float, cfg: ModelConfig, seq_len: int, device_kind: str, *, causal: bool
-) -> float | None:
-    """Share of the device's bf16 peak that the model's FLOPs use."""
-    peak = peak_flops(device_kind)
-    return None if peak is None else tokens_per_second_per_device * flops_per_token(cfg, seq_len, causal=causal) / peak
 
 
 class Progress:
@@ -101,22 +46,13 @@ class Progress:
         c = self._config
         per_step = c.data.global_batch_size * c.data.seq_len
         rate = per_step / max(seconds, 1e-9)
-        shares = {
-            convention: mfu(
-                rate / self._num_devices,
-                c.model,
-                c.data.seq_len,
-                self._device.device_kind,
-                causal=convention == "causal",
-            )
-            for convention in ("causal", "full")
-        }
+        shares = mfu(rate / self._num_devices, c.model, c.data.seq_len, self._device.device_kind)
         return {
             **metrics,
             "seconds_per_step": seconds,
             "tokens_per_second": rate,
-            "mfu_causal": shares["causal"],
-            "mfu_full": shares["full"],
+            "mfu_causal": shares.causal,
+            "mfu_full": shares.full,
             **memory(self._device),
             # The data's position: records read so far, and tokens.
             "data_records": self._batches.records(step),

@@ -3,14 +3,13 @@
 Every weight is declared once, on one line: shape, logical axes, initializer, Hugging Face name. Counts, shardings,
 initial values and conversions derive from that line. Layers are stacked along a leading dim and scanned.
 
-Shapes: B batch, T time, D model, N query heads, K key/value heads, H head dim, F feed-forward, V vocabulary, L layers,
-S cache length.
+Shapes: B batch, T time, D model, N query heads, K key/value heads, H head dim, F feed-forward, V vocabulary, L layers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +25,7 @@ from opencoder_jax.precision import look_up, project
 from opencoder_jax.sharding import RULES, constrain, gather, per_shard
 
 Array = jax.Array
-Arrays = dict[str, Any]  # nested: a layer's slices of its weights, or a key/value cache
+Arrays = dict[str, Any]  # a layer's slices of its weights
 
 ACTIVATION = ("batch", "time", "hidden")
 
@@ -84,7 +83,8 @@ class Transformer(nnx.Module):
             down=weight((L, F, D), "layers ffn embed", "normal", layer + "mlp.down_proj.weight", 1),
         )
         self.final_norm = weight((D,), "norm", "ones", "model.norm.weight")
-        self.output = weight((D, V), "embed vocab", "normal", "lm_head.weight", 1)
+        if not cfg.tie_word_embeddings:
+            self.output = weight((D, V), "embed vocab", "normal", "lm_head.weight", 1)
 
     def __call__(self, tokens: Array, positions: Array, segment_ids: Array | None = None) -> Array:
         """Hidden states of packed documents.
@@ -92,7 +92,7 @@ class Transformer(nnx.Module):
         Args: tokens, positions (restarting with each document), segment_ids: int32 [B, T].
         Returns: [B, T, D] in the compute dtype.
         """
-        attend = partial(_attend, segment_ids=segment_ids, implementation=self.cfg.implementation)
+        attend = partial(packed_attention, segment_ids=segment_ids, implementation=self.cfg.implementation)
 
         def body(x, w):
             return self._layer(w, x, positions, attend), None
@@ -102,37 +102,27 @@ class Transformer(nnx.Module):
         x, _ = jax.lax.scan(body, self._embed(tokens), self._stacked(), unroll=self.cfg.scan_unroll)
         return self._norm(x, self.final_norm[...])
 
-    def decode(self, tokens: Array, positions: Array, cache: Arrays, segment_ids: Array) -> tuple[Array, Arrays]:
-        """Continues a batch by the given tokens, reading and extending a key/value cache.
+    def extend(
+        self,
+        tokens: Array,
+        positions: Array,
+        layers: Sequence[Arrays],
+        attend: Callable[[int, Array, Array, Array], Array],
+    ) -> Array:
+        """Hidden states of new tokens through the same layer code, for an inference engine that has its own attention.
+
+        Layers are not scanned: a scan would copy each layer's weights out of the stack in every step.
 
         Args:
-          tokens, positions: int32 [B, T]: T prompt tokens, or 1.
-          cache: of `init_cache`; its slots from cache["length"] on are free.
-          segment_ids: int32 [B, S]: 1 where a slot holds, or will hold, a token, 0 for left padding.
-        Returns: hidden [B, T, D], the cache with T more slots filled.
+          tokens, positions: int32 [B, T].
+          layers: the weights of each layer (`inference.weights.unstack`); those of this module are not read.
+          attend: layer index, q [B, T, N, H], k, v [B, T, K, H] -> [B, T, N, H]; reads and extends the cache.
+        Returns: [B, T, D] in the compute dtype.
         """
-        T, start = tokens.shape[1], cache["length"]
-        q_segments = jax.lax.dynamic_slice_in_dim(segment_ids, start, T, axis=1)
-
-        def body(x, layer):
-            w, k_cache, v_cache = layer
-            updated = []
-
-            def attend(q, k, v) -> Any:
-                updated.extend(
-                    jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=1)
-                    for old, new in ((k_cache, k), (v_cache, v))
-                )
-                return attention(
-                    q, *updated, q_segment_ids=q_segments, kv_segment_ids=segment_ids, q_positions=start + jnp.arange(T),
-                    implementation="xla",
-                )  # fmt: skip
-
-            x = self._layer(w, x, positions, attend)
-            return x, tuple(updated)
-
-        x, (k, v) = jax.lax.scan(body, self._embed(tokens), (self._stacked(), cache["k"], cache["v"]))
-        return self._norm(x, self.final_norm[...]), {"k": k, "v": v, "length": start + T}
+        x = self._embed(tokens)
+        for i, w in enumerate(layers):
+            x = self._layer(w, x, positions, partial(attend, i))
+        return self._norm(x, self.final_norm[...])
 
     def loss(self, batch: dict[str, Array], *, z_loss: float = 0.0) -> tuple[Array, Array]:
         """Summed next-token cross-entropy of a batch of packed records, and the z-loss in it (both fp32 scalars).
@@ -140,15 +130,19 @@ class Transformer(nnx.Module):
         Args: batch: tokens, targets, positions, segment_ids int32 [B, T], loss_mask bool [B, T].
         """
         hidden = self(batch["tokens"], batch["positions"], batch["segment_ids"])
-        args = (hidden, self.output[...], batch["targets"], batch["loss_mask"])
+        args = (hidden, self._output(), batch["targets"], batch["loss_mask"])
         ce = partial(linear_cross_entropy, z_loss=z_loss, implementation=self.cfg.implementation)
         if jax.sharding.get_abstract_mesh().empty:
-            return ce(hidden, self.output[...].astype(hidden.dtype), *args[2:])
+            return ce(hidden, args[1].astype(hidden.dtype), *args[2:])
         return _sharded_loss(partial(ce, vocab_axis="tensor"), *args)
 
     def logits(self, hidden: Array) -> Array:
         """[..., D] -> fp32 [..., V]."""
-        return jnp.dot(hidden, self.output[...].astype(hidden.dtype), preferred_element_type=jnp.float32)
+        return jnp.dot(hidden, self._output().astype(hidden.dtype), preferred_element_type=jnp.float32)
+
+    def _output(self) -> Array:
+        """[D, V] in the parameter dtype."""
+        return self.embed[...].T if self.cfg.tie_word_embeddings else self.output[...]
 
     def _embed(self, tokens: Array) -> Array:
         mesh = jax.sharding.get_abstract_mesh()
@@ -182,7 +176,8 @@ class Transformer(nnx.Module):
         """One block: x [B, T, D] -> [B, T, D]; w holds this layer's slices in the parameter dtype."""
         h = self._norm(x, w["attention_norm"])
         q, k, v = (project("btd,dnh->btnh", h, w[name]) for name in "qkv")
-        q, k = rope(q, positions, self.cfg.rope_theta), rope(k, positions, self.cfg.rope_theta)
+        frequency = rope_frequencies(self.cfg)
+        q, k = rope(q, positions, frequency), rope(k, positions, frequency)
         q = constrain(checkpoint_name(q, "qkv"), "batch", "time", "q_heads", "head_dim")
         k, v = (constrain(checkpoint_name(a, "qkv"), "batch", "time", "kv_heads", "head_dim") for a in (k, v))
         with jax.named_scope("attention"):  # profiles and plans find it by this name
@@ -193,21 +188,32 @@ class Transformer(nnx.Module):
         return x + constrain(project("btf,fd->btd", h, w["down"]), *ACTIVATION)
 
 
-def rope(x: Array, positions: Array, theta: float) -> Array:
-    """Rotary embedding (Su et al. 2021) in Hugging Face's half-split layout: dim i turns with dim i + H/2.
+def rope_frequencies(cfg: ModelConfig) -> Array:
+    """Angle per position of each pair of dims: fp32 [H/2] (Su et al. 2021), stretched as `cfg.rope_scaling` says."""
+    half, scaling = cfg.head_dim // 2, cfg.rope_scaling
+    frequency = cfg.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    if scaling.factor == 1:
+        return frequency
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    turns = scaling.original_max_seq_len * frequency / (2 * jnp.pi)  # within the original context
+    kept = jnp.clip((turns - low) / (high - low), 0, 1)
+    return frequency * (kept + (1 - kept) / scaling.factor)
 
-    Args: x [B, T, N, H], positions int32 [B, T]. Returns: like x; angles in fp32.
+
+def rope(x: Array, positions: Array, frequency: Array) -> Array:
+    """Rotary embedding in Hugging Face's half-split layout: dim i turns with dim i + H/2.
+
+    Args: x [B, T, N, H], positions int32 [B, T], frequency of `rope_frequencies`. Returns: like x; angles in fp32.
     """
     half = x.shape[-1] // 2
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angle = positions[:, :, None, None].astype(jnp.float32) * frequency
     cos, sin = jnp.cos(angle).astype(wide), jnp.sin(angle).astype(wide)
     a, b = x[..., :half].astype(wide), x[..., half:].astype(wide)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 
 
-def _attend(q: Array, k: Array, v: Array, segment_ids: Array | None, implementation: str) -> Array:
+def packed_attention(q: Array, k: Array, v: Array, segment_ids: Array | None, implementation: str) -> Array:
     """Attention over packed documents, each device on its part; where time is sharded over `context`, as a ring."""
 
     def attend(q, k, v, segments):
@@ -241,6 +247,11 @@ def check(cfg: ModelConfig) -> None:
         )
     if cfg.head_dim % 2:
         raise ValueError(f"model.head_dim={cfg.head_dim} must be even: rotary embedding turns pairs")
+    if cfg.rope_scaling.low_freq_factor >= cfg.rope_scaling.high_freq_factor:
+        raise ValueError(
+            f"model.rope_scaling.low_freq_factor={cfg.rope_scaling.low_freq_factor:g} must be below "
+            f"high_freq_factor={cfg.rope_scaling.high_freq_factor:g}"
+        )
     if cfg.remat not in REMAT:
         raise ValueError(f"model.remat={cfg.remat!r}: choose one of {', '.join(REMAT)}")
     if cfg.num_layers % cfg.scan_unroll:
@@ -269,9 +280,3 @@ def bind(cfg: ModelConfig, weights: nnx.State) -> Transformer:
 
 def num_params(cfg: ModelConfig) -> int:
     return sum(math.prod(x.shape) for x in jax.tree.leaves(abstract(cfg)[1]))
-
-
-def init_cache(cfg: ModelConfig, batch: int, length: int) -> Arrays:
-    """Empty key/value cache [L, B, S, K, H] in the compute dtype."""
-    shape = (cfg.num_layers, batch, length, cfg.num_kv_heads, cfg.head_dim)
-    return {"k": jnp.zeros(shape, cfg.compute_dtype), "v": jnp.zeros(shape, cfg.compute_dtype), "length": jnp.int32(0)}

@@ -1,4 +1,4 @@
-"""What XLA made of the step, and where its time goes: memory table, HLO text, xprof traces."""
+"""What XLA made of the step, and where its time goes: memory table, xprof traces."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from opencoder_jax.compiled import step_memory
 from opencoder_jax.config import RunConfig, profile_steps
 
 
@@ -49,26 +50,12 @@ def memory_table(compiled: jax.stages.Compiled, abstract_state: Any, device: Any
         return sum(x.dtype.itemsize * math.prod(shape) for x, shape in items)
 
     rows = {"parameters": size(abstract_state["params"]), "optimizer state": size(abstract_state["opt_state"])}
-    m = compiled.memory_analysis()
-    if m is not None:
-        rows["batch and scalars"] = max(0, m.argument_size_in_bytes - sum(rows.values()))
-        rows["results not in place"] = max(0, m.output_size_in_bytes - m.alias_size_in_bytes)
-        rows["temporaries"] = m.temp_size_in_bytes
-        rows["code"] = m.generated_code_size_in_bytes
-    rows["sum"] = sum(rows.values())
+    if (m := step_memory(compiled)) is not None:
+        rows["batch and scalars"] = max(0, m.arguments - sum(rows.values()))
+        rows["results not in place"] = m.results
+        rows["temporaries"] = m.temporaries
+        rows["peak"] = m.peak
+        rows["code"] = m.code
     if limit := (device.memory_stats() or {}).get("bytes_limit"):
         rows["available"] = limit
     return [f"memory per device: {name:<22}{value / 2**20:>12,.1f} MiB" for name, value in rows.items()]
-
-
-def dump_hlo(lowered: jax.stages.Lowered, compiled: jax.stages.Compiled, run_dir: Path) -> list[Path]:
-    """Writes the step before (StableHLO) and after optimisation (HLO); returns the files."""
-    directory = run_dir / "hlo"
-    directory.mkdir(parents=True, exist_ok=True)
-    files = {
-        directory / "train_step.stablehlo.mlir": lowered.as_text(),
-        directory / "train_step.optimized.hlo": compiled.as_text(),
-    }
-    for path, text in files.items():
-        path.write_text(text or "")
-    return list(files)

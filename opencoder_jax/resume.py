@@ -45,11 +45,12 @@ def warm_start(config: RunConfig, ts: TrainStep, tokenizer_hash: str, say: Calla
 
 
 def run_tokenizer(checkpoint: Path) -> str | None:
-    """Hash of the tokenizer that is beside an imported model, None when there is none."""
-    from opencoder_data.tokenizer import Tokenizer
+    """Hash of the tokenizer beside an imported model, None when there is none."""
+    from opencoder_data.tokenizer import load_tokenizer
+    from opencoder_data.tokenizer.interface import FILES
 
-    path = checkpoint.parent.parent / "tokenizer.model"
-    return Tokenizer(path).hash if path.is_file() else None
+    run_dir = checkpoint.parent.parent
+    return load_tokenizer(run_dir).hash if any((run_dir / name).is_file() for name in FILES) else None
 
 
 def check_same_run(

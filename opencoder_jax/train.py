@@ -42,6 +42,7 @@ from opencoder_jax.checkpoint import (
     silence_abandoned_writes,
     space_warning,
 )
+from opencoder_jax.compiled import write_hlo
 from opencoder_jax.config import RunConfig, check, replace
 from opencoder_jax.describe import describe_fields
 from opencoder_jax.evaluate import Evaluator
@@ -207,7 +208,8 @@ def compile_step(r: Run, start: int) -> Any:
         r.say(line)
     if distributed.is_first():
         if r.config.dump_hlo:
-            r.say("hlo: " + ", ".join(map(str, profiling.dump_hlo(lowered, step_fn, r.dir))))
+            files = write_hlo(r.dir / "hlo", step_fn.as_text() or "", lowered.as_text())
+            r.say(f"hlo: {', '.join(map(str, files))}")
         write_start(r, start)
     return step_fn
 

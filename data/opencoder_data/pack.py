@@ -26,7 +26,7 @@ import numpy as np
 from opencoder_data import command
 from opencoder_data.documents import Columns, Corpus, Document, Skipped, Unit, directory_name, open_corpus
 from opencoder_data.shard_format import Manifest, Shard, ShardWriter, read_manifest
-from opencoder_data.tokenizer import Tokenizer
+from opencoder_data.tokenizer import TextTokenizer, load_tokenizer
 from opencoder_data.tokenizer.fast import FastEncoder
 
 _WORK = ".work"
@@ -81,7 +81,7 @@ def pack(
     options = options or PackOptions()
     if options.seq_len < 1 or options.unit_mb < 1:
         raise ValueError(f"seq_len and unit_mb must be positive, got {options}")
-    tokenizer = Tokenizer(tokenizer_path)
+    tokenizer = load_tokenizer(tokenizer_path)
     corpus = open_corpus(inputs, format=format, columns=columns, unit_bytes=options.unit_mb << 20)
     output = Path(output)
     identity = _identity(corpus, tokenizer, options)
@@ -115,7 +115,7 @@ def pack(
     return manifests
 
 
-def _identity(corpus: Corpus, tokenizer: Tokenizer, options: PackOptions) -> str:
+def _identity(corpus: Corpus, tokenizer: TextTokenizer, options: PackOptions) -> str:
     what = [
         corpus.format,
         dataclasses.asdict(corpus.columns),
@@ -198,7 +198,7 @@ _worker: tuple[_Job, FastEncoder] | None = None
 def _start_worker(job: _Job) -> None:
     global _worker
     command.start_worker()
-    _worker = job, FastEncoder(Tokenizer(job.tokenizer), engine=job.engine)
+    _worker = job, FastEncoder(load_tokenizer(job.tokenizer), engine=job.engine)
 
 
 def _encode_in_worker(number: int) -> int:
@@ -268,7 +268,7 @@ def _route(document: Document, options: PackOptions) -> tuple[str, str]:
 
 
 def _assemble(
-    output: Path, work: Path, num_units: int, options: PackOptions, tokenizer: Tokenizer
+    output: Path, work: Path, num_units: int, options: PackOptions, tokenizer: TextTokenizer
 ) -> tuple[dict[str, Manifest], dict[str, int]]:
     """Renames the units' shards into place, in order, and writes the manifests; may be killed and repeated."""
     parts: dict[str, list[tuple[Path, Manifest]]] = {}
@@ -320,7 +320,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         epilog="To hold documents out, split them first: opencoder data split --input DOCUMENTS --holdout=SHARE leaves near copies out too.",
     )
     parser.add_argument("--input", nargs="+", required=True, help="Parquet, JSON lines, or directories of text files")
-    parser.add_argument("--tokenizer", required=True, help="tokenizer.model or its directory")
+    parser.add_argument("--tokenizer", required=True, help="tokenizer.model, tokenizer.json or their directory")
     parser.add_argument("--output", required=True, help="directory for the shards")
     parser.add_argument("--seq_len", type=int, default=PackOptions.seq_len, help="T; records hold T+1 tokens")
     parser.add_argument("--source", default="", help="name of the source, kept in the manifest")

@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from flax import nnx
 
 from opencoder_jax.config import ModelConfig
-from opencoder_jax.model import Weight, abstract, check
+from opencoder_jax.model import Weight, abstract
 
 LAYER = "{}"
+TIED_COPY = "lm_head.weight"  # present beside a tied embedding in some files, then equal to it
 
 
 @dataclass(frozen=True)
@@ -62,95 +62,18 @@ def table(cfg: ModelConfig) -> list[Tensor]:
 def check_names(cfg: ModelConfig, shapes: dict[str, tuple[int, ...]], source: str) -> None:
     """Raises ValueError for the first tensor that is missing, superfluous or of another shape."""
     expected = {row.name: row.shape for row in table(cfg)}
-    # Older releases carry this constant table of frequencies.
-    found = {name: shape for name, shape in shapes.items() if not name.endswith("rotary_emb.inv_freq")}
+    # Older releases carry this constant table of frequencies, some the tied embedding under both names.
+    ignored = ("rotary_emb.inv_freq", *((TIED_COPY,) if cfg.tie_word_embeddings else ()))
+    found = {name: shape for name, shape in shapes.items() if not name.endswith(ignored)}
     missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     if missing:
-        raise ValueError(f"{source}: {len(missing)} tensor(s) missing, first {missing[0]}; download the model again")
+        hint = "download the model again" + (", or set tie_word_embeddings: true" if missing == [TIED_COPY] else "")
+        raise ValueError(f"{source}: {len(missing)} tensor(s) missing, first {missing[0]}; {hint}")
     if extra:
         raise ValueError(f"{source}: {len(extra)} tensor(s) that no such model has, first {extra[0]}")
     for name, shape in expected.items():
         if tuple(found[name]) != shape:
             raise ValueError(f"{source}: {name} is {tuple(found[name])}, config.json makes it {shape}")
-
-
-def hf_config(cfg: ModelConfig, *, dtype: str, bos_token_id: int | None, eos_token_id: int | None) -> dict[str, Any]:
-    """config.json with the fields of the published models. dtype: float32 or bfloat16."""
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "bos_token_id": bos_token_id,
-        "eos_token_id": eos_token_id,
-        "head_dim": cfg.head_dim,
-        "hidden_act": "silu",
-        "hidden_size": cfg.embed_dim,
-        "initializer_range": cfg.init_std,
-        "intermediate_size": cfg.ffn_dim,
-        "max_position_embeddings": cfg.max_seq_len,
-        "mlp_bias": False,
-        "model_type": "llama",
-        "num_attention_heads": cfg.num_query_heads,
-        "num_hidden_layers": cfg.num_layers,
-        "num_key_value_heads": cfg.num_kv_heads,
-        "pretraining_tp": 1,
-        "rms_norm_eps": cfg.norm_eps,
-        "rope_scaling": None,
-        "rope_theta": cfg.rope_theta,
-        "tie_word_embeddings": False,
-        "torch_dtype": dtype,
-        "use_cache": True,
-        "vocab_size": cfg.vocab_size,
-    }
-
-
-# What this architecture has no place for: field -> the values that mean 'absent'.
-_ABSENT: dict[str, Iterable[Any]] = {
-    "attention_bias": (False,),
-    "mlp_bias": (False,),
-    "tie_word_embeddings": (False,),
-    "attention_dropout": (0, 0.0),
-    "rope_scaling": (None,),
-    "hidden_act": ("silu",),
-}
-
-
-def model_config(fields: dict[str, Any], source: str) -> ModelConfig:
-    """The inverse of `hf_config`.
-
-    Raises: ValueError naming the field when another architecture is described.
-    """
-    architecture = (fields.get("architectures") or [fields.get("model_type")])[0]
-    if architecture not in ("LlamaForCausalLM", "llama"):
-        raise ValueError(f"{source}: architecture {architecture}, only LlamaForCausalLM can be imported")
-    for field, allowed in _ABSENT.items():
-        if field in fields and fields[field] not in allowed:
-            raise ValueError(
-                f"{source}: {field}={fields[field]!r}; this architecture has it as {next(iter(allowed))!r}"
-            )
-    # transformers 5 nests the rotary base.
-    rope = fields.get("rope_parameters") or {}
-    if rope.get("rope_type", "default") != "default":
-        raise ValueError(f"{source}: rope_type={rope['rope_type']!r}; only default can be imported")
-    try:
-        heads = fields["num_attention_heads"]
-        cfg = ModelConfig(
-            num_layers=fields["num_hidden_layers"],
-            embed_dim=fields["hidden_size"],
-            num_query_heads=heads,
-            num_kv_heads=fields.get("num_key_value_heads") or heads,
-            head_dim=fields.get("head_dim") or fields["hidden_size"] // heads,
-            ffn_dim=fields["intermediate_size"],
-            vocab_size=fields["vocab_size"],
-            rope_theta=float(rope.get("rope_theta", fields.get("rope_theta", 10_000.0))),
-            max_seq_len=fields["max_position_embeddings"],
-            norm_eps=fields["rms_norm_eps"],
-            init_std=fields.get("initializer_range", 0.02),
-        )
-    except KeyError as error:
-        raise ValueError(f"{source}: field {error.args[0]} is missing") from None
-    check(cfg)
-    return cfg
 
 
 def to_hf(cfg: ModelConfig, weights: nnx.State) -> dict[str, np.ndarray]:

@@ -18,14 +18,18 @@ Nothing is put before or after a text (`add_bos_token: false`, `add_prefix_space
 prefix token. Training had nothing in front of a document: likelihoods of texts without any context are to be compared
 among models of this project alone. `<s>` (id 1) never occurs in training: never put it in front of a prompt.
 
-llama.cpp: its converter reads `tokenizer.model` as plain SentencePiece. The two settings above keep `<s>` and a space
-from being put in front, but the text is not split into words first, as it was in training: pieces cross the borders of
-words, numbers and indentation, and most files get other ids than the model was trained on, without a warning. For
-scores and for serious use take transformers or vLLM, or give llama.cpp token ids made by this `tokenizer.json`."""
+llama.cpp: take the GGUF file that `opencoder export --format=gguf` writes{rate}. Its own converter stops at this directory,
+because it does not know how the tokenizer splits a text into words; made to take `sentencepiece.model`, it would make a file
+without that split, in which most documents get other ids than the model was trained on, without a warning."""
 
 
-def model_card(config: RunConfig, record: dict[str, Any], checkpoint: Path, *, dtype: str) -> str:
-    """Markdown with the front matter that model hubs read."""
+def model_card(
+    config: RunConfig, record: dict[str, Any], checkpoint: Path, *, dtype: str, rate: str | None = None
+) -> str:
+    """Markdown with the front matter that model hubs read.
+
+    rate: of documents to which a GGUF file of the tokenizer gives its ids; None without a tokenizer of ours.
+    """
     model, step = config.model, record["step"]
     tokens = step * config.data.global_batch_size * config.data.seq_len
     shape = [
@@ -54,7 +58,7 @@ def model_card(config: RunConfig, record: dict[str, Any], checkpoint: Path, *, d
         "A decoder of the OpenCoder architecture (arXiv 2411.04905), trained with opencoder_jax.",
         "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         'tokenizer = AutoTokenizer.from_pretrained("PATH")\nmodel = AutoModelForCausalLM.from_pretrained("PATH")\n```',
-        TOKENIZER,
+        *([] if rate is None else [TOKENIZER.format(rate=f": {rate} in it")]),
         "## Architecture",
         _rows(shape),
         "## Training record",

@@ -107,7 +107,10 @@ class Reader:
         self.directory = directory
         self._places: dict[str, _Place] = {}
         for file in _files(directory):
-            self._places |= _header(directory / file)
+            found = _header(directory / file)
+            if twice := found.keys() & self._places.keys():
+                raise ValueError(f"{directory / file}: {min(twice)} is in another file too; download the model again")
+            self._places |= found
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -121,15 +124,18 @@ class Reader:
 
 
 def _files(directory: Path) -> list[str]:
+    """One file where there is one, as transformers reads it, else those of the index."""
+    if (directory / SINGLE).is_file():
+        return [SINGLE]
     if (directory / INDEX).is_file():
         try:
             weight_map = json.loads((directory / INDEX).read_text())["weight_map"]
-            return sorted(set(weight_map.values()))
-        except (ValueError, KeyError, AttributeError) as error:
+            return sorted({os.path.basename(file) for file in weight_map.values()})
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(f"{directory / INDEX}: corrupt ({error}); download the model again") from None
-    if (directory / SINGLE).is_file():
-        return [SINGLE]
-    raise ValueError(f"{directory}: neither {SINGLE} nor {INDEX}; give the directory of a Hugging Face model")
+    pickled = any(directory.glob("pytorch_model*.bin"))
+    hint = "save it as safetensors" if pickled else "give the directory of a Hugging Face model"
+    raise ValueError(f"{directory}: neither {SINGLE} nor {INDEX}; {hint}")
 
 
 def _header(path: Path) -> dict[str, _Place]:
@@ -140,6 +146,8 @@ def _header(path: Path) -> dict[str, _Place]:
             if length > total:
                 raise ValueError("no safetensors header")
             header = json.loads(file.read(length))
+            if not isinstance(header, dict):
+                raise ValueError("its header is not an object")
     except FileNotFoundError:
         raise ValueError(f"{path}: missing; download the model again") from None
     except (struct.error, ValueError) as error:
@@ -148,11 +156,14 @@ def _header(path: Path) -> dict[str, _Place]:
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        if entry["dtype"] not in DTYPES:
-            raise ValueError(f"{path}: {name} is {entry['dtype']}; only {', '.join(DTYPES)} can be imported")
-        start, stop = entry["data_offsets"]
-        place = _Place(path.name, 8 + length + start, tuple(entry["shape"]), DTYPES[entry["dtype"]])
-        if place.num_bytes != stop - start:
+        try:
+            kind, shape, (start, stop) = entry["dtype"], tuple(map(int, entry["shape"])), entry["data_offsets"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {name} has no valid entry ({error}); download the model again") from None
+        if kind not in DTYPES:
+            raise ValueError(f"{path}: {name} is {kind}; only {', '.join(DTYPES)} can be imported")
+        place = _Place(path.name, 8 + length + start, shape, DTYPES[kind])
+        if place.num_bytes != stop - start or start < 0 or min(shape, default=1) < 0:
             raise ValueError(f"{path}: {name} has {stop - start} bytes, its shape makes {place.num_bytes}")
         places[name], end = place, max(end, stop)
     if 8 + length + end != total:

@@ -14,8 +14,9 @@ import numpy as np
 from opencoder_data.shard_format import BATCH_FIELDS
 
 from opencoder_jax import distributed
+from opencoder_jax.compiled import step_memory, write_hlo
 from opencoder_jax.config import RunConfig
-from opencoder_jax.metrics import mfu
+from opencoder_jax.flops import mfu
 from opencoder_jax.sharding import make_mesh
 from opencoder_jax.step import make_train_step
 from opencoder_jax.xla_flags import compile_lowered
@@ -31,7 +32,7 @@ class Measurement:
     step_seconds: list[float]
     losses: list[float]
     compile_seconds: float
-    compiled_bytes: int  # arguments, results not in place and temporaries, as compiled
+    compiled_bytes: int  # peak, as the compiler counts it (`compiled.StepMemory`)
     peak_bytes: int | None  # as the device counted it, None where it does not (CPU)
     tokens_per_step: int
     tokens_per_second: float
@@ -88,9 +89,7 @@ def measure(
         step, options = compile_lowered(lowered, mesh.devices.flat[0].platform, config.xla_flags)
         compile_seconds = time.monotonic() - began
         if hlo_dir is not None:
-            hlo_dir.mkdir(parents=True, exist_ok=True)
-            (hlo_dir / "train_step.stablehlo.mlir").write_text(lowered.as_text())
-            (hlo_dir / "train_step.optimized.hlo").write_text(step.as_text() or "")
+            write_hlo(hlo_dir, step.as_text() or "", lowered.as_text())
         state = built.init(jax.random.key(config.seed))
         rows = distributed.local_rows(built.abstract_batch)
         seconds, losses = [], []
@@ -110,14 +109,10 @@ def measure(
         if trace_dir is not None and traced:
             jax.profiler.stop_trace()
     device = mesh.local_devices[0]
-    stats, memory = device.memory_stats() or {}, step.memory_analysis()
+    stats, memory = device.memory_stats() or {}, step_memory(step)
     tokens = config.data.global_batch_size * config.data.seq_len
     rate = tokens / statistics.median(seconds)
-    utilisation = {
-        causal: mfu(rate / mesh.size, config.model, config.data.seq_len, device.device_kind, causal=causal)
-        for causal in (True, False)
-    }
-    fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes if memory else 0
+    utilization = mfu(rate / mesh.size, config.model, config.data.seq_len, device.device_kind)
     return Measurement(
         device_kind=device.device_kind,
         num_devices=mesh.size,
@@ -125,11 +120,11 @@ def measure(
         step_seconds=seconds,
         losses=losses,
         compile_seconds=compile_seconds,
-        compiled_bytes=memory.argument_size_in_bytes + fresh + memory.temp_size_in_bytes if memory else 0,
+        compiled_bytes=memory.peak if memory else 0,
         peak_bytes=stats.get("peak_bytes_in_use"),
         tokens_per_step=tokens,
         tokens_per_second=rate,
-        mfu_causal=utilisation[True],
-        mfu_full=utilisation[False],
+        mfu_causal=utilization.causal,
+        mfu_full=utilization.full,
         compiler_options=options,
     )

@@ -19,6 +19,7 @@ import contextlib
 import json
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ SHAPES = {
 }
 IMPLEMENTATIONS = ("mosaic_gpu", "tpu", "cudnn", "xla")
 PRODUCTS = "products alone"
+NO_TIME = "no time left"
 ITERATIONS = 5  # calls that the profiler sees at a time
 FORWARD, BOTH = DIRECTIONS = ("forward", "forward + backward")
 # For predictions only: what one H200 was measured to do elsewhere (bf16 8192^3 product, copy read + write).
@@ -126,10 +128,10 @@ def cases(shape: str):
 
 
 def with_gradient(f, args):
-    """(function, arguments) of f and its vector-Jacobian product at random cotangents."""
+    """(function, arguments) of f and its vector-Jacobian product at random cotangents: the same bf16 numbers for any dtype."""
     floats = [i for i, a in enumerate(args) if jnp.issubdtype(a.dtype, jnp.floating)]
     shapes = jax.tree.leaves(jax.eval_shape(f, *args))
-    cotangents = [random(100 + i, s.shape, s.dtype) for i, s in enumerate(shapes)]
+    cotangents = [random(100 + i, s.shape).astype(s.dtype) for i, s in enumerate(shapes)]
 
     def run(args, cotangents):
         def of_floats(*values):
@@ -206,14 +208,46 @@ def attempt(case: Case, implementation: str, direction: str, repeats: int) -> tu
         return f"failed: {type(error).__name__}: " + str(error).split("\n")[0]
 
 
-def measure(shapes: list[str], repeats: int, limits: dict[str, float]) -> list[dict]:
+class Kept:
+    """Results of finished cells in a file of JSON lines: a run that is cut short goes on after them.
+
+    A cell that was begun and did not end (the process was killed in it) is not tried a second time.
+    """
+
+    def __init__(self, path: Path | None, seconds: float):
+        self._path, self._end = path, time.monotonic() + seconds
+        lines = path.read_text().splitlines() if path is not None and path.exists() else []
+        self._known = {row["cell"]: row["result"] for row in map(json.loads, lines)}
+
+    def get(self, cell: str, work: Callable[[], tuple[float, int] | str]) -> tuple[float, int] | str:
+        """`work()`, or what it gave before; NO_TIME once the seconds have passed."""
+        if cell not in self._known:
+            if time.monotonic() > self._end:
+                return NO_TIME
+            self._write(cell, "did not end in an earlier run")
+            self._write(cell, work())
+        result = self._known[cell]
+        return result if isinstance(result, str) else (result[0], result[1])
+
+    def _write(self, cell: str, result: tuple[float, int] | str) -> None:
+        self._known[cell] = result
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write(json.dumps({"cell": cell, "result": result}) + "\n")
+
+
+def measure(shapes: list[str], repeats: int, limits: dict[str, float], kept: Kept) -> list[dict]:
     rows = []
     for shape in shapes:
         for case in cases(shape):
             for i, direction in enumerate(DIRECTIONS):
                 names = [n for n in IMPLEMENTATIONS if n != "cudnn" or case.operation.startswith("attention")]
                 names += [PRODUCTS] if case.products else []
-                results = {name: attempt(case, name, direction, repeats) for name in names}
+                cell = f"{shape}, {case.operation}, {direction}, {repeats}"
+                results = {
+                    name: kept.get(f"{cell}, {name}", partial(attempt, case, name, direction, repeats))
+                    for name in names
+                }
                 times = {name: result[0] for name, result in results.items() if not isinstance(result, str)}
                 yardstick = next((times[name] for name in (PRODUCTS, "cudnn", "xla") if name in times), None)
                 for name, result in results.items():
@@ -250,8 +284,17 @@ def predictions(shapes: list[str]) -> list[dict]:
 
 
 def commit() -> str:
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    """Of this checkout; "unknown" in a copy without git."""
+    try:
+        done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "unknown"
     return done.stdout.strip() or "unknown"
+
+
+def file_name(device_kind: str) -> str:
+    """ "NVIDIA H200" -> nvidia_h200."""
+    return device_kind.lower().replace(" ", "_")
 
 
 def markdown(header: dict, rows: list[dict]) -> str:
@@ -284,7 +327,7 @@ def markdown(header: dict, rows: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", default=["8b", "1p5b"], choices=SHAPES)
     parser.add_argument("--repeats", type=int, default=20)
@@ -293,6 +336,9 @@ def main() -> None:
     parser.add_argument(
         "--interpret", choices=("gpu", "tpu"), help="run the kernels in an interpreter; times mean nothing"
     )
+    parser.add_argument("--name", help="of the files; default kernels_DEVICE")
+    parser.add_argument("--rows", type=Path, help="file that keeps finished cells, and from which they are taken again")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no further cell after so many")
     args = parser.parse_args()
     if args.interpret and args.shapes != ["tiny"]:
         parser.error("--interpret takes --shapes tiny: an interpreter needs hours for the others")
@@ -310,18 +356,19 @@ def main() -> None:
             "matmul": f"{limits['matmul_flops'] / 1e12:.1f} TFLOP/s",
             "copy": f"{limits['copy_bytes'] / 1e12:.3f} TB/s, read and written",
         }
-        name = f"kernels_{device.device_kind.lower().replace(' ', '_')}"
+        name = args.name or f"kernels_{file_name(device.device_kind)}"
         context = contextlib.nullcontext()
         if args.interpret:
             name, header["interpreter"] = f"kernels_interpreted_{args.interpret}", "times mean nothing"
             context = {"gpu": interpret.gpu, "tpu": interpret.tpu}[args.interpret](detect_races=False)
         with context:
-            rows = measure(args.shapes, args.repeats, limits)
+            rows = measure(args.shapes, args.repeats, limits, Kept(args.rows, args.seconds))
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / f"{name}.json").write_text(json.dumps({"header": header, "rows": rows}, indent=1) + "\n")
     (args.out / f"{name}.md").write_text(markdown(header, rows))
     print(f"wrote {args.out / name}.json and .md")
+    return 1 if any(row.get("not_measured") == NO_TIME for row in rows) else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

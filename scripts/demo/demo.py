@@ -156,7 +156,7 @@ def _main() -> int:
         release = [f"--checkpoint={annealed}", f"--to={export}", f"--tokenizer={tokenizer}", "--dtype=fp32"]
         demo.run("9-export", "opencoder_jax.hf.export", *release)
     if not loaded.exists():
-        demo.run("10-import", "opencoder_jax.hf.export", "import", f"--from={export}", f"--to={loaded}")
+        demo.run("10-import", "opencoder_jax.hf.importer", f"--from={export}", f"--to={loaded}")
     prompts = [f"--prompt={p}" for p in PROMPTS]
     sampling = ["--max_new_tokens=80", f"--json={out}/completions.json"]
     demo.run(

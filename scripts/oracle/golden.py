@@ -18,13 +18,15 @@ import numpy as np
 from oracle.client import ROOT, call
 from safetensors.numpy import save_file
 
-from opencoder_jax.config import DataConfig, MeshConfig, ModelConfig, RunConfig, ScheduleConfig
+from opencoder_jax.config import DataConfig, MeshConfig, ModelConfig, RopeScaling, RunConfig, ScheduleConfig
 from opencoder_jax.hf import mapping as hf
+from opencoder_jax.hf.fields import hf_config
 
 GOLDEN = ROOT / "tests" / "opencoder_jax" / "golden" / "llama.npz"
 STEPS, B, T, NEW = 50, 2, 24, 24
 
-# Both published families, made small: head dim 160 with as many key/value heads; grouped queries and the other base.
+# Both published families, made small: head dim 160 with as many key/value heads; grouped queries and the other base. And
+# what other Llamas have: tied embeddings, llama3 scaling (all three of its ranges), heads wider than the model.
 FAMILIES = {
     "mha160": ModelConfig(
         num_layers=2, embed_dim=320, num_query_heads=2, num_kv_heads=2, head_dim=160, ffn_dim=352, vocab_size=160,
@@ -33,6 +35,11 @@ FAMILIES = {
     "gqa": ModelConfig(
         num_layers=2, embed_dim=64, num_query_heads=8, num_kv_heads=2, head_dim=16, ffn_dim=160, vocab_size=160,
         max_seq_len=128, rope_theta=500_000.0, compute_dtype="float32", remat="none",
+    ),
+    "tied": ModelConfig(
+        num_layers=2, embed_dim=96, num_query_heads=6, num_kv_heads=3, head_dim=32, ffn_dim=160, vocab_size=160,
+        max_seq_len=128, rope_theta=10_000.0, rope_scaling=RopeScaling(8.0, 1.0, 4.0, 64), compute_dtype="float32",
+        remat="none", tie_word_embeddings=True,
     ),
 }  # fmt: skip
 
@@ -86,7 +93,7 @@ def rates(config: RunConfig) -> np.ndarray:
 
 
 def save_model(directory: str | Path, cfg: ModelConfig, tensors: dict[str, np.ndarray]) -> None:
-    fields = hf.hf_config(cfg, dtype="float32", bos_token_id=None, eos_token_id=None)
+    fields = hf_config(cfg, dtype="float32", bos_token_id=None, eos_token_id=None)
     (Path(directory) / "config.json").write_text(json.dumps(fields))
     save_file(
         {k: np.ascontiguousarray(v) for k, v in tensors.items()},

@@ -4,6 +4,7 @@
 
 COMMAND    input arrays                               output arrays
 gradients  tokens, targets int64 [B,T], mask [B,T]    logits fp32 [B,T,V], loss (summed), grad.NAME for every weight
+logits     tokens int64 [B,T]                         logits fp32 [B,T,V]
 train      tokens, targets, mask [steps,B,T], rates   losses [steps] (mean per token before each update)
 time       tokens, targets, mask [B,T], rate, steps,  seconds [steps] of forward, backward, clip and AdamW;
            threads                                    losses [steps]
@@ -66,6 +67,11 @@ def gradients(model, data):
     loss.backward()
     grads = {f"grad.{name}": p.grad.numpy() for name, p in model.named_parameters()}
     return {"logits": logits.detach().numpy(), "loss": loss.item(), **grads}
+
+
+def logits(model, data):
+    with torch.no_grad():
+        return {"logits": model(input_ids=data["tokens"]).logits.numpy()}
 
 
 def train(model, data):
@@ -156,7 +162,7 @@ def parity(directory, data):
     return results
 
 
-COMMANDS = {"gradients": gradients, "train": train, "time": time_steps, "generate": generate}
+COMMANDS = {"gradients": gradients, "logits": logits, "train": train, "time": time_steps, "generate": generate}
 
 
 def main():

@@ -281,7 +281,7 @@ def test_export_files(tokenizer, tmp_path):
         "tokenizer.json",
         "tokenizer_config.json",
         "special_tokens_map.json",
-        "tokenizer.model",
+        "sentencepiece.model",
     }
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     assert "auto_map" not in config

@@ -13,12 +13,21 @@ from oracle import client, golden
 
 from opencoder_jax import model as lm
 from opencoder_jax import sharding
+from opencoder_jax.config import RopeScaling
 from opencoder_jax.hf import mapping as hf
+from opencoder_jax.hf.fields import hf_config, model_config
 from opencoder_jax.overrides import load
 from opencoder_jax.step import make_train_step
 
 TOLERANCE = 1e-4  # of the largest entry (arrays) or of the norm
 FAMILIES = list(golden.FAMILIES)
+LLAMA3 = {
+    "factor": 32.0,
+    "high_freq_factor": 4.0,
+    "low_freq_factor": 1.0,
+    "original_max_position_embeddings": 8_192,
+    "rope_type": "llama3",
+}
 
 
 def relative(a, b) -> float:
@@ -124,7 +133,7 @@ def test_parity_with_the_oracle(family, seed, tmp_path):
 def test_table_covers_both_sides_exactly_once(name):
     cfg = load(name).model
     rows = hf.table(cfg)
-    assert len({row.name for row in rows}) == len(rows) == 3 + 9 * cfg.num_layers
+    assert len({row.name for row in rows}) == len(rows) == 3 + 9 * cfg.num_layers - cfg.tie_word_embeddings
     assert sum(np.prod(row.shape) for row in rows) == lm.num_params(cfg)
     slices = {(row.path, row.layer) for row in rows}
     assert slices == {
@@ -157,9 +166,9 @@ def test_round_trip_is_byte_equal(family):
 @pytest.mark.parametrize("name", ["1p5b", "8b", "small"])
 def test_config_round_trip(name):
     cfg = load(name).model
-    fields = json.loads(json.dumps(hf.hf_config(cfg, dtype="bfloat16", bos_token_id=1, eos_token_id=96_539)))
+    fields = json.loads(json.dumps(hf_config(cfg, dtype="bfloat16", bos_token_id=1, eos_token_id=96_539)))
     # What is not a part of the architecture has no place in their file.
-    assert replace(hf.model_config(fields, "x"), remat=cfg.remat) == cfg
+    assert replace(model_config(fields, "x"), remat=cfg.remat) == cfg
 
 
 def test_published_config_fields():
@@ -173,8 +182,8 @@ def test_published_config_fields():
         "torch_dtype": "bfloat16", "use_cache": True, "vocab_size": 96640,
     }  # fmt: skip
     cfg = load("1p5b").model
-    assert replace(hf.model_config(published, "x"), remat=cfg.remat) == cfg
-    written = hf.hf_config(cfg, dtype="bfloat16", bos_token_id=1, eos_token_id=96_539)
+    assert replace(model_config(published, "x"), remat=cfg.remat) == cfg
+    written = hf_config(cfg, dtype="bfloat16", bos_token_id=1, eos_token_id=96_539)
     assert written == published | {"head_dim": 160}
 
 
@@ -182,9 +191,21 @@ def test_published_config_fields():
     ("change", "message"),
     [
         ({"architectures": ["Qwen2ForCausalLM"]}, "Qwen2ForCausalLM"),
-        ({"tie_word_embeddings": True}, "tie_word_embeddings=True"),
+        ({"model_type": "mistral"}, "model_type='mistral'"),
+        ({"tie_word_embeddings": "yes"}, "tie_word_embeddings='yes'"),
         ({"attention_bias": True}, "attention_bias=True"),
-        ({"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling"),
+        ({"mlp_bias": True}, "mlp_bias=True"),
+        ({"sliding_window": 4096}, "sliding_window=4096"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+        ({"final_logit_softcapping": 30.0}, "final_logit_softcapping=30"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling: field factor is missing"),
+        ({"rope_scaling": LLAMA3 | {"attention_factor": 2.0}}, "rope_scaling.attention_factor"),
+        ({"rope_scaling": LLAMA3 | {"high_freq_factor": 1.0}}, "low_freq_factor=1 must be below"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type='linear'"),
+        ({"rope_scaling": LLAMA3, "rope_parameters": {"rope_type": "default"}}, "differ"),
+        ({"head_dim": None, "hidden_size": 130}, "hidden_size=130"),
+        ({"hidden_size": "128"}, "hidden_size='128'"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type='yarn'"),
         ({"hidden_act": "gelu"}, "hidden_act='gelu'"),
         ({"num_key_value_heads": 3}, "num_kv_heads=3"),
@@ -192,10 +213,32 @@ def test_published_config_fields():
     ],
 )
 def test_other_architectures_are_rejected(change, message):
-    fields = hf.hf_config(load("tiny").model, dtype="float32", bos_token_id=1, eos_token_id=2) | change
+    fields = hf_config(load("tiny").model, dtype="float32", bos_token_id=1, eos_token_id=2) | change
     fields = {k: v for k, v in fields.items() if not (k in change and v is None)}
     with pytest.raises(ValueError, match=message):
-        hf.model_config(fields, "config.json")
+        model_config(fields, "config.json")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_llama3_scaling_and_tied_embeddings_round_trip(nested):
+    """In the spelling of transformers 4 and of 5."""
+    scaling = RopeScaling(32.0, 1.0, 4.0, 8_192)
+    cfg = replace(load("8b").model, rope_theta=5e5, rope_scaling=scaling, tie_word_embeddings=True)
+    fields = json.loads(json.dumps(hf_config(cfg, dtype="bfloat16", bos_token_id=1, eos_token_id=2)))
+    assert fields["rope_scaling"] == LLAMA3
+    assert fields["tie_word_embeddings"] is True
+    if nested:
+        fields["rope_parameters"] = fields.pop("rope_scaling") | {"rope_theta": fields.pop("rope_theta")}
+    assert replace(model_config(fields, "x"), remat=cfg.remat) == cfg
+
+
+def test_a_head_dim_of_its_own_is_taken():
+    fields = hf_config(load("tiny").model, dtype="float32", bos_token_id=1, eos_token_id=2)
+    assert model_config(fields | {"head_dim": 48}, "x").head_dim == 48
+    assert (
+        model_config(fields | {"head_dim": None, "hidden_size": 256}, "x").head_dim
+        == 256 // fields["num_attention_heads"]
+    )
 
 
 def test_wrong_tensors_are_rejected():

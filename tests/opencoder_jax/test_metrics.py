@@ -14,7 +14,8 @@ import pytest
 from tensorboardX.event_file_writer import EventsWriter
 
 from opencoder_jax import overrides
-from opencoder_jax.metrics import MetricsWriter, Progress, flops_per_token, mfu, peak_flops
+from opencoder_jax.flops import flops_per_token, mfu, peak_flops
+from opencoder_jax.metrics import MetricsWriter, Progress
 from opencoder_jax.mixture import BatchSizes
 from opencoder_jax.model import num_params
 from tests.opencoder_jax.training import micro_config
@@ -35,9 +36,9 @@ def test_mfu_of_the_published_runs():
     this code. The 8B's first 130,000 steps (2,048 x 4,096 tokens of 2.5 T) had T 4,096, the rest T 8,192.
     """
     h100 = "NVIDIA H100 80GB HBM3"
-    small = mfu(20_808, overrides.load("1p5b").model, 4_096, h100, causal=True)
+    small = mfu(20_808, overrides.load("1p5b").model, 4_096, h100).causal
     assert small == pytest.approx(0.241, abs=0.0006)
-    short, long = (mfu(7_523, overrides.load("8b").model, T, h100, causal=True) for T in (4_096, 8_192))
+    short, long = (mfu(7_523, overrides.load("8b").model, T, h100).causal for T in (4_096, 8_192))
     first = 130_000 * 2_048 * 4_096 / 2.5e12
     assert short is not None
     assert long is not None
@@ -75,7 +76,7 @@ def test_peaks(kind, expected):
 
 
 def test_no_mfu_without_a_peak():
-    assert mfu(1.0, micro_config().model, 32, "cpu", causal=True) is None
+    assert mfu(1.0, micro_config().model, 32, "cpu") == (None, None)
 
 
 def test_writer_drops_what_will_come_again(tmp_path):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from opencoder_kernels import attention
 
 from opencoder_jax import model as lm
 from opencoder_jax import sharding
@@ -190,26 +191,21 @@ def test_bfloat16_compute_stays_near_float32(params):
     assert norm(jax.tree.map(jnp.subtract, grads, exact_grads)) < 0.03 * norm(exact_grads)
 
 
-def test_decode_continues_as_the_whole_sequence_would(params):
-    """Prefill of 6 tokens, then one at a time, with left padding in the second row."""
-    T, prompt = 10, 6
-    tokens = jax.random.randint(jax.random.key(3), (2, T), 0, CFG.vocab_size)
-    pad = np.array([0, 2])
-    positions = np.maximum(np.arange(T)[None] - pad[:, None], 0)
-    segments = jnp.asarray((np.arange(T)[None] >= pad[:, None]).astype(np.int32))
+def test_extend_is_the_whole_pass_with_another_attention(params):
+    """The layers one after another with attention of the caller's own: the same hidden states."""
+    tokens = jax.random.randint(jax.random.key(3), (2, 10), 0, CFG.vocab_size)
+    positions = jnp.broadcast_to(jnp.arange(10), tokens.shape)
     model = lm.bind(CFG, params)
-    whole = model(tokens, jnp.asarray(positions), segments)
-    step = jax.jit(lambda p, *a: lm.bind(CFG, p).decode(*a))
-    cache = lm.init_cache(CFG, 2, T)
-    hidden, cache = step(params, tokens[:, :prompt], jnp.asarray(positions[:, :prompt]), cache, segments)
-    parts = [hidden]
-    for t in range(prompt, T):
-        hidden, cache = step(params, tokens[:, t : t + 1], jnp.asarray(positions[:, t : t + 1]), cache, segments)
-        parts.append(hidden)
-    assert int(cache["length"]) == T
-    result = np.concatenate(parts, axis=1)
-    real = np.asarray(segments) == 1
-    np.testing.assert_allclose(result[real], np.asarray(whole)[real], rtol=1e-4, atol=1e-5)
+    layers = [{name: w[...][i] for name, w in model.layers.items()} for i in range(CFG.num_layers)]
+    seen = []
+
+    def attend(i, q, k, v):
+        seen.append(i)
+        return attention(q, k, v, implementation="reference")
+
+    result = model.extend(tokens, positions, layers, attend)
+    assert seen == list(range(CFG.num_layers))
+    np.testing.assert_allclose(result, model(tokens, positions), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

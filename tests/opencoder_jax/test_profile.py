@@ -70,7 +70,7 @@ def test_table_by_kind_adds_up(profiled):
     assert found["matmul"] > 0
     assert found["attention"] > 0
     assert found["memory-bound"] > 0
-    assert found["collective"] == found["of the collectives exposed"] == 0
+    assert found["collective"] == found["of the collectives: exposed network"] == 0
     assert 0.98 <= (sum(kinds) + found["nothing running (host gap)"]) / found["step"] <= 1.2
 
 
@@ -107,7 +107,7 @@ def test_exposed_communication_and_gaps_are_measured_exactly():
     found = table.summarise(Trace(events, [(5, 0, 10)]), hlo.parse(HLO))
     assert found.step_seconds == 10
     assert found.by_kind == {"matmul": 5.5, "attention": 0.5, "collective": 3, "memory-bound": 1.5}
-    assert found.exposed_collective == (2 + 2) / 2
+    assert found.exposed_network == (2 + 2) / 2
     assert found.host_gap == 0.5
     assert found.unknown == 1
     assert [(s.name, s.kind, s.seconds, s.runs) for s in found.top][:2] == [

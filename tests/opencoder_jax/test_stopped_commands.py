@@ -20,12 +20,12 @@ from typing import Any
 
 import jax
 import pytest
+from opencoder_data.tokenizer import Tokenizer
 from oracle import golden
 
 from opencoder_jax.checkpoint import Checkpoints, load_params, run_record
 from opencoder_jax.config import replace
 from opencoder_jax.hf import mapping as hf
-from opencoder_jax.inference import generate as gen
 from tests.opencoder_jax.training import ROOT, environment
 
 pytestmark = pytest.mark.slow
@@ -56,7 +56,7 @@ def world(tmp_path_factory) -> Path:
     config = replace(golden.run_config(cfg), name="x")
     checkpoints = Checkpoints(base / "run", config.checkpoint)
     state = {"params": jax.device_put(hf.from_hf(cfg, golden.weights(cfg, 0)))}
-    checkpoints.save(3, state, run_record(config, 3, {"tokenizer": gen.Tokenizer(base / "tok").hash}))
+    checkpoints.save(3, state, run_record(config, 3, {"tokenizer": Tokenizer(base / "tok").hash}))
     checkpoints.close()
     run(
         [
@@ -82,7 +82,7 @@ def command(world: Path, name: str) -> Command:
         "tokenizer": ["opencoder_data.tokenizer", "train", "--input", corpus, "--vocab_size=1024", f"--output={to}"],
         "pack": ["opencoder_data.pack", "--input", corpus, tok, f"--output={to}", "--unit_mb=1", "--seq_len=64"],
         "export": ["opencoder_jax.hf.export", f"--checkpoint={world / 'run'}", tok, f"--to={to}"],
-        "import": ["opencoder_jax.hf.export", "import", f"--from={world / 'hf'}", f"--to={to}"],
+        "import": ["opencoder_jax.hf.importer", f"--from={world / 'hf'}", f"--to={to}"],
         "generate": [
             "opencoder_jax.inference.generate",
             f"--checkpoint={world / 'run'}",

@@ -61,7 +61,7 @@ def test_console(run):
         assert part in last
     table = [line for line in lines if line.startswith("memory per device")]
     assert [" ".join(line.split()[3:-2]) for line in table] == [
-        "parameters", "optimizer state", "batch and scalars", "results not in place", "temporaries", "code", "sum",
+        "parameters", "optimizer state", "batch and scalars", "results not in place", "temporaries", "peak", "code",
     ]  # fmt: skip
     assert lines.index(table[0]) < lines.index(next(line for line in lines if line.startswith("step ")))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from opencoder_data.command import write_atomically
-from opencoder_data.tokenizer.model import NORMAL, SPACE_PIECE, USER_DEFINED, Tokenizer
+from opencoder_data.tokenizer.model import NORMAL, RELEASED_FILE, SPACE_PIECE, USER_DEFINED, Tokenizer
 from opencoder_data.tokenizer.presplit import PATTERN
 from opencoder_data.tokenizer.special_tokens import CHAT_TEMPLATE, ENDOFTEXT, IM_END, IM_START, PAD, SPECIAL_TOKENS
 
@@ -21,7 +21,7 @@ from opencoder_data.tokenizer.special_tokens import CHAT_TEMPLATE, ENDOFTEXT, IM
 def export_hf(
     tokenizer: Tokenizer, directory: str | os.PathLike[str], *, model_max_length: int = 4096, eos_token: str = IM_END
 ) -> list[Path]:
-    """Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json and tokenizer.model into `directory`.
+    """Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json and sentencepiece.model into `directory`.
 
     As everywhere in `transformers`, the names of special tokens are recognised in text given to the exported tokenizer
     (`split_special_tokens=True` turns that off). SentencePiece's own `<s>`, `</s>`, `<unk>` and `<pad>` are not among
@@ -72,7 +72,7 @@ def export_hf(
         "tokenizer.json": _dump(tokenizer_json(tokenizer), indent=None),
         "tokenizer_config.json": _dump(config),
         "special_tokens_map.json": _dump(special_map),
-        "tokenizer.model": tokenizer.model_bytes,
+        RELEASED_FILE: tokenizer.model_bytes,
     }
     for name, data in files.items():
         write_atomically(directory / name, data)
@@ -97,7 +97,9 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
         "normalizer": None,
         "pre_tokenizer": {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated", "invert": False},
         "post_processor": None,
-        "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
+        # Not in a Sequence: llama.cpp's converter takes that for Llama 2's tokenizer, which has no split into words. As it
+        # is, the converter stops, because it does not know the split.
+        "decoder": {"type": "ByteFallback"},
         "model": {
             "type": "BPE",
             "dropout": None,

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from opencoder_data.tokenizer.interface import TextTokenizer
 from opencoder_data.tokenizer.model import BYTE, NORMAL, SPACE_PIECE, USER_DEFINED, Tokenizer
 
 # gigatoken remembers every distinct word it meets. When the process has grown by this much its engine is built anew,
@@ -39,16 +40,25 @@ class FastEncoder:
     """`encode_batch` of a Tokenizer, by the fastest engine that gives the same ids; `engine` says which.
 
     Args:
-        tokenizer: the reference.
+        tokenizer: the reference; a tokenizer.json is encoded by its own library (engine `tokenizers`).
         sample: texts of the corpus on which both must agree, token for token, before the fast engine is used.
         engine: `auto`, `gigatoken` (raises where it cannot be used) or `sentencepiece`.
     """
 
-    def __init__(self, tokenizer: Tokenizer, sample: Sequence[str] = (), engine: str = "auto"):
-        if engine not in ("auto", "gigatoken", "sentencepiece"):
+    def __init__(self, tokenizer: TextTokenizer, sample: Sequence[str] = (), engine: str = "auto"):
+        if engine not in ("auto", "gigatoken", "sentencepiece", "tokenizers"):
             raise ValueError(f"engine={engine!r}: choose auto, gigatoken or sentencepiece")
         self.tokenizer = tokenizer
+        if not isinstance(tokenizer, Tokenizer):
+            if engine not in ("auto", "tokenizers"):
+                raise ValueError(
+                    f"engine={engine!r}: {tokenizer.path} is encoded by the library tokenizers; leave it out"
+                )
+            self.engine = "tokenizers"
+            return
         self.engine = "sentencepiece"
+        if engine == "tokenizers":
+            raise ValueError(f"engine='tokenizers': {tokenizer.path} is a SentencePiece model; take auto")
         if engine == "sentencepiece":
             return
         try:
@@ -63,7 +73,7 @@ class FastEncoder:
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Plain ids of each text: uint32 `[n]`. Raises: ValueError for lone surrogates."""
-        if self.engine == "sentencepiece":
+        if self.engine != "gigatoken":
             return self.tokenizer.encode_batch(texts)
         return self._bpe.encode_batch(texts)
 

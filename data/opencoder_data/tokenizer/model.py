@@ -14,9 +14,20 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
 from opencoder_data.tokenizer.presplit import PATTERN, split_words
-from opencoder_data.tokenizer.special_tokens import ENDOFTEXT, PAD, SPECIAL_TOKENS, padded_vocab_size
+from opencoder_data.tokenizer.special_tokens import (
+    CHAT_TEMPLATE,
+    ENDOFTEXT,
+    IM_END,
+    PAD,
+    SPECIAL_TOKENS,
+    padded_vocab_size,
+)
 
 SPACE_PIECE = "\u2581"
+FILE = "tokenizer.model"
+# In a release: under the first name llama.cpp's converter would take it for plain SentencePiece, without the split into
+# words, and make a model that gets other ids than it was trained on, without a warning.
+RELEASED_FILE = "sentencepiece.model"
 # Generated code, whose classes type checkers do not see.
 _pb2: Any = sentencepiece_model_pb2
 _Type = _pb2.ModelProto.SentencePiece
@@ -30,14 +41,17 @@ class Tokenizer:
     pieces give OpenCoder's ids and its 96,640). Special tokens come out of plain text only where `encode` allows it.
 
     Args:
-        path: a SentencePiece model file, or a directory with `tokenizer.model`.
+        path: a SentencePiece model file, or a directory with `tokenizer.model` (a release: `sentencepiece.model`).
 
     Raises: ValueError, naming the file, when it is missing, no SentencePiece BPE model, without byte pieces, or
         normalises its input (the round trip would not be exact).
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = Path(path) / "tokenizer.model" if Path(path).is_dir() else Path(path)
+        self.path = Path(path)
+        if self.path.is_dir():
+            names = (FILE, RELEASED_FILE)
+            self.path /= next((name for name in names if (self.path / name).is_file()), FILE)
         try:
             model = self.path.read_bytes()
         except OSError as error:
@@ -52,6 +66,11 @@ class Tokenizer:
         self.special_ids = {token: self.num_pieces + i for i, token in enumerate(SPECIAL_TOKENS)}
         self.endoftext_id = self.special_ids[ENDOFTEXT]
         self.pad_id = self.special_ids[PAD]
+        # Documents of pre-training end with the first, turns of a chat with the second.
+        self.end_ids = (self.endoftext_id, self.special_ids[IM_END])
+        self.prefix_ids: tuple[int, ...] = ()  # nothing is in front of a document in training
+        self.chat_template: str | None = CHAT_TEMPLATE
+        self.bos_token, self.eos_token = ENDOFTEXT, IM_END  # as the export to Hugging Face says
         # Everything that decides about ids; stored with shards and checkpoints.
         self.hash = hashlib.sha256(b"\0".join([model, PATTERN.encode(), *map(str.encode, SPECIAL_TOKENS)])).hexdigest()[
             :16

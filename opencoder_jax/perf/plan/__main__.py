@@ -2,7 +2,7 @@
 
     --topology=NAME       machine: h100, h800, h200, b200 (NODESxGPUS), v5e, v6e (AxB chips), v5p, tpu7x (AxBxC chips)
     --compiler=device     the machine's own compiler (extra [aot]); cpu: fake CPU devices, collectives only indicative
-    --out=DIR             where plan.md, plan.json and step.hlo.txt go (default runs/plan/CONFIG-TOPOLOGY)
+    --out=DIR             where plan.md, plan.json and train_step.optimized.hlo go (default runs/plan/CONFIG-TOPOLOGY)
     --search[=K]          ranks meshes, remat policies and micro-batches and compiles the K best (see search.py)
 
 Every other --field=value overrides the configuration, as for training. Exit codes: 0 it fits, 2 rejected (one line says
@@ -19,11 +19,12 @@ from opencoder_data import command
 from opencoder_data.shard_format import write_atomically
 
 from opencoder_jax import overrides
+from opencoder_jax.compiled import OPTIMIZED_HLO, write_hlo
 from opencoder_jax.config import RunConfig
 from opencoder_jax.perf.plan import topology as machines
 
 EXIT_MEMORY = 3
-FILES = ("plan.md", "plan.json", "step.hlo.txt")
+FILES = ("plan.md", "plan.json", OPTIMIZED_HLO)
 
 
 def run(arguments: list[str]) -> int:
@@ -63,7 +64,7 @@ def plan(config: RunConfig, topology: machines.Topology, compiler: str, out: Pat
         print(f"the compiler says: {error}")
         return EXIT_MEMORY
     (out / "plan.md").write_text(report.text(made), encoding="utf-8")
-    (out / "step.hlo.txt").write_text(compiled.hlo, encoding="utf-8")
+    write_hlo(out, compiled.hlo)
     # The one that a search reads.
     write_atomically(out / "plan.json", json.dumps(made.as_dict(), indent=1).encode() + b"\n")
     print(report.text(made))

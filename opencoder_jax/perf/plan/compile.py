@@ -7,6 +7,7 @@ import re
 import time
 from dataclasses import dataclass
 
+from opencoder_jax.compiled import step_memory
 from opencoder_jax.config import ModelConfig, RunConfig
 from opencoder_jax.perf.plan import topology as machines
 from opencoder_jax.perf.plan.topology import Topology
@@ -21,7 +22,7 @@ class Memory:
     batch: int
     activations: int  # kept by the forward pass for the backward pass; analytical estimate, from the remat policy
     temporaries: int  # everything else the step allocates: gradients, gathered weights, workspaces
-    peak: int  # arguments + results that reuse no argument + all temporaries
+    peak: int  # `compiled.StepMemory.peak`
     limit: int
 
     @property
@@ -72,7 +73,8 @@ def compile_step(config: RunConfig, topology: Topology, compiler: str) -> Compil
         except jax.errors.JaxRuntimeError as error:
             raise _rejected(error, topology) from error
     done = time.monotonic()
-    stats = compiled.memory_analysis()
+    used = step_memory(compiled)
+    assert used is not None  # every compiler that a plan may take counts it
     state = built.abstract_state
     sizes = {
         "params": shard_bytes(state["params"]),
@@ -80,13 +82,12 @@ def compile_step(config: RunConfig, topology: Topology, compiler: str) -> Compil
         "batch": shard_bytes(built.abstract_batch),
     }
     shape = dict(zip(mesh.axis_names, mesh.devices.shape, strict=True))
-    activations = min(activation_bytes(config, shape), stats.temp_size_in_bytes)
-    fresh = stats.output_size_in_bytes - stats.alias_size_in_bytes
+    activations = min(activation_bytes(config, shape), used.temporaries)
     memory = Memory(
         **sizes,
         activations=activations,
-        temporaries=stats.temp_size_in_bytes - activations,
-        peak=stats.argument_size_in_bytes + fresh + stats.temp_size_in_bytes,
+        temporaries=used.temporaries - activations,
+        peak=used.peak,
         limit=topology.memory_limit,
     )
     return Compiled(

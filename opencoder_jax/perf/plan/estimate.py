@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 
 from opencoder_jax.config import RunConfig
-from opencoder_jax.metrics import peak_flops
+from opencoder_jax.flops import flops_per_token, peak_flops
 from opencoder_jax.perf.plan.collectives import duration
 from opencoder_jax.perf.plan.compile import activation_bytes, saved_per_token
 from opencoder_jax.perf.plan.kernels import (
@@ -22,7 +22,6 @@ from opencoder_jax.perf.plan.kernels import (
 )
 from opencoder_jax.perf.plan.roofline import MEMORY_EFFICIENCY
 from opencoder_jax.perf.plan.topology import Topology
-from opencoder_jax.sharding import defers_data_all_reduce
 
 # Of the collectives of the layers, this share finds nothing to hide behind: what compiled programs leave, 0.3 to 0.8.
 LAYER_EXPOSED = 0.4
@@ -37,18 +36,19 @@ class Estimate:
     attention: float
     traffic: float  # bound by memory bandwidth
     network: float  # hidden or not
-    exposed: float
+    exposed_network: float
 
     @property
     def step(self) -> float:
-        return self.products + self.attention + self.traffic + self.exposed
+        return self.products + self.attention + self.traffic + self.exposed_network
 
 
 def num_weights(config: RunConfig) -> tuple[int, int]:
     """Weights of one layer, and of embedding and output together."""
     m = config.model
     heads = m.embed_dim * m.head_dim * (2 * m.num_query_heads + 2 * m.num_kv_heads)
-    return heads + 3 * m.embed_dim * m.ffn_dim + 2 * m.embed_dim, 2 * m.vocab_size * m.embed_dim
+    ends = m.vocab_size * m.embed_dim * (1 if m.tie_word_embeddings else 2)
+    return heads + 3 * m.embed_dim * m.ffn_dim + 2 * m.embed_dim, ends
 
 
 def estimate(config: RunConfig, mesh: dict[str, int], topology: Topology) -> Estimate:
@@ -90,12 +90,12 @@ def _bytes_per_weight(config: RunConfig) -> tuple[int, int, int]:
 def _token_seconds(config: RunConfig, mesh: dict[str, int], topology: Topology) -> tuple[float, float, float]:
     """Seconds of products, attention and memory traffic that one token of a device takes, forwards and backwards."""
     m, tensor = config.model, mesh["tensor"]
-    D, F, V = m.embed_dim, m.ffn_dim / tensor, m.vocab_size / tensor
+    D, F = m.embed_dim, m.ffn_dim / tensor
     heads, keys = m.num_query_heads * m.head_dim / tensor, m.num_kv_heads * m.head_dim / tensor
-    qkv, out, gate_up, down = D * (heads + 2 * keys), heads * D, 2 * D * F, F * D
+    qkv, out, gate_up = D * (heads + 2 * keys), heads * D, 2 * D * F
     # Run again before the backward pass; SwiGLU's gradient makes gate and up once more by itself.
     again = {"none": 0, "dots": 0, "full": qkv + out + gate_up}.get(m.remat, qkv + gate_up)
-    flops = m.num_layers * (6 * (qkv + out + gate_up + down) + 2 * gate_up + 2 * again) + 6 * D * V
+    flops = flops_per_token(m, 0, causal=True) / tensor + m.num_layers * (2 * gate_up + 2 * again)
     # Two products forwards, and once more where nothing is kept; seven in the two kernels backwards. A causal one touches
     # half of the pairs.
     pairs = m.num_layers * heads * config.data.seq_len
@@ -132,6 +132,8 @@ def _network(
     config: RunConfig, mesh: dict[str, int], topology: Topology, tokens_here: float, compute: float
 ) -> tuple[float, float]:
     """(seconds of collectives, seconds of them that nothing hides)."""
+    from opencoder_jax.sharding import defers_data_all_reduce  # it imports JAX
+
     m, tensor, n = config.model, mesh["tensor"], config.grad_accum
     layer, ends = num_weights(config)
     once = defers_data_all_reduce(mesh, n)

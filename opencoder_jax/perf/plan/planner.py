@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from opencoder_jax.config import RunConfig
-from opencoder_jax.metrics import flops_per_token, mfu
+from opencoder_jax.flops import flops_per_token, mfu
 from opencoder_jax.perf.plan import collectives, hlo
 from opencoder_jax.perf.plan.collectives import Collective
 from opencoder_jax.perf.plan.compile import Compiled, Memory, compile_step
@@ -82,7 +82,7 @@ def evaluate(config: RunConfig, topology: Topology, compiler: str, compiled: Com
         notes.append(
             f"kernels of the program in which no matmul is known (norms, say) count by memory traffic alone: {listed}"
         )
-    mfu_of = {causal: mfu(rate, config.model, seq_len, kind, causal=causal) for causal in (True, False)}
+    utilization = mfu(rate, config.model, seq_len, kind)
     return Plan(
         config=config.name,
         topology=str(topology),
@@ -107,8 +107,8 @@ def evaluate(config: RunConfig, topology: Topology, compiler: str, compiled: Com
         executed_flops_per_token=times.flops * topology.num_devices / tokens,
         tokens_per_step=tokens,
         tokens_per_second_per_device=rate,
-        mfu_causal=mfu_of[True] or 0.0,
-        mfu_full=mfu_of[False] or 0.0,
+        mfu_causal=utilization.causal or 0.0,
+        mfu_full=utilization.full or 0.0,
         token_budget=config.num_steps * tokens,
         hours=seconds / 3600,
         device_hours=seconds / 3600 * topology.num_devices,

@@ -46,13 +46,13 @@ def text(plan: Plan) -> str:
                     ("matmuls", t.matmul),
                     ("kernels", t.kernels),
                     ("limited by memory", t.memory),
-                    ("network, not hidden", t.exposed),
+                    ("exposed network", t.exposed_network),
                     ("step", t.step),
                 )
             ],
         ),
         "",
-        f"network {1e3 * t.network:,.1f} ms in all, {1e3 * (t.network - t.exposed):,.1f} ms of it behind computation"
+        f"network {1e3 * t.network:,.1f} ms in all, {1e3 * (t.network - t.exposed_network):,.1f} ms of it behind computation"
         + "".join(f"; {axes} {1e3 * s:,.1f} ms" for axes, s in sorted(t.by_axes.items(), key=lambda x: -x[1])),
         "",
         "## Figures",

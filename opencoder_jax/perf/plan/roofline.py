@@ -2,14 +2,14 @@
 
 A device has two queues. Computation runs in the order of the schedule; an asynchronous collective starts when its
 start instruction is reached and the network is free, and its done instruction waits for it. Time that computation
-waits is exposed communication. Loop bodies are simulated once and multiplied by their trip count.
+waits is exposed network time. Loop bodies are simulated once and multiplied by their trip count.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from opencoder_jax.metrics import peak_flops
+from opencoder_jax.flops import peak_flops
 from opencoder_jax.perf.plan import collectives
 from opencoder_jax.perf.plan.cost import Cost, instruction_cost
 from opencoder_jax.perf.plan.hlo import Computation, Instruction, Module
@@ -33,13 +33,13 @@ class Times:
     kernels: float = 0.0  # hand-written kernels
     memory: float = 0.0  # instructions limited by memory bandwidth
     network: float = 0.0  # collectives, hidden or not
-    exposed: float = 0.0  # waiting for them
+    exposed_network: float = 0.0  # waiting for them
     flops: float = 0.0  # executed, recomputation included
     bytes: float = 0.0
     by_axes: dict[str, float] = field(default_factory=dict)  # network seconds by mesh axes
 
     def add(self, other: Times, times: int = 1) -> None:
-        for name in ("step", "matmul", "kernels", "memory", "network", "exposed", "flops", "bytes"):
+        for name in ("step", "matmul", "kernels", "memory", "network", "exposed_network", "flops", "bytes"):
             setattr(self, name, getattr(self, name) + times * getattr(other, name))
         for axes, seconds in other.by_axes.items():
             self.by_axes[axes] = self.by_axes.get(axes, 0.0) + times * seconds
@@ -82,11 +82,11 @@ class Simulator:
                 if collective.is_async:
                     finished[instruction.name] = network_free
                 else:
-                    times.exposed += network_free - now
+                    times.exposed_network += network_free - now
                     now = network_free
             elif instruction.opcode.endswith("-done") and instruction.operands[0] in finished:
                 end = finished.pop(instruction.operands[0])
-                times.exposed += max(0.0, end - now)
+                times.exposed_network += max(0.0, end - now)
                 now = max(now, end)
             elif instruction.opcode in ("while", "call", "conditional"):
                 now += self._nested(instruction, times)
@@ -94,7 +94,7 @@ class Simulator:
                 now += self._compute(computation, instruction, times)
         # What is still in progress when the computation ends (its done is elsewhere, or it is unused) is waited for.
         if finished and network_free > now:
-            times.exposed += network_free - now
+            times.exposed_network += network_free - now
             now = network_free
         times.step = now
         return times

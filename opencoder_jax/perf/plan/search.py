@@ -334,7 +334,7 @@ def _parts_compiled(times: dict[str, float]) -> dict[str, float]:
     return {
         "products and kernels (recomputation)": times["matmul"] + times["kernels"],
         "memory traffic": times["memory"],
-        "exposed network": times["exposed"],
+        "exposed network": times["exposed_network"],
     }
 
 
@@ -342,7 +342,7 @@ def _parts_by_estimate(e: Estimate) -> dict[str, float]:
     return {
         "products and kernels (recomputation)": e.products + e.attention,
         "memory traffic": e.traffic,
-        "exposed network": e.exposed,
+        "exposed network": e.exposed_network,
     }
 
 

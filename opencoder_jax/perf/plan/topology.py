@@ -19,7 +19,7 @@ GB, GIB = 1e9, 2**30
 
 @dataclass(frozen=True)
 class DeviceSpec:
-    """One device, as JAX counts them. Bandwidths in bytes/s and one direction; FLOP/s are in metrics.PEAK_FLOPS."""
+    """One device, as JAX counts them. Bandwidths in bytes/s and one direction; FLOP/s are in flops.PEAK_FLOPS."""
 
     name: str
     platform: str  # cuda or tpu

@@ -21,6 +21,7 @@ from pathlib import Path
 from opencoder_data import command
 
 from opencoder_jax import overrides
+from opencoder_jax.compiled import OPTIMIZED_HLO
 from opencoder_jax.config import profile_steps, replace
 
 
@@ -63,7 +64,7 @@ def run(arguments: list[str]) -> int:
         f"{done.tokens_per_second:,.0f} tokens/s, {1e3 * done.median_seconds:,.1f} ms a step, not traced"
         + (f", MFU {done.mfu_causal:.1%} causal {done.mfu_full:.1%} full" if done.mfu_causal and done.mfu_full else "")
         + "\n\n"
-        + tables(out, out / "hlo" / "train_step.optimized.hlo")
+        + tables(out, out / "hlo" / OPTIMIZED_HLO)
     )
     (out / "profile.md").write_text(report)
     print(report)

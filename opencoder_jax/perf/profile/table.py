@@ -1,4 +1,4 @@
-"""From events to tables: time by operation, by kind, exposed communication, host gaps."""
+"""From events to tables: time by operation, by kind, exposed network time, host gaps."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Share:
 @dataclass(frozen=True)
 class Profile:
     """Means over devices and steps, in seconds. by_kind and host_gap add up to step_seconds but for overlap: work that
-    runs at the same time as other work of its device is counted in each kind, `exposed` collectives only where alone."""
+    runs at the same time as other work of its device is counted in each kind, `exposed_network` is of collectives that run alone."""
 
     step_seconds: float
     num_steps: int
     num_devices: int
     by_kind: dict[str, float]
-    exposed_collective: float
+    exposed_network: float
     host_gap: float
     top: list[Share]
     unknown: int  # operations of the trace that the HLO does not have
@@ -116,7 +116,7 @@ def summarise(trace: Trace, module: Module, *, num_top: int = 20) -> Profile:
         num_steps=num_steps,
         num_devices=len(devices),
         by_kind={kind: seconds * scale for kind, seconds in by_kind.items()},
-        exposed_collective=exposed * scale,
+        exposed_network=exposed * scale,
         host_gap=gap * scale,
         top=_top(events, kinds, scale)[:num_top],
         unknown=unknown,
@@ -166,7 +166,7 @@ def text(profile: Profile) -> str:
 
     rows = [(kind, f"{1e3 * s:,.3f}", share(s)) for kind, s in profile.by_kind.items()]
     rows.append(
-        ("of the collectives exposed", f"{1e3 * profile.exposed_collective:,.3f}", share(profile.exposed_collective))
+        ("of the collectives: exposed network", f"{1e3 * profile.exposed_network:,.3f}", share(profile.exposed_network))
     )
     rows.append(("nothing running (host gap)", f"{1e3 * profile.host_gap:,.3f}", share(profile.host_gap)))
     rows.append(("step", f"{1e3 * whole:,.3f}", "100.0%"))

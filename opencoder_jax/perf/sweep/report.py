@@ -104,7 +104,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path, *, scaling: str, fake: bool
     )
     left.legend(fontsize=8)
     names, start = [mesh_name(row["mesh"]) for row in ran], [0.0] * len(ran)
-    for part in [p for p in ran[0]["split"] if p != "exposed"]:
+    for part in [p for p in ran[0]["split"] if p != "exposed network"]:
         shares = [row["split"][part] / row["traced_seconds"] for row in ran]
         right.barh(names, shares, left=start, label=part)
         start = [a + b for a, b in zip(start, shares, strict=True)]

@@ -32,6 +32,7 @@ from opencoder_data import command
 from opencoder_data.shard_format import write_atomically
 
 from opencoder_jax import overrides
+from opencoder_jax.compiled import OPTIMIZED_HLO
 from opencoder_jax.config import MeshConfig, RunConfig, replace
 from opencoder_jax.perf.sweep import hosts as sweep_hosts
 from opencoder_jax.perf.sweep import report as sweep_report
@@ -227,11 +228,11 @@ def child(arguments: list[str]) -> int:
     )
     if directory is None:
         return 0
-    module = hlo.parse((directory / "train_step.optimized.hlo").read_text())
+    module = hlo.parse((directory / OPTIMIZED_HLO).read_text())
     split = table.summarise(trace.read(trace.newest(directory)), module)
     row = dataclasses.asdict(done) | {
         "median_seconds": done.median_seconds,
-        "split": split.by_kind | {"exposed": split.exposed_collective, "host gap": split.host_gap},
+        "split": split.by_kind | {"exposed network": split.exposed_network, "host gap": split.host_gap},
         "traced_seconds": split.step_seconds,
     }
     Path(answer).with_suffix(".profile.md").write_text(table.text(split))

@@ -48,7 +48,7 @@ def planned(tmp_path_factory):
     directory = tmp_path_factory.mktemp("plan")
     code, printed, made = plan(directory, "--config=8b", "--topology=h100:64x8")
     assert code == 0, printed
-    return made, hlo.parse((directory / "step.hlo.txt").read_text())
+    return made, hlo.parse((directory / "train_step.optimized.hlo").read_text())
 
 
 def test_collectives_of_the_8b_are_golden(planned):

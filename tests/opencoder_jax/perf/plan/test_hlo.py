@@ -86,9 +86,9 @@ def test_communication_hides_only_behind_what_is_between_start_and_done():
     gather = collectives.duration("all-gather", 32 * 32 * 2, 2, 1, MACHINE)
     reduce = collectives.duration("all-reduce", 64 * 16 * 2, 2, 2, MACHINE)
     assert times.network == pytest.approx(3 * gather + reduce)
-    assert times.exposed == pytest.approx(3 * (gather - product) + reduce)
+    assert times.exposed_network == pytest.approx(3 * (gather - product) + reduce)
     assert times.flops == 3 * 2 * 64 * 16 * 32
-    assert times.step == pytest.approx(times.matmul + times.memory + times.exposed)
+    assert times.step == pytest.approx(times.matmul + times.memory + times.exposed_network)
     peak = simulator.peak
     assert simulator.seconds(type(instruction_cost(module, body, body.by_name["d"]))(flops=peak))[0] == pytest.approx(
         1 / MATMUL_EFFICIENCY

@@ -15,7 +15,7 @@ from collections import Counter
 import pytest
 
 from opencoder_jax import overrides
-from opencoder_jax.metrics import flops_per_token
+from opencoder_jax.flops import flops_per_token
 from opencoder_jax.perf.plan import estimate as estimates
 from opencoder_jax.perf.plan import hlo, report
 from opencoder_jax.perf.plan import topology as machines

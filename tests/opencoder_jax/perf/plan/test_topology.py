@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from opencoder_jax import xla_flags
-from opencoder_jax.metrics import peak_flops
+from opencoder_jax.flops import peak_flops
 from opencoder_jax.perf.plan import topology
 
 

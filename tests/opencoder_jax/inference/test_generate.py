@@ -95,76 +95,10 @@ def test_every_token_of_a_row_is_drawn_with_a_key_of_its_own(params):
         assert row[:30] != row[30:]
 
 
-def test_sampling_follows_the_distribution():
-    """20,000 draws: frequencies at temperature 2 within 3 %; top-p keeps the smallest set that reaches it."""
-    p = np.array([0.5, 0.25, 0.15, 0.1])
-    logits = jnp.tile(jnp.log(p), (20_000, 1))
-    keys = jax.random.split(jax.random.key(0), 20_000)
-    draw = jax.jit(gen.sample, static_argnames="nucleus")
-    count = lambda ids: np.bincount(np.asarray(ids), minlength=4) / 20_000  # noqa: E731
-    flat = np.sqrt(p) / np.sqrt(p).sum()
-    np.testing.assert_allclose(count(draw(logits, keys, 2.0, 1.0, nucleus=False)), flat, atol=0.015)
-    np.testing.assert_allclose(count(draw(logits, keys, 1.0, 0.7, nucleus=True)), [2 / 3, 1 / 3, 0, 0], atol=0.015)
-    np.testing.assert_allclose(count(draw(logits, keys, 1.0, 0.8, nucleus=True)), p * [1, 1, 1, 0] / 0.9, atol=0.015)
-    np.testing.assert_allclose(count(draw(logits, keys, 1.0, 0.01, nucleus=True)), [1, 0, 0, 0])
-
-
-@pytest.mark.parametrize(
-    ("p", "top_p", "kept"),
-    [
-        ([0.25] * 4, 0.5, [0, 1]),  # ties: no more than it takes, smaller ids first
-        ([0.25] * 4, 0.51, [0, 1, 2]),
-        ([0.1] * 10, 0.7, range(7)),  # 0.7 is not a sum of fp32 tenths
-        ([0.1, 0.3, 0.3, 0.3], 0.3, [1]),
-        ([0.1, 0.3, 0.3, 0.3], 0.6, [1, 2]),
-        ([0.1, 0.3, 0.3, 0.3], 0.95, [0, 1, 2, 3]),
-        ([1 / 3] * 3, 1e-45, [0]),  # 0 in fp32
-        ([0.5, 0.5], 0.9999999, [0, 1]),
-        ([0.4, 0.4, 0.2], 0.8, [0, 1]),
-    ],
-)
-def test_top_p_keeps_the_fewest_tokens(p, top_p, kept):
-    """Seen from 4,000 draws, in which the rarest token kept is missed with probability below 1e-150."""
-    n = 4_000
-    keys = jax.random.split(jax.random.key(1), n)
-    ids = gen.sample(jnp.tile(jnp.log(jnp.array(p)), (n, 1)), keys, jnp.float32(1), jnp.float32(top_p), nucleus=True)
-    assert set(np.asarray(ids).tolist()) == set(kept)
-
-
-def test_top_p_over_a_whole_vocabulary_of_ties():
-    keys = jax.random.split(jax.random.key(1), 1_000)
-    logits = jnp.zeros((1_000, 1_024))
-    ids = gen.sample(logits, keys, jnp.float32(1), jnp.float32(0.5), nucleus=True)
-    assert np.asarray(ids).max() < 512
-    assert len(set(np.asarray(ids).tolist())) > 400
-
-
-@pytest.mark.parametrize("temperature", [1e-5, 1e-4, 0.01])
-@pytest.mark.parametrize("scale", [1.0, 1e4, 1e30])
-def test_small_temperatures_do_not_overflow(temperature, scale):
-    logits = scale * jnp.array([[1.0, 3.0, 2.0, -3.0]] * 50)
-    for nucleus in (False, True):
-        keys = jax.random.split(jax.random.key(2), 50)
-        ids = gen.sample(logits, keys, jnp.float32(temperature), jnp.float32(0.9), nucleus=nucleus)
-        assert set(np.asarray(ids).tolist()) == {1}
-
-
 def test_tiny_temperatures_are_greedy(params, prompts):
     greedy = generate_tokens(CFG, params, prompts, Sampling(12))
     for temperature in (1e-300, 1e-45, 1e-38, 1e-20, 9e-6, -0.0):
         assert generate_tokens(CFG, params, prompts, Sampling(12, temperature, top_p=0.5)) == greedy
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("temperature", v) for v in (np.nan, -np.nan, np.inf, -np.inf, -1e-9, -1.0)]
-    + [("top_p", v) for v in (0.0, -0.1, np.nan, np.inf, 1.0000001)]
-    + [("max_new_tokens", v) for v in (0, -1)]
-    + [("seed", v) for v in (2**63, -(2**63) - 1)],
-)
-def test_values_that_cannot_be_are_rejected_by_name(field, value):
-    with pytest.raises(ValueError, match=rf"^{field}="):
-        Sampling(**{field: value})
 
 
 def with_final_norm(params, value):
@@ -233,71 +167,14 @@ def test_stop_strings_cut_the_text(texts_model, tokenizer):
     cfg, weights = texts_model
     prompts = ["def f(x):", "import os\nx"]
     free = generate_text(cfg, weights, tokenizer, prompts, Sampling(40))
-    stop = free[0].text[6:9]
-    assert len(stop) == 3
+    windows = (free[0].text[at : at + 3] for at in range(3, len(free[0].text) - 3))
+    stop = next(w for w in windows if "\ufffd" not in w)  # half a character, which no stop can match
     cut = generate_text(cfg, weights, tokenizer, prompts, Sampling(40), stop=[stop, "never to be found"])
     for row, whole in zip(cut, free, strict=True):
         place = whole.text.find(stop)
         assert row.text == (whole.text if place < 0 else whole.text[:place])
         assert row.reason == (whole.reason if place < 0 else "stop")
     assert cut[0].reason == "stop"
-
-
-class Scripted:
-    """generate_tokens that plays given tokens, looking for stops after every `block` of them as the true one does."""
-
-    def __init__(self, rows, block):
-        self.rows, self.block = rows, block
-
-    def __call__(self, cfg, params, prompts, sampling, *, end_ids=(), stopped=lambda new: False):
-        out = []
-        for row in self.rows:
-            new: list[int] = []
-            for at in range(0, len(row), self.block):
-                for token in row[at : at + self.block]:
-                    new.append(token)
-                    if token in end_ids:
-                        break
-                if new[-1] in end_ids or stopped(new):
-                    break
-            out.append(new)
-        return out
-
-
-BYTES = "é→\U0001f600"  # 2, 3 and 4 bytes, none with a piece of its own
-
-
-@pytest.mark.parametrize("block", [1, 2, 3, 5, 16])
-@pytest.mark.parametrize(
-    ("text", "stops", "expected"),
-    [
-        ("def f(x):\n    return x\n\n\ndef g", ["\ndef "], "def f(x):\n    return x\n\n"),
-        ("a b c d e f", ["c d"], "a b "),
-        ("one two three", ["three", "two"], "one "),  # two stops: the one that begins first
-        ("xyz tail", ["y", "xyz"], ""),  # nested: the longer one begins first
-        ("xyq tail", ["y", "xyz"], "x"),  # its beginning came to nothing
-        ("aab", ["ab"], "a"),  # a false start
-        (f"ab{BYTES}cd", ["\U0001f600"], "abé→"),
-        (f"ab{BYTES}cd", ["→\U0001f600c", "zz"], "abé"),
-        (f"ab{BYTES}cd", ["é"], "ab"),
-        (f"ab{BYTES}cd", ["\ufffd"], f"ab{BYTES}cd"),  # half a character is not a replacement character
-        ("stop", ["stop"], ""),
-        ("no such thing", ["never", "n\n"], "no such thing"),
-        ("ends wit", ["with"], "ends wit"),  # only the beginning of a stop
-    ],
-)
-def test_stops_wherever_tokens_and_characters_are_cut(monkeypatch, tokenizer, block, text, stops, expected):
-    """Text ends before the stop that begins first, for any size of block; tokens are the fewest that hold the text."""
-    spelled = [tokenizer.encode(text), [i for c in text for i in tokenizer.encode(c)]]
-    for ids in spelled:
-        monkeypatch.setattr(gen, "generate_tokens", Scripted([[*ids, tokenizer.endoftext_id, *ids]], block))
-        (row,) = generate_text(CFG, {}, tokenizer, ["p"], Sampling(99), stop=stops)
-        assert row.text == expected
-        assert row.reason == ("end" if expected == text else "stop")
-        assert row.tokens == ids[: len(row.tokens)]
-        assert tokenizer.decode(row.tokens).startswith(expected)
-        if row.tokens:
-            assert len(tokenizer.decode_bytes(row.tokens[:-1])) < len(expected.encode())
 
 
 def test_tokens_spell_the_text_where_no_stop_cuts_it(texts_model, tokenizer):
@@ -315,7 +192,7 @@ def test_an_empty_stop_is_rejected(texts_model, tokenizer):
 def test_names_of_special_tokens_in_prompts(monkeypatch, tokenizer):
     """Text unless allowed."""
     seen = []
-    monkeypatch.setattr(gen, "generate_tokens", lambda cfg, params, ids, *_, **__: seen.extend(ids) or [])
+    monkeypatch.setattr(gen, "_run", lambda cfg, params, requests, *_: seen.extend(r.prompt for r in requests) or [])
     for allow in (False, True):
         generate_text(CFG, {}, tokenizer, ["<|im_start|>user"], Sampling(3), allow_special=allow)
     assert tokenizer.special_ids["<|im_start|>"] not in seen[0]

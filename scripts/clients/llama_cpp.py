@@ -1,0 +1,94 @@
+"""llama.cpp on a GGUF file, run in an environment of its own (`make .venv-llamacpp/ready`).
+
+    .venv-llamacpp/bin/python scripts/clients/llama_cpp.py COMMAND --model FILE.gguf --input IN.json --output OUT.json
+
+COMMAND   input                                   output
+tokenize  texts; special (names are tokens)       ids: a list for each text
+describe  -                                       eos, eot, bos, fim_pre, fim_suf, fim_mid, add_bos, n_vocab, template, ends
+logits    ids: a list for each prompt             logits of the last token of each
+generate  ids: a list for each prompt; steps      tokens, greedy, ended by llama.cpp's own ends
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+from pathlib import Path
+
+import llama_cpp  # pyright: ignore[reportMissingImports]
+
+
+def load(path: str, vocab_only: bool = False):
+    """Keys and values in fp32, for comparisons."""
+    kept = {"type_k": llama_cpp.GGML_TYPE_F32, "type_v": llama_cpp.GGML_TYPE_F32}
+    return llama_cpp.Llama(path, vocab_only=vocab_only, n_ctx=0, n_threads=2, verbose=False, seed=0, **kept)
+
+
+def tokenize(path: str, given: dict) -> dict:
+    vocab = llama_cpp.llama_model_get_vocab(load(path, vocab_only=True).model)
+    return {"ids": [_ids(vocab, text.encode(), given.get("special", False)) for text in given["texts"]]}
+
+
+def _ids(vocab, data: bytes, special: bool) -> list[int]:
+    room = len(data) + 16
+    tokens = (llama_cpp.llama_token * room)()
+    count = llama_cpp.llama_tokenize(vocab, data, len(data), tokens, room, False, special)
+    assert count >= 0, count
+    return list(tokens[:count])
+
+
+def describe(path: str, given: dict) -> dict:
+    model = load(path, vocab_only=True)
+    vocab = llama_cpp.llama_model_get_vocab(model.model)
+    names = ("eos", "eot", "bos", "fim_pre", "fim_suf", "fim_mid", "fim_rep", "fim_sep")
+    count = llama_cpp.llama_vocab_n_tokens(vocab)
+    return {name: getattr(llama_cpp, f"llama_vocab_{name}")(vocab) for name in names} | {
+        "add_bos": bool(llama_cpp.llama_vocab_get_add_bos(vocab)),
+        "n_vocab": count,
+        "template": model.metadata.get("tokenizer.chat_template"),
+        "ends": [i for i in range(count) if llama_cpp.llama_vocab_is_eog(vocab, i)],
+    }
+
+
+def logits(path: str, given: dict) -> dict:
+    model = load(path)
+    rows = []
+    for ids in given["ids"]:
+        model.reset()
+        model.eval(ids)
+        pointer = llama_cpp.llama_get_logits_ith(model.ctx, -1)
+        rows.append(list(ctypes.cast(pointer, ctypes.POINTER(ctypes.c_float * model.n_vocab())).contents))
+    return {"logits": rows}
+
+
+def generate(path: str, given: dict) -> dict:
+    model = load(path)
+    rows = []
+    for ids in given["ids"]:
+        tokens = []
+        for token in model.generate(ids, temp=0.0, repeat_penalty=1.0):
+            tokens.append(int(token))
+            if len(tokens) == given["steps"] or llama_cpp.llama_vocab_is_eog(
+                llama_cpp.llama_model_get_vocab(model.model), token
+            ):
+                break
+        rows.append(tokens)
+    return {"tokens": rows}
+
+
+COMMANDS = {"tokenize": tokenize, "describe": describe, "logits": logits, "generate": generate}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=COMMANDS)
+    for name in ("model", "input", "output"):
+        parser.add_argument(f"--{name}", required=True)
+    args = parser.parse_args()
+    given = json.loads(Path(args.input).read_text())
+    Path(args.output).write_text(json.dumps(COMMANDS[args.command](args.model, given)))
+
+
+if __name__ == "__main__":
+    main()
