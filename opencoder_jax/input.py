@@ -16,7 +16,7 @@ import numpy as np
 from opencoder_data.shard_format import BATCH_FIELDS, ShardReader, to_batch
 
 from opencoder_jax.config import DataConfig, SourceConfig
-from opencoder_jax.mixture import BatchSizes, Mixture, Stage, parse_changes
+from opencoder_jax.mixture import BatchSizes, Mixture, stages
 
 # Of DataConfig, besides sources and weights: what decides which record is read when.
 _ORDER_FIELDS = ("global_batch_size", "seq_len", "shuffle")
@@ -52,7 +52,7 @@ class TrainingData:
             )
         self.tokenizer_hash = next(iter(hashes))
         weights = tuple(s.weight for s in config.sources)
-        self._stages = [Stage(0, weights), *parse_changes(config.mixture_changes, len(weights))]
+        self._stages = stages(weights, config.mixture_changes)
         self._mixture = Mixture(self._stages, self.batches)
         self._seed = seed
         datasets = []

@@ -10,6 +10,7 @@ import grain.transforms
 import numpy as np
 
 from opencoder_jax.config import DataConfig
+from opencoder_jax.written import MixtureChange
 
 # Records after which the pattern of sources repeats; shares are rounded to multiples of its inverse.
 PATTERN_LENGTH = 65_536
@@ -133,21 +134,14 @@ class _Pattern:
         return [block * n + int(r) for n, r in zip(self._counts, rest, strict=True)]
 
 
-def parse_changes(text: str, num_sources: int) -> list[Stage]:
-    """`STEP:WEIGHT,WEIGHT,...;STEP:...` -> stages. Raises: ValueError naming the part that does not read."""
-    stages = []
-    for part in filter(None, text.split(";")):
-        step, _, weights = part.partition(":")
-        try:
-            stage = Stage(int(step), tuple(map(float, weights.split(","))))
-        except ValueError:
-            raise ValueError(f"data.mixture_changes: {part!r} is not STEP:WEIGHT,WEIGHT,...") from None
-        if len(stage.weights) != num_sources:
+def stages(weights: Sequence[float], changes: Sequence[MixtureChange]) -> list[Stage]:
+    """The stages of a run: `weights` from step 0, then each change. Raises: ValueError for another number of weights."""
+    for change in changes:
+        if len(change.weights) != len(weights):
             raise ValueError(
-                f"data.mixture_changes: {part!r} has {len(stage.weights)} weights for {num_sources} sources"
+                f"data.mixture_changes: {str(change)!r} has {len(change.weights)} weights for {len(weights)} sources"
             )
-        stages.append(stage)
-    return stages
+    return [Stage(0, tuple(weights)), *(Stage(change.step, change.weights) for change in changes)]
 
 
 def _add(a: list[int], b: list[int]) -> list[int]:

@@ -8,14 +8,14 @@ import importlib.util
 import json
 import sys
 import traceback
-import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from opencoder_data import command as commands
+from opencoder_data import fields
 
-from opencoder_jax.config import RunConfig, SourceConfig, check
+from opencoder_jax.config import RunConfig, check
 
 _HERE = Path(__file__).parent
 _CONFIG_DIRECTORIES = (_HERE.parent / "configs", _HERE / "_configs")  # a checkout; an installed wheel
@@ -122,38 +122,26 @@ def load(name: str) -> RunConfig:
 
 def apply(config: RunConfig, values: Mapping[str, str | None], own: Iterable[str] = ()) -> RunConfig:
     """Sets dotted fields from their text (None: a flag given by its name alone). Raises: ValueError as `parse` does."""
-    known = dict(leaves(config))
-    names = list(known)
-    for name, text in values.items():
-        if name not in names:
-            near = difflib.get_close_matches(name, [*names, *own], 1, 0.4) or [
-                n for n in names if n.endswith(name.split(".")[-1])
-            ]
-            hint = f"; did you mean --{near[0]}?" if near else f"; fields: {', '.join(names)}"
-            raise ValueError(f"--{name}: no such field{hint}")
-        if text is None and not isinstance(known[name], bool):
-            raise ValueError(f"--{name}: needs a value, --{name}=...")
-        config = _set(config, name.split("."), name, "true" if text is None else text)
-    return config
+    return fields.set_fields(config, values, own)
 
 
 def changes(old: RunConfig, new: RunConfig) -> list[str]:
     """ "field: old -> new" for every field that differs."""
     before = dict(leaves(old))
-    return [f"{name}: {before[name]} -> {value}" for name, value in leaves(new) if before[name] != value]
+    return [
+        f"{name}: {fields.written(before[name])} -> {fields.written(value)}"
+        for name, value in leaves(new)
+        if before[name] != value
+    ]
 
 
-def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and value of every field that is not itself a configuration."""
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        if dataclasses.is_dataclass(value):
-            yield from leaves(value, f"{prefix}{f.name}.")
-        else:
-            yield f"{prefix}{f.name}", value
+def leaves(config: RunConfig) -> Iterator[tuple[str, Any]]:
+    """Dotted name and value of every field that is not a section."""
+    return fields.leaves(config)
 
 
 def to_json(config: RunConfig) -> str:
+    """The text that is saved with a run."""
     return json.dumps(dataclasses.asdict(config), indent=1) + "\n"
 
 
@@ -162,69 +150,19 @@ def from_json(text: str) -> RunConfig:
     return from_dict(json.loads(text))
 
 
-def from_dict(fields: dict[str, Any]) -> RunConfig:
-    """A saved configuration; fields that a newer version of this program added take their defaults.
+def from_dict(values: dict[str, Any]) -> RunConfig:
+    """A saved configuration; fields that a newer version of this program added take their defaults, and the strings that
+    older ones wrote for data.mixture_changes, profile.steps and xla_flags are translated.
 
     Raises: ValueError in one line for a field that this version does not know, which a newer one saved, and for what is
     not a configuration.
     """
-    return _build(RunConfig, fields, "")
+    return fields.build(RunConfig, values)
 
 
-def _build(kind: Any, value: Any, name: str) -> Any:
-    if kind == tuple[SourceConfig, ...]:
-        if not isinstance(value, list):
-            raise ValueError(f"{name}: not a saved configuration")
-        return tuple(_build(SourceConfig, item, f"{name}[{i}]") for i, item in enumerate(value))
-    if not dataclasses.is_dataclass(kind):
-        return value
-    if not isinstance(value, dict):
-        raise ValueError(f"{name or 'the whole'}: not a saved configuration")
-    hints, dot = typing.get_type_hints(kind), "." if name else ""
-    if unknown := [f"{name}{dot}{field}" for field in value if field not in hints]:
-        raise ValueError(
-            f"unknown field {', '.join(unknown)}: saved by a newer version of opencoder_jax; use that version"
-        )
-    needed = [f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING]
-    if missing := [f"{name}{dot}{field}" for field in needed if field not in value]:
-        raise ValueError(f"{', '.join(missing)} missing: not a saved configuration")
-    return typing.cast(Any, kind)(**{k: _build(hints[k], v, f"{name}{dot}{k}") for k, v in value.items()})
-
-
-def _set(config: Any, path: list[str], name: str, text: str) -> Any:
-    head, *rest = path
-    if rest:
-        return dataclasses.replace(config, **{head: _set(getattr(config, head), rest, name, text)})
-    kind = typing.get_type_hints(type(config))[head]
-    return dataclasses.replace(config, **{head: _convert(kind, name, text)})
-
-
-def _convert(kind: Any, name: str, text: str) -> Any:
-    try:
-        if kind is bool:
-            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
-        if kind is int:
-            return int(text.replace("_", ""))
-        if kind is float:
-            return float(text)
-        if kind == tuple[SourceConfig, ...]:
-            return tuple(_source(item) for item in text.split(",") if item)
-        assert kind is str, kind
-        return text
-    except (ValueError, KeyError):
-        label = (
-            "true or false"
-            if kind is bool
-            else "PATH:WEIGHT,PATH:WEIGHT"
-            if kind not in (int, float)
-            else kind.__name__
-        )
-        raise ValueError(f"--{name}={text}: not {'an' if kind is int else 'a'} {label}") from None
-
-
-def _source(item: str) -> SourceConfig:
-    path, colon, weight = item.rpartition(":")
-    try:
-        return SourceConfig(path, float(weight)) if colon and path else SourceConfig(item)
-    except ValueError:
-        return SourceConfig(item)
+def describe_fields() -> str:
+    """Every field of a run for --help: how it is written, range, default and what it is."""
+    return (
+        f"--config is one of {', '.join(config_names())}, or a Python file. Its fields, any of which can be overridden (the "
+        f"default holds where the configuration says nothing):\n{fields.describe(RunConfig)}"
+    )

@@ -9,14 +9,15 @@ from typing import Any
 import jax
 
 from opencoder_jax.compiled import step_memory
-from opencoder_jax.config import RunConfig, profile_steps
+from opencoder_jax.config import RunConfig
 
 
 class Tracer:
     """Writes an xprof trace of `profile.steps` to RUN/profile, where TensorBoard's profile plugin finds it."""
 
     def __init__(self, config: RunConfig, run_dir: Path, start: int):
-        self._steps, self._directory, self._on = profile_steps(config), run_dir / "profile", False
+        asked = config.profile.steps
+        self._steps, self._directory, self._on = asked.steps() if asked else range(0), run_dir / "profile", False
         if self._steps and not start <= self._steps.start < config.num_steps:
             print(
                 f"warning: profile.steps={config.profile.steps} is outside steps {start}..{config.num_steps - 1}: no trace"

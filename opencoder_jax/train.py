@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from opencoder_data import fields
 from opencoder_kernels import dispatch
 
 from opencoder_jax import console, distributed, overrides, profiling
@@ -44,7 +45,6 @@ from opencoder_jax.checkpoint import (
 )
 from opencoder_jax.compiled import write_hlo
 from opencoder_jax.config import RunConfig, check, replace
-from opencoder_jax.describe import describe_fields
 from opencoder_jax.evaluate import Evaluator
 from opencoder_jax.lock import RunLock
 from opencoder_jax.metrics import MetricsWriter, Progress
@@ -57,7 +57,7 @@ from opencoder_jax.xla_flags import compile_lowered, set_memory_fraction
 
 def main(arguments: list[str]) -> int:
     if {"--help", "-h"} & set(arguments):
-        print(f"{__doc__}\n{describe_fields()}")
+        print(f"{__doc__}\n{overrides.describe_fields()}")
         return 0
     # Orbax logs a failed save with its whole stack; the trainer says it in one line.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -97,7 +97,7 @@ def train(config: RunConfig, watch: Watch | None = None) -> int:
         console.check_path(name, getattr(config, name))
     distributed.assert_equal_across_hosts(dict(overrides.leaves(config)), "the configuration")
     for name, value in overrides.leaves(config) if distributed.is_first() else ():
-        print(f"config: {name}={value}")
+        print(f"config: {name}={fields.written(value)}")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", ".jax_cache")
 

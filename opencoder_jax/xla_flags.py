@@ -2,7 +2,7 @@
 
 `compile_lowered` gives them to `lowered.compile(compiler_options=...)`: the options travel with the compilation (and
 into its cache key) instead of through the environment, and `plan`, `profile` and `sweep` compile with the same ones.
-`RunConfig.xla_flags="name=value,name=value"` overrides or adds; `name=` drops one.
+`RunConfig.xla_flags`, on the command line `--xla_flags=xla_NAME=VALUE,xla_NAME=VALUE`, overrides or adds; an empty value drops one.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from opencoder_jax.written import XlaFlag
 
 # Share of a GPU's memory that XLA's arena takes. The rest holds the CUDA context, cuBLAS workspaces and NCCL's
 # buffers, some 5-8 GB on an 80 GB device with hundreds of peers.
@@ -51,24 +53,16 @@ GPU: dict[str, tuple[bool | int | str, str]] = {
 TPU: dict[str, tuple[bool | int | str, str]] = {}
 
 
-def compiler_options(platform: str, overrides: str = "") -> dict[str, bool | int | str]:
-    """Options for a platform (`gpu` or `cuda`, `tpu`, `cpu`), with overrides applied.
-
-    Raises: ValueError when an override is not NAME=VALUE.
-    """
+def compiler_options(platform: str, overrides: Sequence[XlaFlag] = ()) -> dict[str, bool | int | str]:
+    """Options for a platform (`gpu` or `cuda`, `tpu`, `cpu`), with overrides applied; an empty value drops one."""
     table: Mapping[str, tuple[bool | int | str, str]] = {"gpu": GPU, "cuda": GPU, "tpu": TPU}.get(platform, {})
-    options = {name: value for name, (value, _) in table.items()}
-    for item in filter(None, (part.strip() for part in overrides.split(","))):
-        name, equals, value = item.removeprefix("--").partition("=")
-        if not equals or not name.startswith("xla_"):
-            raise ValueError(f"xla_flags: {item!r}: write xla_NAME=VALUE, several with commas, xla_NAME= to drop one")
-        options[name] = _value(value)
-        if value == "":
-            del options[name]
-    return options
+    options = {name: value for name, (value, _) in table.items()} | {flag.name: flag.value for flag in overrides}
+    return {name: value for name, value in options.items() if value != ""}
 
 
-def compile_lowered(lowered: Any, platform: str, overrides: str = "") -> tuple[Any, dict[str, bool | int | str]]:
+def compile_lowered(
+    lowered: Any, platform: str, overrides: Sequence[XlaFlag] = ()
+) -> tuple[Any, dict[str, bool | int | str]]:
     """The compiled program, and what a run records: the options it was compiled with and, on a GPU, the arena's share.
 
     An option of the tables above that the XLA available does not know (any more, or yet) is dropped with a warning: the
@@ -78,7 +72,7 @@ def compile_lowered(lowered: Any, platform: str, overrides: str = "") -> tuple[A
     import jax
 
     options = compiler_options(platform, overrides)
-    asked = {part.strip().removeprefix("--").partition("=")[0] for part in overrides.split(",")}
+    asked = {flag.name for flag in overrides}
     while True:
         try:
             compiled = lowered.compile(compiler_options=options)
@@ -101,9 +95,3 @@ def compile_lowered(lowered: Any, platform: str, overrides: str = "") -> tuple[A
 def set_memory_fraction() -> None:
     """Sets the GPU arena's share unless the user did; to be called before JAX meets a device."""
     os.environ.setdefault(_FRACTION, str(MEMORY_FRACTION))
-
-
-def _value(text: str) -> bool | int | str:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    return int(text) if text.lstrip("-").isdigit() else text

@@ -13,7 +13,7 @@ from opencoder_jax.perf.plan import hlo, topology
 from opencoder_jax.perf.plan.estimate import estimate
 from opencoder_jax.perf.plan.kernels import KernelCosts
 from opencoder_jax.perf.plan.report import table
-from opencoder_jax.perf.plan.roofline import Simulator
+from opencoder_jax.perf.plan.roofline import Simulator, Times
 from scripts.benchmarks import bench_gpu
 
 GIB = 2**30
@@ -52,8 +52,11 @@ def predicted(row: dict[str, Any], device_kind: str) -> dict[str, Any]:
     directory = Path(row["directory"])
     config = overrides.from_dict(json.loads(next(directory.glob("*.config.json")).read_text()))
     machine = topology.parse(f"{spec_of(device_kind).name}:1x1")
-    module = hlo.parse(next(directory.glob(f"*.trace/{OPTIMIZED_HLO}")).read_text())
-    times = Simulator(module, row["mesh"], machine, KernelCosts(config.model)).run()
+    try:
+        module = hlo.parse(next(directory.glob(f"*.trace/{OPTIMIZED_HLO}")).read_text())
+        times = Simulator(module, row["mesh"], machine, KernelCosts(config.model)).run()
+    except ValueError as error:  # a form of HLO that is not known: what was measured is still wanted
+        times, row = Times(step=math.nan), row | {"plan_error": str(error)}
     rough = estimate(config, row["mesh"], machine)
     return row | {
         "plan_seconds": times.step, "plan_matmul": times.matmul, "plan_kernels": times.kernels, "plan_memory": times.memory,
@@ -77,6 +80,7 @@ def step_tables(rows: list[dict[str, Any]], device: dict[str, Any]) -> str:
             "program.",
             "",
         ]
+    lines += [f"{row['model']}: not predicted: {row['plan_error']}" for row in ran if "plan_error" in row]
     lines += [f"{row['model']}, {row['given_up']}: did not run: {row['error']}" for row in rows if "error" in row]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -13,6 +13,7 @@ from opencoder_data.shard_format import BATCH_FIELDS
 
 from opencoder_jax.config import DataConfig, SourceConfig
 from opencoder_jax.input import TrainingData
+from opencoder_jax.written import MixtureChange
 
 T = 64
 
@@ -86,7 +87,7 @@ def test_a_task_delivers_the_records_that_grain_delivers(directories, registered
 def test_the_order_of_a_run_is_delivered_exactly(directories, registered, tokenizer):
     """Shuffled, mixed and with a change of weights: the sequence itself, record by record."""
     names = {"code": 0.9, "web": 0.1}
-    data, ours = grain_batches(directories, names, 300, mixture_changes="40:0.5,0.5")
+    data, ours = grain_batches(directories, names, 300, mixture_changes=(MixtureChange(40, (0.5, 0.5)),))
     name = registered.register_ordered("test_run", data.records, 300, tokenizer.path)
     theirs = list(examples(name))
     assert len(theirs) == 300

@@ -15,7 +15,7 @@ from opencoder_jax.bounds import Range, check_ranges, numeric_fields
 from opencoder_jax.config import RunConfig, check, replace
 from tests.opencoder_jax.training import micro_config
 
-CONFIG = micro_config("a", **{"data.eval_sources": "b:2"})
+CONFIG = micro_config("a", **{"data.eval_sources": "b:2", "data.mixture_changes": "1:1"})
 FIELDS = {field.name: field for field in numeric_fields(CONFIG)}
 
 

@@ -10,11 +10,13 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from opencoder_data import fields
 from opencoder_data.shard_format import BATCH_FIELDS, TOKEN_ID, ShardReader, ShardWriter
 
 from opencoder_jax.config import DataConfig, SourceConfig
 from opencoder_jax.input import TrainingData, iterate, open_shards
-from opencoder_jax.mixture import PATTERN_LENGTH, BatchSizes, Mixture, Stage, parse_changes
+from opencoder_jax.mixture import PATTERN_LENGTH, BatchSizes, Mixture, Stage, stages
+from opencoder_jax.written import MixtureChange
 
 T, VOCAB, SIZES = 8, 4_096, (40, 23)
 
@@ -49,7 +51,13 @@ def config(directories, weights=(1.0, 1.0), **changes):
 
 
 def data(directories, *args, seed=0, **changes):
+    if "mixture_changes" in changes:
+        changes["mixture_changes"] = mixture_changes(changes["mixture_changes"])
     return TrainingData(config(directories, *args, **changes), vocab_size=VOCAB, seed=seed)
+
+
+def mixture_changes(text):
+    return fields.convert(tuple[MixtureChange, ...], "data.mixture_changes", text)
 
 
 def first_tokens(batch):
@@ -184,15 +192,15 @@ def test_mixture_that_cannot_be_drawn(directories):
         with pytest.raises(ValueError, match=message):
             data(directories, weights)
     for text, message in [
-        ("x:1,1", "is not STEP"),
-        ("5", "is not STEP"),
+        ("x:1,1", "not a STEP:WEIGHT,WEIGHT"),
+        ("5", "not a STEP:WEIGHT,WEIGHT"),
         ("5:1", "1 weights for 2 sources"),
         ("5:1,1;5:1,2", "does not come after"),
         ("0:1,1", "does not come after"),
     ]:
         with pytest.raises(ValueError, match=message):
             data(directories, mixture_changes=text)
-    assert parse_changes("", 2) == []
+    assert stages((0.5, 0.5), ()) == [Stage(0, (0.5, 0.5))]
 
 
 def test_plan_counts_what_is_drawn(directories):

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
+from opencoder_data import fields
 
 from opencoder_jax import overrides
 from opencoder_jax.config import RunConfig, SourceConfig, check, replace
 from opencoder_jax.train import main
+from opencoder_jax.written import MixtureChange, StepRange, XlaFlag
 from tests.opencoder_jax.training import ROOT, micro_config
 
 GOLDEN = Path(__file__).parent / "golden" / "configs"
 
 
 def dump(config: RunConfig) -> str:
-    return "".join(f"{name}={value}\n" for name, value in overrides.leaves(config))
+    return "".join(f"{name}={fields.written(value)}\n" for name, value in overrides.leaves(config))
 
 
 @pytest.mark.parametrize("name", overrides.config_names())
@@ -81,8 +84,8 @@ def test_values_take_the_type_of_their_field():
         (["--config=tiny", "--mesh=8"], "--mesh: no such field"),
         (["--config=tiny", "--log_every=0"], "log_every=0 must be at least 1"),
         (["--config=tiny", "--num_steps=0"], "num_steps=0 must be at least 1"),
-        (["--config=tiny", "--profile.steps=5"], "profile.steps='5': write start:stop"),
-        (["--config=tiny", "--profile.steps=5:5"], "profile.steps='5:5': write start:stop"),
+        (["--config=tiny", "--profile.steps=5"], "--profile.steps=5: not a START:STOP; write start:stop"),
+        (["--config=tiny", "--profile.steps=5:5"], "--profile.steps=5:5: not a START:STOP; write start:stop"),
         (["--config=tiny", "--data.seq_len=100000"], "exceeds model.max_seq_len="),
         (["--config=tiny", "--checkpoint.verify=maybe"], "checkpoint.verify='maybe': choose full or size"),
         (["--config=tiny", "--schedule.peak=1e-9"], "schedule.peak=1e-09 is below schedule.final=1e-05"),
@@ -146,6 +149,65 @@ def test_every_field_is_reachable_by_its_dotted_name():
     for name, value in overrides.leaves(config):
         if isinstance(value, tuple):
             continue
-        same = overrides.apply(config, {name: str(value)})
+        same = overrides.apply(config, {name: fields.written(value)})
         assert same == config, name
     assert dataclasses.is_dataclass(config)
+
+
+STRINGS = {
+    "data.mixture_changes": "100:0.5,0.5;200:0,1",
+    "profile.steps": "10:15",
+    "xla_flags": "xla_gpu_enable_triton_gemm=true,xla_gpu_all_gather_combine_threshold_bytes=1,xla_gpu_enable_while_loop_unrolling=",
+}
+
+
+def test_a_configuration_that_an_older_version_saved_with_strings_is_translated():
+    """Written by the version before these fields had types."""
+    saved = overrides.from_json((GOLDEN.parent / "saved_with_strings.json").read_text())
+    assert saved.data.mixture_changes == (MixtureChange(100, (0.5, 0.5)), MixtureChange(200, (0.0, 1.0)))
+    assert saved.profile.steps == StepRange(10, 15)
+    assert saved.xla_flags == (
+        XlaFlag("xla_gpu_enable_triton_gemm", True),
+        XlaFlag("xla_gpu_all_gather_combine_threshold_bytes", 1),
+        XlaFlag("xla_gpu_enable_while_loop_unrolling", ""),
+    )
+    assert saved == overrides.parse(
+        ["--config=tiny", "--data.sources=a:0.75,b:0.25", *(f"--{name}={text}" for name, text in STRINGS.items())]
+    )
+    assert overrides.from_json(overrides.to_json(saved)) == saved
+    written = dict(overrides.leaves(saved))
+    assert fields.written(written["profile.steps"]) == "10:15"
+    assert fields.convert(tuple[MixtureChange, ...], "", fields.written(written["data.mixture_changes"])) == (
+        saved.data.mixture_changes
+    )
+    assert fields.written(written["xla_flags"]) == STRINGS["xla_flags"]
+    empty = {**dataclasses.asdict(overrides.load("tiny")), "xla_flags": "", "profile": {"steps": ""}}
+    assert (
+        overrides.from_dict(empty | {"data": {"mixture_changes": "", "sources": [], "eval_sources": []}}).xla_flags
+        == ()
+    )
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("--data.mixture_changes=5", "not a STEP:WEIGHT,WEIGHT"),
+        ("--data.mixture_changes=x:1,1", "not a STEP:WEIGHT,WEIGHT"),
+        ("--profile.steps=10-15", "not a START:STOP; write start:stop, for example 10:15"),
+        ("--xla_flags=triton=1", "not a xla_NAME=VALUE; write xla_NAME=VALUE"),
+        ("--data.mixture_changes=-5:1,1", "data.mixture_changes[0].step=-5 must be at least 0"),
+    ],
+)
+def test_values_in_one_piece_say_how_they_are_written(argument, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        overrides.parse(["--config=tiny", "--data.sources=a,b", argument])
+
+
+def test_every_field_has_help_that_help_shows():
+    found = list(fields.leaves_of(RunConfig))
+    assert {leaf.name for leaf in found} == {name for name, _ in overrides.leaves(micro_config())}
+    assert [leaf.name for leaf in found if not leaf.help.endswith(".")] == []
+    shown = " ".join(overrides.describe_fields().split())
+    for leaf in found:
+        assert f"--{leaf.name}=" in shown
+        assert leaf.help in shown, leaf.name

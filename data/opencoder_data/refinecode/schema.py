@@ -16,7 +16,7 @@ DOCUMENTS = pa.schema(
         pa.field("doc_type", pa.string()),  # code, data or text; null before stage 2
         pa.field("content", pa.large_string(), nullable=False),
         pa.field("size", pa.int64(), nullable=False),  # bytes of the raw file, not what an archive declares
-        pa.field("sha256", pa.string(), nullable=False),  # hex, of the raw file
+        pa.field("sha256", pa.string(), nullable=False),  # hex, of the raw file, or of the text where that is not known
         pa.field("stars", pa.int64()),
         pa.field("commit_time", pa.int64()),  # seconds since 1970, UTC
         pa.field("time_source", pa.string()),  # commit, archive (entry's mtime) or column

@@ -1,5 +1,5 @@
-"""What a configuration needs on hardware that is not available: memory, collectives, predicted step time.
+"""What a configuration needs on a target without hardware (AOT): memory, collectives, predicted step time.
 
-`python -m opencoder_jax.perf.plan --config=8b --topology=h100:64x8`. This package imports JAX only inside functions: the
-environment of the compiler is set first (`topology.prepare_environment`).
+`opencoder plan --config=8b --topology=h100:64x8`. No module of this package imports JAX before it is used: the environment of
+the compiler is set first (`topology.prepare_environment`), and tables are read where there is no JAX.
 """

@@ -23,7 +23,6 @@ from opencoder_jax import overrides
 from opencoder_jax.config import MeshConfig, RunConfig, replace
 from opencoder_jax.perf.plan.estimate import Estimate, estimate
 from opencoder_jax.perf.plan.topology import Topology
-from opencoder_jax.sharding import divisors
 
 EXIT_NOTHING_FITS = 3
 REMAT = ("none", "dots", "minimal", "full")
@@ -83,6 +82,8 @@ def candidates(config: RunConfig, topology: Topology, given: Mapping[str, Any] |
 
 
 def _all_candidates(config: RunConfig, topology: Topology) -> Iterator[Candidate]:
+    from opencoder_jax.sharding import divisors  # it imports JAX
+
     n, node = topology.num_devices, topology.devices_per_node
     m, batch = config.model, config.data.global_batch_size
     for tensor in divisors(n):

@@ -22,7 +22,8 @@ from opencoder_data import command
 
 from opencoder_jax import overrides
 from opencoder_jax.compiled import OPTIMIZED_HLO
-from opencoder_jax.config import profile_steps, replace
+from opencoder_jax.config import replace
+from opencoder_jax.written import StepRange
 
 
 def run(arguments: list[str]) -> int:
@@ -37,9 +38,10 @@ def run(arguments: list[str]) -> int:
 
     config = overrides.parse(rest, own)
     out = Path(own["out"] or f"runs/profile/{config.name}")
-    if not config.profile.steps:
-        config = replace(config, profile=replace(config.profile, steps="2:5"))
-    steps = profile_steps(config)
+    if config.profile.steps is None:
+        config = replace(config, profile=replace(config.profile, steps=StepRange(2, 5)))
+    assert config.profile.steps is not None
+    steps = config.profile.steps.steps()
     if steps.start < 2:
         raise ValueError(f"profile.steps={config.profile.steps}: begin at 2 or later; the first steps warm up")
     if own["buffers"]:  # read when the compiler starts

@@ -77,6 +77,71 @@ def test_names_of_many_languages_are_cp1252():
     assert decode(text.encode("cp1252")).text == text
 
 
+CENTRAL_NAMES = {
+    "pl": "Paweł Wiśniewski, Łukasz Kowalczyk, Małgorzata Dąbrowska, Michał Woźniak, Grażyna Król",
+    "cs": "Jiří Dvořák, Tomáš Němec, Lukáš Procházka, Zdeněk Kučera, Květa Řezníčková",
+    "sk": "Ľubomír Kováč, Štefan Horváth, Žaneta Ďurišová, Peter Baláž, Mária Krajčíková, Vladimír Ďurčo, Ľudmila Mikuláš, Ján Jurčovič",
+    "hu": "László Szűcs, Győző Kertész, Erdős Pál, Hegedűs Jenő, Petőfi Sándor",
+    "hr": "Željko Horvat, Ivana Kovačević, Nikola Jurić, Luka Perković, Domagoj Tomašić",
+    "ro": "Ionuţ Mureşan, Răzvan Popescu, Ştefan Brânzei, Cătălin Ţuţu, Bogdan Vlăduţ",
+}
+WESTERN_NAMES = [
+    "José Muñoz, Iñigo Ibáñez, Begoña Núñez, Sebastián Ñíguez",
+    "Søren Kjærgård, Bjørn Sørensen, Jørgen Bøe, Håkon Øverås",
+    "João Simões, Conceição Gonçalves, Antônio Magalhães, Luís Brandão",
+    "François Lefèvre, Hélène Benoît, Gaël Bézier, Chloë Noël, Œuvré Sœur",
+    "Jürgen Weiß, Björn Schröder, Käthe Müller, Günther Strauß",
+    "Þórður Guðmundsson, Sigríður Ævarsdóttir, Ásgeir Höskuldsson, Rúnar Óðinsson",
+    "Nicolò Bellò, Andrè Ariù, Niccolò Fantò, Mosè Cantù, Felicità",
+    "Hyvää päivää, Järvinen, Väinämöinen, Äyräpää",
+    "Ariën Koçi, Agim Gjëmë, Përparim Çela, Shqipërisë",
+]
+
+
+@pytest.mark.parametrize("encoding", ["cp1250", "iso8859-2"])
+@pytest.mark.parametrize("language", CENTRAL_NAMES)
+def test_a_few_names_of_central_europe(language, encoding):
+    text = CODE + f"/* Authors: {CENTRAL_NAMES[language]} */\n"
+    assert decode(text.encode(encoding)).text == text
+
+
+def test_a_capital_or_a_sign_inside_two_words_is_enough():
+    for words, encoding in (("Woźniak, Niedźwiedź", "cp1250"), ("Pernštejn, Kryštof", "iso8859-2")):
+        text = CODE + f"// {words}\n"
+        assert decode(text.encode(encoding)).text == text
+
+
+@pytest.mark.parametrize("names", WESTERN_NAMES)
+def test_a_few_western_names_stay_western(names):
+    text = CODE + f"/* Authors: {names} */\n"
+    assert decode(text.encode("cp1252")) == (text, "cp1252", "", "")
+
+
+def test_names_of_all_the_west_together_stay_western():
+    text = CODE + "".join(f"// {names}\n" for names in WESTERN_NAMES)
+    assert decode(text.encode("cp1252")).text == text
+
+
+def test_one_word_does_not_make_a_text_central_european():
+    """Nor does it where it is repeated, or is beside letters and signs without a word."""
+    for word in ("Paweł", "Žižka", "może", "Jiří", "Győző", "Małżeństwo", "Krajčíková", "Przyjaźń"):
+        data = (CODE + f"// {word} {word} {word} x é\n").encode("iso8859-2")
+        assert decode(data).encoding == "cp1252"
+
+
+@pytest.mark.parametrize(
+    "signs",
+    [
+        "±5 x±y a±b p±q n±m r±s k±l", "¶ ¶foo §bar ¦x|y¦ ¬z", "m³ cm³ dm³ km³ inch³ feet²", "note¹ name² this³ that¹ other¹",
+        "«texte» «mot» le«x»y", "Intel® Windows® Java™ ©Foo ©2020 ®", "£5 £10 ¥7 £x ¢y", "¿Qué? ¿Dónde? ¡Sí! ¿Cuándo? ¿Cómo?",
+        "nº 1ª 2º Mª 3ª", "1¼ 2¾ 3½ ¼cup ¾cup", "éèêëàâäîïôöûüùçñ ñ õ ø þ ð ã ê ì ò", "l·l pa·ral·lel col·lega",
+    ],
+)  # fmt: skip
+def test_signs_and_single_letters_stay_western(signs):
+    text = CODE + f"// {signs}\n"
+    assert decode(text.encode("cp1252")).text == text
+
+
 def test_a_character_never_takes_an_ascii_byte_unless_the_text_is_in_its_script():
     """Wide encodings whose second byte may be ASCII: in their own texts yes, on lone letters never."""
     own = "// 表示する。ソース、予定、能力、構文の確認を行います\n"

@@ -164,7 +164,7 @@ STAYS = [
     ("java", f"/**\n * Reads frames. {C}. {R}\n */\nclass A {{}}\n", "/**\n * Reads frames.\n */\nclass A {}\n"),
     ("c", f"/* {C}. {R} Walks the tree. */\nint x;\n", "/* Walks the tree. */\nint x;\n"),
     ("rust", f"// {C}\n//! Parses things.\nfn f() {{}}\n", "//! Parses things.\nfn f() {}\n"),
-    ("rust", f"//! Parses things.\n//!\n//! {C}\nfn f() {{}}\n", "//! Parses things.\n//!\nfn f() {}\n"),
+    ("rust", f"//! Parses things.\n//!\n//! {C}\nfn f() {{}}\n", "//! Parses things.\nfn f() {}\n"),
     ("python", f"# {C}\n#\n#  +---+\n#  | a |\n#  +---+\nimport a\n", "#  +---+\n#  | a |\n#  +---+\nimport a\n"),
     ("c", f"// {C}\n//                    Beta University Press\n// Walks trees.\nint x;\n", "// Walks trees.\nint x;\n"),
     ("python", f"# {C}\n#\n#  $(a) [-] (-) $$ @@ && ?? (+)\nimport a\n", "#  $(a) [-] (-) $$ @@ && ?? (+)\nimport a\n"),
@@ -385,3 +385,72 @@ def test_time_is_linear(language, unit):
         return best
 
     assert seconds(3_000) < 30 * max(seconds(300), 2e-3)
+
+
+CLAUSES = (
+    "Redistributions of source code must retain the above copyright\nnotice, this list of conditions and the following disclaimer.",
+    "Redistributions in binary form must reproduce the above copyright\nnotice, this list of conditions and the following disclaimer.",
+    "The name of the author may not be used to endorse or promote products\nderived from this software without specific prior written permission.",
+    "Altered versions must be plainly marked as such.",
+)
+MARKS = {
+    "1.": "1. 2. 3. 4.", "1)": "1) 2) 3) 4)", "(1)": "(1) (2) (3) (4)", "[1]": "[1] [2] [3] [4]", "(a)": "(a) (b) (c) (d)",
+    "a)": "a) b) c) d)", "A.": "A. B. C. D.", "i.": "i. ii. iii. iv.", "(i)": "(i) (ii) (iii) (iv)", "I.": "I. II. III. IV.",
+    "1:": "1: 2: 3: 4:", "1.1": "1.1 1.2 1.3 1.4", "*": "* * * *", "-": "- - - -", "+": "+ + + +", "bullet": "\u2022 \u2022 \u2022 \u2022", "o": "o o o o",
+}  # fmt: skip
+WRITTEN = {
+    "c": lambda lines: "/*\n" + "".join(f" * {line}".rstrip() + "\n" for line in lines) + " */\nint x;\n",
+    "python": lambda lines: "".join(f"# {line}".rstrip() + "\n" for line in lines) + "\nimport os\n",
+    "lua": lambda lines: "--[[\n" + "\n".join(lines) + "\n]]\nlocal x = 1\n",
+}
+
+
+@pytest.mark.parametrize("name", MARKS)
+@pytest.mark.parametrize("own_row", [False, True])
+@pytest.mark.parametrize("language", WRITTEN)
+def test_the_mark_of_a_clause_goes_with_it(name, own_row, language):
+    """`1.`, `(a)`, a bullet: nothing of the list is left, whether a description is before it, behind it or nowhere."""
+    numbered = name not in ("*", "-", "+", "bullet", "o")
+    description = "Walks the tree and prints each node to the given stream."
+    for count in (2, 3, *([4] if numbered else [])):
+        lines = [
+            f"{C}. {R}",
+            "",
+            "Redistribution and use in source and binary forms are permitted provided",
+            "that these conditions are met:",
+            "",
+        ]
+        for mark, clause in zip(MARKS[name].split()[:count], CLAUSES, strict=False):
+            first, *more = clause.split("\n")
+            lines += [mark, f"   {first}"] if own_row else [f"{mark} {first}"]
+            lines += [f"   {line}" for line in more]
+        lines += ["", "THIS SOFTWARE IS PROVIDED BY THE AUTHOR ``AS IS'' AND WITHOUT ANY WARRANTY."]
+        alone = WRITTEN[language]([description])
+        assert remove_header(WRITTEN[language]([*lines, "", description]), language) == alone
+        assert remove_header(WRITTEN[language]([description, "", *lines]), language) == alone
+        assert description not in (left := remove_header(WRITTEN[language](lines), language)) and len(left) < 20
+
+
+@pytest.mark.parametrize(
+    ("language", "before", "after"),
+    [
+        # What numbers something else stays with it, and a number that does not go on begins another list.
+        ("c", f"/*\n * {C}\n *\n * 1. Open the file.\n * 2. Read it.\n */\n", "/*\n * 1. Open the file.\n * 2. Read it.\n */\n"),
+        ("c", f"/*\n * {C}\n * 1. {CLAUSES[0].splitlines()[0]}.\n *\n * Steps:\n * 1. one\n * 2. two\n */\n",
+         "/*\n * Steps:\n * 1. one\n * 2. two\n */\n"),
+        ("c", f"/*\n * {C}\n * 2. {CLAUSES[0].splitlines()[0]}.\n * 7. Close it.\n */\n", "/*\n * 7. Close it.\n */\n"),
+        ("c", f"/*\n * {C}\n * 2. {CLAUSES[0].splitlines()[0]}.\n * (3) Close it.\n */\n", "/*\n * (3) Close it.\n */\n"),
+        ("python", f"# Usage:\n# a. do this\n# b. do that\n#\n# {C}\n#\n\nx = 1\n", "# Usage:\n# a. do this\n# b. do that\n\nx = 1\n"),
+        # Empty frames and empty rows go with what they framed.
+        ("python", f"# -----\n# {C}\n# -----\n# Walks the tree and prints.\n# -----\n", "# -----\n# Walks the tree and prints.\n# -----\n"),
+        ("c", f"/*******\n * {C}\n *******\n * Walks the tree.\n *******/\n", "/*******\n * Walks the tree.\n *******/\n"),
+        ("c", f"/* Walks the tree.\n *\n * {C}\n *\n */\n", "/* Walks the tree.\n */\n"),
+        ("c", f"//\n// Walks.\n//\n// {C}\n//\n", "//\n// Walks.\n"),
+        ("java", f"/**\n * Walks.\n *\n * {C}\n *\n * @param x y\n */\n", "/**\n * Walks.\n *\n * @param x y\n */\n"),
+        # A rule that frames what stays, stays.
+        ("python", f"# Walks.\n# -----\n# {C}\n#\n# Usage: a\n# -----\n", "# Walks.\n# -----\n# Usage: a\n# -----\n"),
+    ],
+)  # fmt: skip
+def test_lists_and_frames_around_a_notice(language, before, after):
+    code = {"c": "int x;\n", "python": "import a\n", "java": "class A {}\n"}[language]
+    assert remove_header(before + code, language) == after + code

@@ -331,9 +331,8 @@ def bounded(source, output, *overrides, memory=1_200_000_000):
 
     command = [PYTHON, "-m", "opencoder_data.refinecode", f"--input={source}", f"--output={output}",
                "--engine.workers=1", "--engine.progress=false", "--stages=ingest,preprocess", *overrides]  # fmt: skip
-    # Threads that numpy and Arrow start need address space, and one that cannot start ends the process (std::system_error).
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        command, capture_output=True, text=True, timeout=120,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (memory, memory)),
     )  # fmt: skip
     return done.returncode, done.stderr

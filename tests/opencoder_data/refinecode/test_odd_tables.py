@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import gzip
+import hashlib
 import json
 import lzma
 
@@ -250,6 +251,48 @@ def test_ids_that_repeat_in_the_input_are_made_anew(form, tmp_path):
     assert len({d["doc_id"] for d in documents}) == 12 and {d["source"] for d in documents} == {"s"}
 
 
+@pytest.mark.parametrize("stated", ["1", "0" * 64, "not a sum", ""])
+@pytest.mark.parametrize("form", ["parquet", "jsonl", "arrow"])
+@pytest.mark.parametrize("own", [True, False])
+def test_a_sha256_that_a_table_brings_is_not_believed(own, form, stated, tmp_path):
+    """Believed, it would drop every file but one as an exact copy, or keep copies."""
+    rows = [{**row, "sha256": stated} for row in own_rows(["a", "b", "c", "d"])] + [
+        {**own_rows(["e"])[0], "sha256": "another", "path": "copy.py"}
+    ]
+    if not own:
+        rows = [{k: row[k] for k in ("content", "path", "sha256")} | {"content_id": "7", "hash": "7"} for row in rows]
+    path = tmp_path / f"t.{form}"
+    if form == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif form == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        pyarrow.feather.write_feather(pa.Table.from_pylist(rows), path)
+    config = load(None, ["stages=ingest,preprocess,exact_dedup", "engine.workers=1", "engine.progress=false"])
+    run_pipeline(config, [str(path)], str(tmp_path / "out"))
+    documents = [r for p in sorted((tmp_path / "out" / "documents").iterdir()) for r in pq.read_table(p).to_pylist()]
+    assert sorted(d["content"] for d in documents) == CODE[:4]
+    assert all(d["sha256"] == hashlib.sha256(d["content"].encode()).hexdigest() for d in documents)
+
+
+@pytest.mark.parametrize(
+    "encoding", ["cp1252", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "utf-8", "rot13", "none-such"]
+)
+def test_a_stated_sha256_counts_where_it_is_that_of_the_files_bytes(encoding, tmp_path):
+    text = "x = 'größe'\n"
+    bytes_ = {
+        "utf-16": b"\xff\xfe" + text.encode("utf-16-le"), "utf-32": b"\0\0\xfe\xff" + text.encode("utf-32-be"),
+        "utf-16-be": b"\xfe\xff" + text.encode("utf-16-be"), "rot13": b"x", "none-such": b"x",
+    }.get(encoding) or text.encode(encoding)  # fmt: skip
+    stated = hashlib.sha256(bytes_).hexdigest()
+    name = encoding.removesuffix("-be")
+    row = {**own_rows(["a"])[0], "content": text, "encoding": name, "sha256": stated}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "t.parquet")
+    documents, _, _ = ingest(tmp_path / "t.parquet", tmp_path / "out")
+    known = encoding not in ("rot13", "none-such")
+    assert documents[0]["sha256"] == (stated if known else hashlib.sha256(text.encode()).hexdigest())
+
+
 def test_ids_that_differ_in_all_inputs_stay(tmp_path):
     for name, ids in (("one", ["a", "b"]), ("two", ["c", "d"])):
         pq.write_table(pa.Table.from_pylist(own_rows(ids)), tmp_path / f"{name}.parquet")
@@ -417,3 +460,44 @@ def test_all_worksheets_of_an_old_notebook(tmp_path):
     documents, ledger, _ = ingest(tmp_path, tmp_path.parent / f"{tmp_path.name}-out")
     assert len(documents) == 2 and all("a = 1" in d["content"] and "b = 2" in d["content"] for d in documents)
     assert [r["rule"] for r in ledger if r["rule"]] == ["unreadable_notebook"]
+
+
+@pytest.mark.parametrize("longest", [10, 300_000, 3_000_000])
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_binary()])
+def test_a_dictionary_of_any_width_is_read_row_by_row(longest, kind, tmp_path, monkeypatch):
+    from opencoder_data.refinecode.ingest import table_files
+
+    monkeypatch.setattr(table_files, "_ROWS", 7)  # so that pieces refer to parts of the dictionary
+    texts = [f"x = {i % 13}\n" + "#" * (longest if i % 13 == 5 else 0) for i in range(60)]
+    texts[20] = None
+    column = pa.array([t if t is None or kind == pa.string() else t.encode() for t in texts], kind)
+    paths = [f"{'p' * (longest // 1000)}/{i % 10}.py" for i in range(60)]
+    table = pa.table({"content": column, "path": paths})
+    pq.write_table(
+        table, tmp_path / "t.parquet", row_group_size=40, compression="zstd", dictionary_pagesize_limit=1 << 24
+    )
+    documents, ledger, _ = ingest(tmp_path / "t.parquet", tmp_path / "out")
+    assert [d["content"] for d in documents] == [t for t in texts if t is not None]
+    assert [r["path"] for r in ledger] == paths and ledger[20]["rule"] == "unreadable_row"
+
+
+def test_pieces_of_a_table_are_unfolded_up_to_a_bound(tmp_path):
+    from opencoder_data.refinecode.ingest import table_files
+
+    texts = ["y" * 400_000, "x = 1\n"]
+    column = pa.DictionaryArray.from_arrays(pa.array([0, 1] * 1_000, pa.int32()), pa.array(texts))
+    pq.write_table(pa.table({"content": column}), tmp_path / "t.parquet", compression="zstd", store_schema=False)
+    with table_files._Table(str(tmp_path / "t.parquet")) as table:
+        plain = list(table.arrays(0, "content", 512, 64_000_000))
+        folded = list(table.arrays(0, "content", 512, 8_000_000))
+    assert max(a.nbytes for a in plain) < 70_000_000 and sum(len(a) for a in plain) == 2_000
+    assert max(a.nbytes for a in folded) < 1_000_000 and all(isinstance(a, pa.DictionaryArray) for a in folded)
+
+
+def test_table_bounds_count_rows_and_bytes_of_whole_pieces(tmp_path):
+    table = pa.table({"content": CODE * 20, "path": PATHS * 20})
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=30)
+    for number, (override, right) in enumerate((("max_table_rows=50", 50), ("max_archive_bytes=1000", 31))):
+        documents, ledger, _ = ingest(tmp_path / "t.parquet", tmp_path / str(number), f"ingest.{override}")
+        assert len(documents) == right and len(ledger) == 120
+        assert {r["rule"] for r in ledger[right:]} == {"archive_limit"}

@@ -1,11 +1,13 @@
 """Stage 1: read directories, archives, git repositories, Parquet and JSONL into documents; list every file in the ledger."""
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from opencoder_data import address_space
 from opencoder_data.pipeline import storage
 from opencoder_data.pipeline.run import PLAN, Run, Steps, partition_writers
 from opencoder_data.pipeline.schema import doc_id, table_of
@@ -55,6 +57,7 @@ class Ingest:
 
 def read_partition(run: Run, part: int, config: IngestConfig) -> dict[str, Any]:
     """Documents of one partition, and a ledger row for each file, read or rejected."""
+    address_space.start_threads()
     units = storage.read_json(storage.join(run.directory(STAGE), "plan", f"{part:05d}.json"))
     limit = run.layout.batch_mb * 1e6
     with partition_writers(run, STAGE, part, DOCUMENTS, LEDGER) as writers:
@@ -130,7 +133,7 @@ def _read_unit(unit: plan.Unit, source: str, key: str, config: IngestConfig) -> 
 def _document(raw: RawFile, licence: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """(document or None, ledger row)."""
     identity = raw.doc_id or doc_id(*(raw.key or (raw.source, raw.path)), raw.index)
-    text, encoding, sha = raw.text, raw.encoding, raw.sha256
+    text, encoding, sha = raw.text, raw.encoding, None
     if raw.data is not None:
         decoded = (decode_declared(raw.data, raw.declared_encoding) if raw.declared_encoding else None) or decode(
             raw.data
@@ -153,7 +156,7 @@ def _document(raw: RawFile, licence: str) -> tuple[dict[str, Any] | None, dict[s
     if text is None:
         return None, {**row, "stage": STAGE, "rule": raw.rule, "detail": raw.detail or None}
     if sha is None:
-        sha = hashlib.sha256(text.encode("utf-8")).hexdigest()
+        sha = _sum(text, encoding, raw.stated_sha256)
     doc = {
         **row, "content": text, "sha256": sha, "stars": raw.stars, "commit_time": raw.commit_time,
         "time_source": raw.time_source, "licence": raw.licence or licence or None, "encoding": encoding,
@@ -161,6 +164,21 @@ def _document(raw: RawFile, licence: str) -> tuple[dict[str, Any] | None, dict[s
     for name in ("status", "detail"):
         doc.pop(name, None)
     return doc, row
+
+
+def _sum(text: str, encoding: str, stated: str | None) -> str:
+    """SHA-256 of a text that a table brings. What the table states counts only where it is the sum of the file's bytes, the
+    text in `encoding`; else it is that of the text in UTF-8."""
+    own = hashlib.sha256(text.encode("utf-8")).hexdigest()
+    if stated is None or stated == own:
+        return own
+    names = {"utf-16": ("utf-16-le", "utf-16-be"), "utf-32": ("utf-32-le", "utf-32-be")}.get(encoding, (encoding,))
+    mark = "\ufeff" if len(names) > 1 else ""
+    for name in names:
+        with contextlib.suppress(UnicodeError, LookupError, TypeError):
+            if hashlib.sha256((mark + text).encode(name)).hexdigest() == stated:
+                return stated
+    return own
 
 
 __all__ = ["STAGE", "Ingest", "read_partition"]

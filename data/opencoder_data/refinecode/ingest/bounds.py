@@ -59,9 +59,18 @@ class Budget:
             )
         self.check_time()
 
-    def row(self) -> None:
-        """Charge one row of a table. Raises LimitError."""
-        self.entries += 1
+    def has_room(self, count: int, rows: int) -> bool:
+        """Whether `rows` rows of `count` bytes together stay within the bounds."""
+        size = self.bytes + count
+        return (
+            self.entries + rows <= self.config.max_table_rows
+            and size <= self.config.max_archive_bytes
+            and not (self.packed and size > max(RATIO_FREE_BYTES, self.packed * self.config.max_archive_ratio))
+        )
+
+    def rows(self, count: int = 1) -> None:
+        """Charge `count` rows of a table. Raises LimitError."""
+        self.entries += count
         if self.entries > self.config.max_table_rows:
             raise LimitError(f"holds more than ingest.max_table_rows={self.config.max_table_rows} rows")
 
@@ -93,16 +102,21 @@ def within_memory(files: Iterator[RawFile], config: IngestConfig, source: str) -
     bound = size + config.max_memory_mb * 1_000_000
     for limit in (soft, hard):
         bound = bound if limit == resource.RLIM_INFINITY else min(bound, limit)
-    while True:
+    ended = False
+    while not ended:
+        batch: list[RawFile] = []
+        held = 0
         resource.setrlimit(resource.RLIMIT_AS, (bound, hard))
         try:
-            raw = next(files, None)
+            # Several at a time: two system calls for each would cost as much as reading a small file.
+            while held < PIECE and len(batch) < 64 and (raw := next(files, None)) is not None:
+                batch.append(raw)
+                held += raw.size if raw.data is not None or raw.text is not None else 0
+            ended = raw is None
         except MemoryError:
-            raw = RawFile(source, "", "", rule="memory_limit", detail=f"more than ingest.max_memory_mb={config.max_memory_mb}",
-                          index=-2, key=(source, "\0memory"))  # fmt: skip
-            files = iter(())
+            batch.append(RawFile(source, "", "", rule="memory_limit", detail=f"more than ingest.max_memory_mb={config.max_memory_mb}",
+                                 index=-2, key=(source, "\0memory")))  # fmt: skip
+            ended = True
         finally:
             resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-        if raw is None:
-            return
-        yield raw
+        yield from batch

@@ -82,9 +82,11 @@ def row_file(values: dict[str, Any], source: str, key: str, index: int, *, own_i
     if "doc_id" in values and all(isinstance(values.get(name), kind) for name, kind in OWN_TYPES.items()):
         _own(raw, values, own_ids)
         return raw
-    language = _valid(_text(values, "language", odd) or "")
-    raw.language = _LANGUAGES.get(language.lower(), language.lower()) if language else None
-    raw.declared_encoding = _encoding(values, odd)
+    if values.get("language"):
+        language = _valid(_text(values, "language", odd) or "")
+        raw.language = _LANGUAGES.get(language.lower(), language.lower()) if language else None
+    if values.get("declared_encoding"):
+        raw.declared_encoding = _encoding(values, odd)
     return raw
 
 
@@ -94,7 +96,7 @@ def _content(raw: RawFile, content: Any) -> None:
     elif isinstance(content, str):
         raw.text = content
         try:
-            raw.size = len(content.encode("utf-8"))
+            raw.size = len(content) if content.isascii() else len(content.encode("utf-8"))
         except UnicodeEncodeError:
             raw.text, raw.rule, raw.detail = None, "undecodable", "lone surrogates"
     else:
@@ -107,7 +109,7 @@ def _own(raw: RawFile, values: Mapping[str, Any], own_ids: bool) -> None:
     # Identity comes from the table it is in: the same source, path and doc_id may occur twice.
     assert raw.key is not None
     raw.doc_id = own["doc_id"] if own_ids else doc_id(*raw.key, raw.index)
-    raw.source, raw.sha256, raw.encoding = own["source"], own["sha256"], own["encoding"]
+    raw.source, raw.stated_sha256, raw.encoding = own["source"], own["sha256"], own["encoding"]
     raw.language, raw.doc_type = own["language"], own["doc_type"]
     raw.time_source = own["time_source"] or raw.time_source
     size = integer(own["size"]) or 0
@@ -124,6 +126,8 @@ def _text(values: Mapping[str, Any], name: str, odd: list[str]) -> str | None:
     value = values.get(name)
     if value is None or value == "":
         return None
+    if type(value) is str and len(value) <= MAX_NAME_BYTES:
+        return value
     if isinstance(value, bytes):
         try:
             value = value.decode("utf-8")
@@ -160,14 +164,18 @@ class Seconds(int):
 def _number(values: Mapping[str, Any], name: str, odd: list[str]) -> int | None:
     """An integer of 64 bits."""
     value = values.get(name)
+    if value is None:
+        return None
     number = integer(value)
-    if number is None and value is not None and value != "" and value == value:
+    if number is None and value != "" and value == value:
         odd.append(name)
     return number
 
 
 def integer(value: Any) -> int | None:
     """`value` as an integer of 64 bits, or None."""
+    if type(value) is int:
+        return value if -(2**63) <= value < 2**63 else None
     if isinstance(value, bool) or (isinstance(value, str | bytes) and len(value) > 40):
         return None
     try:
@@ -180,6 +188,10 @@ def integer(value: Any) -> int | None:
 def seconds(values: Mapping[str, Any], odd: list[str]) -> int | None:
     """`commit_time` in seconds since 1970 where it can be one: 1970 to 2100. Milliseconds and finer are recognized."""
     value = values.get("commit_time")
+    if type(value) is Seconds and 0 <= value < _LAST_SECOND:
+        return int(value)
+    if type(value) is int and 0 <= value < _LAST_SECOND:
+        return value
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
     when = _seconds(value)
@@ -221,6 +233,8 @@ def _scaled(number: int) -> int:
 
 def _licence(values: Mapping[str, Any], odd: list[str]) -> str | None:
     value = values.get("licence")
+    if value is None:
+        return None
     if isinstance(value, Odd):
         odd.append("licence")
         return None

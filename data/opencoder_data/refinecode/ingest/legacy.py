@@ -17,12 +17,16 @@ from functools import cache
 from importlib import resources
 from typing import NamedTuple
 
+from opencoder_data.refinecode.ingest import central
+
 # Pieces around bytes beyond ASCII that are looked at, at most.
 _PIECES = 4_000
 # Dearer per character than this is not text of any language here; a few characters may be rare ones.
 _TOO_DEAR = 15.0
 _DEAR_FOR_A_TEXT = 12.0
 _ASCII_BYTE = 6
+# A run of so many letters of which none occurs twice is a list of letters, not a word.
+_LISTED = 10
 
 _WESTERN = ("de", "fr", "es", "pt", "it", "da", "nb", "sv", "fi", "nl", "ca", "is", "sq", "gl", "ga")
 _CENTRAL = ("pl", "cs", "sk", "hu", "hr", "sl", "ro")
@@ -83,9 +87,18 @@ def detect(data: bytes) -> str | None:
 
     `data` is not UTF-8. Pure; the same bytes give the same answer.
     """
+    by_words = central.encoding(data)
+    best = _cheapest(data, by_words is not None or central.possible(data))
+    # Words tell Central Europe from the West; the costs of single letters tell both from the rest.
+    return by_words if by_words is not None and (best == "cp1252" or best in central.ENCODINGS) else best
+
+
+def _cheapest(data: bytes, central_too: bool) -> str | None:
     pieces = _pieces(data)
     best: tuple[float, str] | None = None
     for candidate in CANDIDATES:
+        if candidate.encoding in central.ENCODINGS and not central_too:
+            continue
         decoded = _decoded(pieces, candidate.encoding)
         if decoded is None or not _in_script(decoded, candidate):
             continue
@@ -139,6 +152,7 @@ def _in_script(decoded: list[tuple[str, int]], candidate: Candidate) -> bool:
         return True
     listed = set().union(*(_costs()[language] for language in candidate.languages))
     runs = [run for text, _ in decoded for run in re.findall(r"[^\W\d_]+", text) if not run.isascii()]
+    runs = [run for run in runs if len(run) < _LISTED or len(set(run)) < len(run)]
     letters = [c for run in runs for c in run if not c.isascii()]
     beyond = sum(not c.isascii() for text, _ in decoded for c in text)
     usual = sum(c in listed for c in letters)

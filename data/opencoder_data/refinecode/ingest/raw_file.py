@@ -12,7 +12,7 @@ class RawFile:
     """One input file. Exactly one of `data`, `text` and `rule` is set: bytes, decoded text, or why it is rejected.
 
     `key` is what its identity is made of, (source, path) before they were made printable: two names that are not UTF-8 may
-    print alike. `odd` names the metadata that could not be converted and is null.
+    print alike. `stated_sha256` is what a table says, never believed. `odd` names the metadata that could not be converted and is null.
     """
 
     source: str
@@ -31,7 +31,7 @@ class RawFile:
     language: str | None = None
     doc_type: str | None = None
     doc_id: str | None = None
-    sha256: str | None = None
+    stated_sha256: str | None = None
     encoding: str = "utf-8"
     declared_encoding: str | None = None
     key: tuple[str, str] | None = None
@@ -54,13 +54,15 @@ def printable_path(path: str) -> str:
 def printable_text(text: str | bytes) -> str:
     """A name out of an archive, table or repository likewise; surrogate escapes mean bytes."""
     if isinstance(text, str):
+        if text.isascii():
+            return text.replace("\0", "\\0")
         text = text.encode("utf-8", "surrogateescape" if _only_escapes(text) else "backslashreplace")
     return text.decode("utf-8", "backslashreplace").replace("\0", "\\0")
 
 
 def _only_escapes(text: str) -> bool:
     """Whether all surrogates in the text mean single bytes."""
-    return text.isascii() or not _SURROGATES.search(text)
+    return not _SURROGATES.search(text)
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:

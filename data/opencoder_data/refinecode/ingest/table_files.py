@@ -27,6 +27,10 @@ JSONL_SUFFIXES = (
 SUFFIXES = PARQUET_SUFFIXES + ARROW_SUFFIXES + JSONL_SUFFIXES
 _ROWS = 512
 _READ_BYTES = 16_000_000
+_UNFOLDED_BYTES = 4 * _READ_BYTES
+"""Largest piece of a column that is unfolded from a dictionary, and that becomes Python objects at once."""
+_FOLDED_ROWS = 32
+"""A column stays folded where so few rows may be too large."""
 _LISTED_ROWS = 1_000_000
 """A rejected table has one row in the ledger for each of its rows, up to this many: a corrupt footer may say 2^60."""
 
@@ -129,7 +133,7 @@ class _Table:
 
     def __init__(self, url: str):
         self.url, self._stack = url, ExitStack()
-        self._readers: dict[str, pq.ParquetFile] = {}
+        self._readers: dict[tuple[str, bool], pq.ParquetFile] = {}
         with _open(url) as parquet:
             self.metadata, self.schema = parquet.metadata, parquet.schema_arrow
         self.rows = [self.metadata.row_group(g).num_rows for g in range(self.metadata.num_row_groups)]
@@ -140,16 +144,42 @@ class _Table:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def arrays(self, group: int, column: str, rows: int) -> Iterator[pa.Array]:
-        """One column of a row group in pieces; strings stay dictionaries where stored so: 2 kB may unfold to 20 GB."""
-        if column not in self._readers:
+    def arrays(self, group: int, column: str, rows: int, most: int) -> Iterator[pa.Array]:
+        """One column of a row group in pieces of at most `rows` rows and `most` bytes unfolded from a dictionary."""
+        place = self.schema.names.index(column)
+        folded = False
+        if _usable(self.schema.types[place]) and self._has_dictionary(group, place):
+            longest = self._longest_entry(group, column)
+            folded = longest * _FOLDED_ROWS > most
+            if not folded:
+                rows = max(1, min(rows, most // max(longest, 1)))
+        yield from self._read(group, column, rows, folded)
+
+    def _has_dictionary(self, group: int, place: int) -> bool:
+        """Whether strings may be stored as references into a dictionary: 2 kB of these may unfold to 20 GB."""
+        if self.metadata.num_columns != len(self.schema):
+            return True  # nested columns: places differ
+        return bool(self.metadata.row_group(group).column(place).has_dictionary_page)
+
+    def _longest_entry(self, group: int, column: str) -> int:
+        """Bytes of the longest text in the dictionary of a column, of which there is one in a row group."""
+        first = next(self._read(group, column, 1, True), None)
+        if not isinstance(first, pa.DictionaryArray) or not len(first.dictionary):
+            return 0
+        return pc.max(pc.call_function("binary_length", [_as_binary(first.dictionary)])).as_py() or 0
+
+    def _read(self, group: int, column: str, rows: int, folded: bool) -> Iterator[pa.Array]:
+        """`folded`: strings stay dictionaries where they are stored so, and every piece brings the whole dictionary."""
+        if (column, folded) not in self._readers:
             handle = self._stack.enter_context(storage.open_read(self.url))
-            kind = self.schema.types[self.schema.names.index(column)]
-            folded = [column] if _usable(kind) else None
-            self._readers[column] = pq.ParquetFile(
-                handle, metadata=self.metadata, pre_buffer=False, read_dictionary=folded
+            self._readers[column, folded] = pq.ParquetFile(
+                handle,
+                metadata=self.metadata,
+                pre_buffer=False,
+                buffer_size=PIECE,
+                read_dictionary=[column] if folded else None,
             )
-        reader = self._readers[column]
+        reader = self._readers[column, folded]
         for batch in reader.iter_batches(rows, row_groups=[group], columns=[column], use_threads=False):
             yield batch.column(0)
 
@@ -213,12 +243,14 @@ def _group(
     meta = table.metadata.row_group(group)
     # Rows at a time, so that texts of the usual size make a few MB.
     rows = max(1, min(_ROWS, _READ_BYTES * max(meta.num_rows, 1) // max(meta.total_byte_size, 1)))
-    content = table.arrays(group, columns.pop("content"), rows)
-    others = {name: _cells_or_odd(table.arrays(group, column, rows)) for name, column in columns.items()}
+    content = table.arrays(group, columns.pop("content"), rows, _UNFOLDED_BYTES)
+    others = {
+        name: _cells_or_odd(table.arrays(group, column, rows, _UNFOLDED_BYTES // 8)) for name, column in columns.items()
+    }
     cells = (cell for array in content for cell in text_cells(array, budget))
-    for index, value in enumerate(cells, start):
-        values = {name: next(cells) for name, cells in others.items()}
-        yield _row({**values, "content": value}, source, key, index, own)
+    names = ("content", *others)
+    for index, values in enumerate(zip(cells, *others.values(), strict=False), start):
+        yield _row(dict(zip(names, values, strict=True)), source, key, index, own)
 
 
 def _row(values: dict[str, Any], source: str, key: str, index: int, own: bool) -> RawFile:
@@ -246,22 +278,26 @@ class _Invalid:
 
 def text_cells(array: pa.Array, budget: Budget) -> Iterator[Any]:
     """Cells of a column of text or bytes, one in memory at a time; `_TooLong` or `_Invalid` for what is rejected."""
-    kind = array.type
     if isinstance(array, pa.DictionaryArray):
-        indices, values, kind = array.indices.to_pylist(), array.dictionary, array.type.value_type
+        # Of its entries those alone that this piece refers to.
+        indices, values = _referred(array)
     else:
         indices, values = range(len(array)), array
+    kind = values.type
     if not _usable(kind):
         # Numbers, lists and records are not text; `row_file` says so.
         names = values.to_pylist() if not pa.types.is_nested(kind) else [Odd()] * len(values)
         yield from (None if i is None else names[i] for i in indices)
         return
-    binary = pa.large_binary() if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind) else pa.binary()
-    values = values.cast(binary)
-    sizes = pc.call_function("binary_length", [values]).to_pylist()
     text = not any(t(kind) for t in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
+    binary = _as_binary(values)
+    lengths = pc.call_function("binary_length", [binary])
+    if isinstance(indices, range) and (quick := _whole(values, lengths, budget)) is not None:
+        yield from quick
+        return
+    sizes = lengths.to_pylist()
     for index in indices:
-        budget.row()
+        budget.rows()
         size = None if index is None else sizes[index]
         if size is None:
             yield None
@@ -270,13 +306,47 @@ def text_cells(array: pa.Array, budget: Budget) -> Iterator[Any]:
         if size > budget.member:
             yield _TooLong(size, budget.member)
             continue
-        data = values[index].as_py()
+        data = binary[index].as_py()
         if text:
             try:
                 data = data.decode("utf-8")
             except UnicodeDecodeError:
                 data = _Invalid(size)
         yield data
+
+
+def _whole(values: pa.Array, lengths: pa.Array, budget: Budget) -> list[Any] | None:
+    """All cells at once where no bound is near and every text is UTF-8, else None."""
+    total, longest = pc.sum(lengths).as_py() or 0, pc.max(lengths).as_py() or 0
+    if total > _UNFOLDED_BYTES or longest > budget.member or not budget.has_room(total, len(values)):
+        return None
+    cells = _strings(values)
+    if cells is not None:
+        budget.rows(len(values))
+        budget.unpacked(total)
+    return cells
+
+
+def _strings(array: pa.Array) -> list[Any] | None:
+    """Cells of a column of text or bytes; None where a text is not UTF-8."""
+    try:
+        return array.to_numpy(zero_copy_only=False).tolist()
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        _stop_if_cancelled(error)
+        return None
+
+
+def _as_binary(values: pa.Array) -> pa.Array:
+    kind = values.type
+    large = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
+    return values.cast(pa.large_binary() if large else pa.binary())
+
+
+def _referred(array: pa.DictionaryArray) -> tuple[list[int | None], pa.Array]:
+    """(place of each cell's value or None, the values that the cells refer to)."""
+    places = pc.call_function("unique", [pc.drop_null(array.indices)])
+    found = pc.call_function("index_in", [array.indices], pc.SetLookupOptions(value_set=places))
+    return found.to_pylist(), array.dictionary.take(places)
 
 
 def _cells_or_odd(arrays: Iterable[pa.Array]) -> Iterator[Any]:
@@ -293,8 +363,9 @@ def _cells_or_odd(arrays: Iterable[pa.Array]) -> Iterator[Any]:
 def plain_cells(array: pa.Array) -> Iterator[Any]:
     """Cells as Python values, each by itself: times as numbers of seconds, strings that are not UTF-8 as bytes."""
     if isinstance(array, pa.DictionaryArray):
-        values = list(plain_cells(array.dictionary))
-        yield from (None if i is None else values[i] for i in array.indices.to_pylist())
+        places, used = _referred(array)
+        values = list(plain_cells(used))
+        yield from (None if i is None else values[i] for i in places)
         return
     kind = array.type
     per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -306,10 +377,13 @@ def plain_cells(array: pa.Array) -> Iterator[Any]:
         yield from _scaled(array.view(pa.int64()), 1, 1_000)
     else:
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-            binary = pa.large_binary() if pa.types.is_large_string(kind) else pa.binary()
-            yield from (_decoded(v) for v in array.cast(binary).to_pylist())
+            cells = _strings(array)
+            yield from [_decoded(v) for v in _as_binary(array).to_pylist()] if cells is None else cells
             return
-        for cell in array:
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+            yield from array.to_pylist()
+            return
+        for cell in array:  # others may fail, or be large
             try:
                 yield cell.as_py()
             except (ValueError, OverflowError, ArithmeticError):
@@ -373,7 +447,7 @@ def read_jsonl(url: str, source: str, key: str, config: IngestConfig) -> Iterato
                     detail = f"line of {size} bytes > {budget.line}"
                     yield _bad_line(source, key, index, size, detail, "size_limit")
                 elif line.strip():
-                    budget.row()
+                    budget.rows()
                     yield from _line(line, source, key, index)
     except LimitError as error:
         yield _rejection(source, str(error), -1, "archive_limit")

@@ -11,8 +11,9 @@ from itertools import groupby, pairwise
 
 from opencoder_data.refinecode.transform.comment_syntax import CommentSyntax, comment_syntax
 from opencoder_data.refinecode.transform.leading_comments import HEAD, Comment, Row, leading_comments, rows_of
+from opencoder_data.refinecode.transform.notice_lists import Part
 from opencoder_data.refinecode.transform.notice_patterns import MARKER
-from opencoder_data.refinecode.transform.notice_text import Part, machine_rows, notice_parts, read_as_a_whole
+from opencoder_data.refinecode.transform.notice_text import machine_rows, notice_parts, read_as_a_whole
 from opencoder_data.refinecode.transform.parse_check import is_in_comments
 
 Span = tuple[int, int]
@@ -29,6 +30,9 @@ _POSITIONAL = {
     "markdown": re.compile(r"(---|\+\+\+)[ \t]*[\r\n]"),
 }
 _BORDER = " \t\r\n*#/;%!\"'~=+-|<>{}"
+_LONE_BULLET = re.compile(
+    r"[ \t]*(?:(?:[*#;%!]+|//+|--)[ \t]+[-+*\u2022\u25e6\u25aa]{1,2}|[-+\u2022\u25e6\u25aa]{1,2})[ \t]*$"
+)
 _PASSES = 8
 
 
@@ -148,10 +152,12 @@ def _partly(
     cuts: list[Span] = []
     previous_empty = True  # the last row that stays has no words
     after_cut = False
+    ended = _end_of_words(text, rows, block, indices, gone)
     for i in indices:
         row = rows[i]
         opens = block and i == 0
         closes = block and i == len(rows) - 1
+        empty = row.left == row.right and not (opens or closes)
         if gone[i]:
             if opens or closes:
                 cuts.append(_inside(text, row, opens, closes))
@@ -162,17 +168,37 @@ def _partly(
             if "\n" not in text[row.left : row.right]:
                 cuts += _pieces(text, row, by_row[i])
             previous_empty = after_cut = False
-        elif (
-            row.left == row.right
-            and not text[row.text_start : row.text_end].strip(" \t\r\n\f*#/;%!-|\"'")
-            and not (opens or closes)
+        elif empty and (
+            i >= ended or (i + 1 < len(rows) and gone[i + 1] and _LONE_BULLET.match(text, row.start, row.text_end))
         ):
-            if after_cut and previous_empty and len(text[row.start : row.text_end].strip()) <= 3:
+            cuts.append((row.start, row.end))
+        elif empty and not text[row.text_start : row.text_end].strip(" \t\r\n\f*#/;%!-|\"'"):
+            if after_cut and previous_empty and (_blank(text, row) or _ruled(text, rows, i, gone)):
                 cuts.append((row.start, row.end))
             previous_empty = True
         else:
             previous_empty, after_cut = opens and row.left == row.right, False
     return cuts
+
+
+def _blank(text: str, row: Row) -> bool:
+    """Whether a row has no words and is not a rule drawn across the comment."""
+    return row.left == row.right and len(text[row.start : row.text_end].strip()) <= 3
+
+
+def _ruled(text: str, rows: list[Row], index: int, gone: list[bool]) -> bool:
+    """Whether the last row that stays before this one is a rule like it: between the two all is gone."""
+    before = next((i for i in range(index - 1, -1, -1) if not gone[i] and not _blank(text, rows[i])), None)
+    return before is not None and rows[before].left == rows[before].right
+
+
+def _end_of_words(text: str, rows: list[Row], block: bool, indices: range, gone: list[bool]) -> int:
+    """The first of the empty rows that end a comment whose last words are gone; behind the last row where there is none."""
+    end = indices.stop - (1 if block and rows[indices.stop - 1].left == rows[indices.stop - 1].right else 0)
+    first = end
+    while first > indices.start and (gone[first - 1] or _blank(text, rows[first - 1])):
+        first -= 1
+    return first if any(gone[first:end]) else indices.stop
 
 
 def _inside(text: str, row: Row, opens: bool, closes: bool) -> Span:

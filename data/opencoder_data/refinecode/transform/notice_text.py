@@ -6,9 +6,9 @@ go that speak of rights; descriptions, usage, tags and fields stay.
 """
 
 import re
-from typing import NamedTuple
 
 from opencoder_data.refinecode.transform.leading_comments import Row
+from opencoder_data.refinecode.transform.notice_lists import Part, with_marks
 from opencoder_data.refinecode.transform.notice_patterns import (
     ABOUT,
     COPYRIGHT_OF,
@@ -51,17 +51,9 @@ _GOES_ON = re.compile(
 _SENTENCE_END = re.compile(r"[.!?:][\"')\]]*$")
 _BOUNDARY = re.compile(r"(?<=[.!?])[\"')\]]?\s+(?=[\"'(\[]?[A-Z©@])")
 _ABBREVIATION = re.compile(
-    r"(?:^\W*\d{1,2}|\b[A-Za-z]|\b(?:inc|ltd|co|corp|dr|mr|mrs|ms|st|jr|sr|vs|e\.g|i\.e|no|dept|univ|prof|etc|al|ver|vol|llc|cf|fig|sec|bros))\.[\"')\]]?$",
+    r"(?:^\W*(?:\d{1,2}|[ivxIVX]{2,5})|\b[A-Za-z]|\b(?:inc|ltd|co|corp|dr|mr|mrs|ms|st|jr|sr|vs|e\.g|i\.e|no|dept|univ|prof|etc|al|ver|vol|llc|cf|fig|sec|bros))\.[\"')\]]?$",
     re.I,
 )
-
-
-class Part(NamedTuple):
-    """Some of a row's words: from `left` to `right` in the text."""
-
-    row: int
-    left: int
-    right: int
 
 
 def machine_rows(text: str, rows: list[Row]) -> list[bool]:
@@ -118,7 +110,7 @@ def notice_parts(text: str, rows: list[Row], machine: list[bool]) -> list[Part]:
         last = max(last, i)
         for sentence in _legal_sentences(paragraphs[i], words[i], strong[i]):
             out += sentence
-    return out
+    return with_marks(text, rows, machine, out)
 
 
 def _words(text: str, sentence: list[Part]) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import jax
 import pytest
+from opencoder_data import fields
 
 from opencoder_jax import xla_flags
 from opencoder_jax.flops import peak_flops
 from opencoder_jax.perf.plan import topology
+from opencoder_jax.written import XlaFlag
 
 
 @pytest.mark.parametrize(
@@ -45,17 +47,21 @@ def test_gpu_memory_limit_leaves_space_for_the_runtime():
     assert 5e9 < machine.spec.memory - machine.memory_limit < 8e9
 
 
+def flags(text):
+    return fields.convert(tuple[XlaFlag, ...], "xla_flags", text)
+
+
 def test_compiler_options():
     assert xla_flags.compiler_options("cpu") == {}
     gpu = xla_flags.compiler_options(
-        "gpu", "xla_gpu_enable_triton_gemm=true,xla_gpu_all_gather_combine_threshold_bytes=1"
+        "gpu", flags("xla_gpu_enable_triton_gemm=true,xla_gpu_all_gather_combine_threshold_bytes=1")
     )
     assert gpu["xla_gpu_enable_triton_gemm"] is True
     assert gpu["xla_gpu_all_gather_combine_threshold_bytes"] == 1
-    assert "xla_gpu_enable_triton_gemm" not in xla_flags.compiler_options("gpu", "xla_gpu_enable_triton_gemm=")
+    assert "xla_gpu_enable_triton_gemm" not in xla_flags.compiler_options("gpu", flags("xla_gpu_enable_triton_gemm="))
     assert all(reason for _, reason in xla_flags.GPU.values())
     with pytest.raises(ValueError, match="write xla_NAME=VALUE"):
-        xla_flags.compiler_options("gpu", "triton")
+        flags("triton")
 
 
 class Lowered:
@@ -82,15 +88,15 @@ def test_options_that_this_xla_does_not_know_are_left_out(monkeypatch):
     assert record == compiled | {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.8"}
     monkeypatch.setattr(Lowered, "known", frozenset(xla_flags.GPU))
     with pytest.raises(ValueError, match=r"xla_flags: No such compile option: 'xla_gpu_speed'"):
-        xla_flags.compile_lowered(Lowered(), "gpu", "xla_gpu_speed=11")
+        xla_flags.compile_lowered(Lowered(), "gpu", flags("xla_gpu_speed=11"))
     with pytest.raises(ValueError, match=r"xla_flags: While setting option .* is not a valid bool value"):
-        xla_flags.compile_lowered(Lowered(), "gpu", "xla_gpu_enable_triton_gemm=nonsense")
+        xla_flags.compile_lowered(Lowered(), "gpu", flags("xla_gpu_enable_triton_gemm=nonsense"))
 
 
 def test_an_unknown_option_of_the_user_is_rejected_by_the_compiler_itself():
     lowered = jax.jit(lambda x: x + 1).lower(1.0)
     with pytest.raises(ValueError, match="No such compile option: 'xla_gpu_speed'"):
-        xla_flags.compile_lowered(lowered, "cpu", "xla_gpu_speed=11")
+        xla_flags.compile_lowered(lowered, "cpu", flags("xla_gpu_speed=11"))
 
 
 def test_this_xla_knows_every_option_of_the_tables():
