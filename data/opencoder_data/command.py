@@ -115,7 +115,7 @@ def start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
-    _end_with(parent.sentinel)
+    end_with(parent.sentinel)
 
 
 @contextlib.contextmanager
@@ -171,8 +171,11 @@ def child_process(arguments: Sequence[str], **options: Any) -> Iterator[subproce
         os.close(held)
 
 
-def _end_with(descriptor: int) -> None:
-    """Ends this process at once when the other end of a pipe is closed, as every end of its holder does."""
+def end_with(descriptor: int) -> None:
+    """Ends this process at once when the other end of a pipe, which only its parent holds, is closed: however the parent ends.
+
+    Also while native code holds the interpreter, where the system can (Linux); elsewhere a thread must get its turn.
+    """
 
     def watch() -> None:
         import select
@@ -182,6 +185,15 @@ def _end_with(descriptor: int) -> None:
         waiting.poll()
         os._exit(1)
 
+    try:
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
+    except (ImportError, AttributeError, OSError):
+        pass
+    # The pipe may have been closed before.
     threading.Thread(target=watch, daemon=True, name="end with parent").start()
 
 
@@ -395,6 +407,6 @@ def child_main() -> None:
     interruptible_imports()
     watched, module, *rest = sys.argv[1:]
     os.set_inheritable(int(watched), False)
-    _end_with(int(watched))
+    end_with(int(watched))
     sys.argv = [module, *rest]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -324,7 +324,7 @@ def test_a_file_is_replaced_whole_or_stays(tmp_path):
         os.umask(before)
     assert target.read_bytes() == b"second" and target.stat().st_mode & 0o777 == 0o640
     with contextlib.suppress(KeyboardInterrupt), command.replacing(target) as part:
-        part.write_bytes(b"thi")
+        part.write_bytes(b"half of the")
         raise KeyboardInterrupt
     assert target.read_bytes() == b"second" and [p.name for p in target.parent.iterdir()] == ["name"]
 

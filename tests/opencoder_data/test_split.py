@@ -1,6 +1,7 @@
 """From a finished run to training and held-out directories, their weights, a tokenizer and shards."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -173,3 +174,11 @@ def test_documents_without_a_run(tmp_path, capsys):
         assert main([*source, *arguments]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
+
+
+def test_a_run_that_lost_its_documents_is_one_line(finished_run, tmp_path, capsys):
+    shutil.copytree(finished_run[0], tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "documents")
+    assert main([f"--run={tmp_path / 'run'}", f"--output={tmp_path / 'out'}"]) == 2
+    error = capsys.readouterr().err
+    assert "has lost its documents; run the same command again" in error and error.count("\n") == 1

@@ -59,5 +59,7 @@ def finished_run(output: str) -> FinishedRun:
     saved = storage.read_json(marker)
     directory = storage.join(output, "documents")
     parts = tuple(storage.join(directory, n) for n in storage.listdir(directory) if n.endswith(".parquet"))
+    if not parts:
+        raise ValueError(f"{output} has lost its documents; run the same command again to write them")
     # Runs from before there was another pipeline do not name theirs.
     return FinishedRun(output, saved.get("pipeline", "refinecode"), tuple(saved["inputs"]), saved["config"], parts)

@@ -133,6 +133,11 @@ def test_texts_may_be_any_column_of_strings():
     for column in (pa.array(["a b c d e", None, "x"]), pa.array(["-", "a b c d e", None, "x"], pa.large_string())[1:]):
         found = shingles_of(column)
         assert found[0].tolist() == flat.tolist() and found[1].tolist() == offsets.tolist()
+    # A null may have bytes under it.
+    full = pa.array(["a b c d e", "hidden words", "x"], pa.large_string())
+    holes = pa.Array.from_buffers(full.type, 3, [pa.py_buffer(b"\x05"), *full.buffers()[1:]])
+    assert holes.to_pylist() == ["a b c d e", None, "x"]
+    assert shingles_of(holes)[1].tolist() == offsets.tolist()
     with pytest.raises(ValueError, match="at least 1"):
         shingles_of(["a"], 0)
 

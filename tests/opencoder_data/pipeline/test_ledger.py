@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from opencoder_data.pipeline.ledger import merge_partition, read_ledger
+from opencoder_data.pipeline.ledger import merge_partition, print_summary, read_ledger
 from opencoder_data.refinecode.config import load
 from opencoder_data.refinecode.pipeline import run_of, run_pipeline
 
@@ -19,6 +19,9 @@ FILES = {
     "b/copy.py": b"x = 1\n",
     "b/lib.so": b"\x7fELF\0\0",
     "b/notes.md": b"# Notes\n\nSome words.\n",
+    "b/zzz.so": b"\x7fELF",
+    "c/table.csv": b"a,b\n",
+    "c/zero.py": b"",
 }
 CONFIG = load(None, ["stages=ingest,preprocess,exact_dedup", "engine.workers=1", "engine.progress=false"])
 
@@ -54,6 +57,9 @@ def test_every_row_says_what_the_file_is(finished):
         "b/copy.py": ("dropped", "exact_dedup", "exact_duplicate", "python", "code"),
         "b/lib.so": ("dropped", "ingest", "unknown_language", None, None),
         "b/notes.md": (*kept, "markdown", "text"),
+        "b/zzz.so": ("dropped", "ingest", "unknown_language", None, None),
+        "c/table.csv": ("dropped", "ingest", "excluded_language", None, None),
+        "c/zero.py": ("dropped", "ingest", "empty", None, None),
     }
     assert {path: r["size"] for path, r in rows.items()} == {path: len(data) for path, data in FILES.items()}
     assert rows["b/copy.py"]["detail"] == f"copy of {rows['a/one.py']['doc_id']}"
@@ -62,18 +68,23 @@ def test_every_row_says_what_the_file_is(finished):
 def test_the_summary_adds_up(finished):
     _, summary = finished
     sizes = {path: len(data) for path, data in FILES.items()}
-    gone = sizes["b/copy.py"] + sizes["b/lib.so"]
-    assert (summary["files_in"], summary["bytes_in"]) == (7, sum(sizes.values()))
+    gone = sum(sizes[path] for path in ("b/copy.py", "b/lib.so", "b/zzz.so", "c/table.csv"))
+    assert (summary["files_in"], summary["bytes_in"]) == (10, sum(sizes.values()))
     assert (summary["files_kept"], summary["bytes_kept"]) == (5, sum(sizes.values()) - gone)
     assert summary["files_dropped"] == [
-        {"stage": "ingest", "rule": "unknown_language", "files": 1},
+        # By stage, then the most frequent first, then by name.
+        {"stage": "ingest", "rule": "unknown_language", "files": 2},
+        {"stage": "ingest", "rule": "empty", "files": 1},
+        {"stage": "ingest", "rule": "excluded_language", "files": 1},
         {"stage": "exact_dedup", "rule": "exact_duplicate", "files": 1},
     ]
     python = sizes["a/one.py"] + sizes["a/tool"]
     assert summary["languages"]["python"] == {
         "files_in": 3, "bytes_in": python + sizes["b/copy.py"], "files_kept": 2, "bytes_kept": python,
     }  # fmt: skip
-    assert summary["languages"]["unknown"] == {"files_in": 1, "bytes_in": sizes["b/lib.so"]}
+    assert summary["languages"]["unknown"] == {
+        "files_in": 4, "bytes_in": sizes["b/lib.so"] + sizes["b/zzz.so"] + sizes["c/table.csv"],
+    }  # fmt: skip
     # By bytes kept, the largest first.
     assert list(summary["languages"]) == ["python", "c", "markdown", "makefile", "unknown"]
 
@@ -119,3 +130,28 @@ def test_documents_are_those_of_the_last_stage(finished):
     last, final = run.part("exact_dedup", "docs", 0), os.path.join(run.output, "documents", "part-00000.parquet")
     assert pq.read_table(final).equals(pq.read_table(last))
     assert os.path.samefile(last, final), "a link, not a copy, where the file system has links"
+
+
+def test_the_printed_summary(capsys):
+    summary = {
+        "files_in": 12_345, "bytes_in": 6_000_000, "files_kept": 45, "bytes_kept": 1_250_000,
+        "files_dropped": [{"stage": "ingest", "rule": "empty", "files": 12_000}, {"stage": "sample", "rule": "sampled_out", "files": 300}],
+        "languages": {"python": {"files_in": 50, "files_kept": 45, "bytes_kept": 1_250_000}, "c": {"files_in": 7}},
+        "odd_metadata": {"stars": 3},
+    }  # fmt: skip
+    print_summary(summary, by="language")
+    assert capsys.readouterr().out.splitlines() == [
+        "files in        12,345         6.0 MB",
+        "  dropped       12,000  ingest: empty",
+        "  dropped          300  sample: sampled_out",
+        "  unknown            3  stars: not readable, left empty",
+        "files kept          45         1.2 MB",
+        "  python                        45 files        1.2 MB",
+    ]
+    print_summary({**summary, "files_dropped": [], "odd_metadata": {}})
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_run_without_a_ledger_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no ledger: it is not the output of a finished run"):
+        read_ledger(str(tmp_path))

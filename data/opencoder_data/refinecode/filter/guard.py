@@ -28,6 +28,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
+from opencoder_data import command
+
 from . import Signals, compute_signals
 
 # When the signal began: seconds of CLOCK_MONOTONIC (0: idle) and of the child's processor time; the document; its name.
@@ -106,6 +108,7 @@ class Guard:
         self._shared.truncate(_HEARTBEAT.size)
         self._map = mmap.mmap(self._shared.fileno(), _HEARTBEAT.size)
         self._child: subprocess.Popen | None = None
+        self._held: int | None = None  # the end of a pipe: the child ends when it is closed
         self._outbox: deque[memoryview] = deque()
 
     def __enter__(self) -> "Guard":
@@ -124,6 +127,9 @@ class Guard:
                     with contextlib.suppress(OSError):
                         pipe.close()
             child.wait()
+        held, self._held = self._held, None
+        if held is not None:
+            os.close(held)
 
     def compute(self, content: str, **options: Any) -> Signals:
         """As `compute_signals`; a signal stopped by the limit, or by the child's death, is null with its reason."""
@@ -225,11 +231,19 @@ class Guard:
         if self._child is None or self._child.poll() is not None:
             self.close()
             fd = self._shared.fileno()
-            command = [sys.executable, "-c", f"from {__name__} import serve; serve({fd}, {self._modules!r})"]
+            watched, self._held = os.pipe()
+            program = f"from {__name__} import serve; serve({fd}, {self._modules!r}, {watched})"
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-            self._child = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(fd,), env=environment
-            )
+            try:
+                self._child = subprocess.Popen(
+                    [sys.executable, "-c", program],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    pass_fds=(fd, watched),
+                    env=environment,
+                )
+            finally:
+                os.close(watched)
             assert self._child.stdin and self._child.stdout
             # A child that hangs reads no further: writing must not wait for it.
             os.set_blocking(self._child.stdin.fileno(), False)
@@ -313,8 +327,9 @@ class _Heart:
             raise TimeoutError(f"not computed: the limit was reached {MAX_STOPS} times")
 
 
-def serve(shared_fd: int, modules: Sequence[str]) -> None:
-    """The child's loop: read documents, answer their signals, until the parent goes away."""
+def serve(shared_fd: int, modules: Sequence[str], watched: int) -> None:
+    """The child's loop: read documents, answer their signals, until the parent goes away, even in the midst of a signal."""
+    command.end_with(watched)
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a stray print must not reach the pipe
     heart = _Heart(shared_fd)

@@ -1,6 +1,10 @@
 """The time limit really stops any signal, wherever it hangs."""
 
+import contextlib
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -161,3 +165,38 @@ def test_pathological_files_are_fast(language, text, profile):
     got = compute_signals(text, **options)
     assert got.errors == {}
     assert time.process_time() - start < 2.0
+
+
+def test_the_child_ends_with_a_killed_parent_even_where_a_signal_holds_the_interpreter(tmp_path):
+    """The regular-expression engine is native code that never returns and lets no other thread run."""
+    (tmp_path / "hanging_signals.py").write_text(MODULE)
+    program = f"""
+import sys; sys.path.insert(0, {str(tmp_path)!r})
+from opencoder_data.refinecode.filter.guard import Guard
+guard = Guard(600.0, modules=("hanging_signals",))
+guard.compute("x = 1\\n", **{OPTIONS!r})
+print(guard._child.pid, flush=True)
+guard.compute("HANG = 1\\n" * 30, **{OPTIONS!r})
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    stat = Path(f"/proc/{child}/stat")
+
+    def processor_ticks():
+        return int(stat.read_text().rpartition(")")[2].split()[11])
+
+    begun, end = processor_ticks(), time.monotonic() + 60
+    while processor_ticks() < begun + 50:  # it hangs: half a second of processor time
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    end = time.monotonic() + 10
+    try:
+        while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
+            assert time.monotonic() < end, "the child outlives its parent"
+            time.sleep(0.05)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
