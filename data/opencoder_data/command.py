@@ -93,14 +93,36 @@ def interruptible_imports() -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that says what is wrong in one line, without the usage, and takes no abbreviations."""
+    """An ArgumentParser that says what is wrong in one line, without the usage, names the nearest option for a typo, and
+    takes no abbreviations."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._given = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
+        if message.startswith(("the following arguments are required", "unrecognized arguments")):
+            message = self._typo() or message
         _say(f"error: {message} (--help lists the options)")
         raise SystemExit(EXIT_REJECTED)
+
+    def _typo(self) -> str | None:
+        """What to say of the first option given that is nearly one of this parser's, or of its commands'."""
+        import difflib
+
+        parsers = [self]
+        for action in self._actions:
+            parsers += action.choices.values() if isinstance(action, argparse._SubParsersAction) else []
+        known = {option for parser in parsers for option in parser._option_string_actions if option.startswith("--")}
+        for argument in self._given:
+            name = argument.partition("=")[0]
+            near = difflib.get_close_matches(name, known, 1) if name.startswith("--") and name not in known else []
+            if near:
+                return f"{name}: no such option; did you mean {near[0]}?"
+        return None
 
 
 # --- children ---------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ STOPPED = "stopped; the same command resumes"
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = command.Parser(
         prog="python -m opencoder_data.refinecode",
         description=(__doc__ or "").replace("``", "").replace("::\n", ":\n"),
         epilog="fields and their defaults:\n" + "\n".join(f"  --{line}" for line in fields_and_defaults()),
