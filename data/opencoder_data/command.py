@@ -1,8 +1,9 @@
 """What every command of the project does alike: errors in one line, Ctrl-C, open files, and children that end with it.
 
 A command is a module whose last line is `command.end(main(...))` and whose `main` returns `command.run(...)`; the packages
-call `interruptible_imports` when it is started by `python -m`. Exit codes: 0 done, 2 rejected (one line says why and what
-to change), 130 stopped by Ctrl-C; a command may have others of its own.
+call `interruptible_imports` when it is started by `python -m`. Exit codes: 0 done; 1 part of the work
+failed, and the report says which; 2 rejected, one line says why and what to change; 5 what the command waits for did not
+answer; 130 stopped by Ctrl-C; 143 ended by SIGTERM. A command may have others of its own (train: 3 and 4).
 
 Only the standard library is imported, and little of it: this module is loaded before everything else.
 """
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-EXIT_REJECTED, EXIT_INTERRUPTED = 2, 130
+EXIT_FAILED, EXIT_REJECTED, EXIT_SILENT, EXIT_INTERRUPTED = 1, 2, 5, 130
 # A process pool, XLA and the readers of a training run need some hundred; below the first number nothing is started.
 MIN_OPEN_FILES, WANTED_OPEN_FILES = 128, 16_384
 # Seconds after Ctrl-C: the main thread may sit in a compiler that never looks; what it cleans up has an end too.
@@ -73,7 +74,7 @@ def run(work: Callable[[], int], *, stopped: str = STOPPED) -> int:
             raise
         if isinstance(error, BrokenPipeError):
             _discard_output()
-        _say(f"error: {line}")
+        say(f"error: {line}")
         return EXIT_REJECTED
 
 
@@ -106,7 +107,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         if message.startswith(("the following arguments are required", "unrecognized arguments")):
             message = self._typo() or message
-        _say(f"error: {message} (--help lists the options)")
+        say(f"error: {message} (--help lists the options)")
         raise SystemExit(EXIT_REJECTED)
 
     def _typo(self) -> str | None:
@@ -251,6 +252,17 @@ def raise_file_limit() -> None:
         raise ValueError(f"only {soft} files may be open at once, at least {MIN_OPEN_FILES} are needed; {MORE_FILES}")
 
 
+def check_path(field: str, path: str) -> None:
+    """Raises ValueError for a path that is not text in this locale, where a library takes text alone."""
+    try:
+        os.path.abspath(path).encode()
+    except UnicodeEncodeError:
+        shown = path.encode(errors="backslashreplace").decode()
+        raise ValueError(
+            f"{field}={shown}: the name is not text in this locale; set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or rename it"
+        ) from None
+
+
 # --- one line ---------------------------------------------------------------------------------------------------------
 
 
@@ -267,6 +279,8 @@ def one_line(error: Exception) -> str | None:
     if isinstance(error, UnicodeEncodeError) and any("\udc80" <= c <= "\udcff" for c in error.object):
         text = error.object.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         return f"{text!r} is not UTF-8, or the locale is not: set PYTHONUTF8=1, or give another name"
+    if isinstance(error, BrokenPipeError) and error.filename is None:
+        return "standard output is closed: what read it has ended; run the same command again"
     if isinstance(error, OSError) and error.strerror:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename is not None else error.strerror
         text += f"; {REMEDIES[error.errno]}" if error.errno in REMEDIES else ""
@@ -290,7 +304,8 @@ def _discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """A line on standard error, if anybody reads it."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
             print(line, file=sys.stderr, flush=True)
@@ -300,7 +315,7 @@ def _end_now(line: str) -> NoReturn:
     """From any thread: children, temporary directories and this process are gone, whatever the main thread does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN) if threading.current_thread() is threading.main_thread() else None
     if line:
-        _say(line)
+        say(line)
     for process in list(_children):
         process.kill()
     if "multiprocessing" in sys.modules:
@@ -353,7 +368,7 @@ class _Interrupts:
         with self._lock:
             line, self._line = self._line and line, ""
         if line:
-            _say(line)
+            say(line)
 
     def _first(self, *_: object) -> None:
         self._noticed.set()
