@@ -98,6 +98,8 @@ def written(value: Any) -> str:
     if isinstance(value, tuple):
         separator = value[0].SEPARATOR if value and isinstance(value[0], Written) else ","
         return separator.join(map(written, value))
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={written(item)}" for name, item in value.items())
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -109,6 +111,10 @@ def syntax(kind: Any) -> str:
     if origin is tuple:
         one = syntax(args[0])
         return f"{one}{getattr(args[0], 'SEPARATOR', ',')}{one}"
+    if origin is dict:
+        return "NAME=VALUE,NAME=VALUE"
+    if kind is Any:
+        return "VALUE"
     return getattr(kind, "SYNTAX", None) or ("true or false" if kind is bool else kind.__name__)
 
 

@@ -51,7 +51,7 @@ WRONG: dict[str, list[tuple[list[str], str]]] = {
         ([], "required: --input, --output"),
         (["--inptu=3"], "--inptu: no such option; did you mean --input?"),
         ([f"--input={NOWHERE}", "--output=out"], NOWHERE),
-        ([f"--input={NOWHERE}", "--output=out", "--engine.wokers=3"], "did you mean engine.workers?"),
+        ([f"--input={NOWHERE}", "--output=out", "--engine.worker=3"], "did you mean engine.workers?"),
         ([f"--input={NOWHERE}", "--output=out", "--engine.workers=many"], "takes int, not 'many'"),
     ],
     "data split": [
