@@ -119,7 +119,7 @@ def syntax(kind: Any) -> str:
 
 
 def convert(kind: Any, name: str, text: str) -> Any:
-    """The value of a type that a text stands for. Raises: ValueError in one line, `--name=text: not ...`."""
+    """The value of a type that a text means. Raises: ValueError in one line, `--name=text: not ...`."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         if type(None) in args and text.lower() in NOTHING:
@@ -132,7 +132,7 @@ def convert(kind: Any, name: str, text: str) -> Any:
         if kind is bool:
             return {**dict.fromkeys(TRUE, True), **dict.fromkeys(FALSE, False)}[text.lower()]
         if kind is int:
-            return int(text.replace("_", ""))
+            return _whole(text.replace("_", ""))
         if kind is float:
             return float(text)
         if hasattr(kind, "parse"):
@@ -142,6 +142,17 @@ def convert(kind: Any, name: str, text: str) -> Any:
         raise ValueError(f"--{name}={text}: not {'an' if kind is int else 'a'} {syntax(kind)}{said}") from None
     assert kind is str, kind
     return text
+
+
+def _whole(text: str) -> int:
+    """An int, also as 1e6. Raises: ValueError."""
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer():
+            raise
+        return int(number)
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

@@ -52,7 +52,7 @@ WRONG: dict[str, list[tuple[list[str], str]]] = {
         (["--inptu=3"], "--inptu: no such option; did you mean --input?"),
         ([f"--input={NOWHERE}", "--output=out"], NOWHERE),
         ([f"--input={NOWHERE}", "--output=out", "--engine.worker=3"], "did you mean engine.workers?"),
-        ([f"--input={NOWHERE}", "--output=out", "--engine.workers=many"], "takes int, not 'many'"),
+        ([f"--input={NOWHERE}", "--output=out", "--engine.workers=many"], "--engine.workers=many: not an int"),
     ],
     "data split": [
         ([f"--run={NOWHERE}", "--output=out"], NOWHERE),

@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from opencoder_data import fields
+
 STAGES = ("ingest", "preprocess", "exact_dedup", "fuzzy_dedup", "transform", "filter", "sample")
 
 
@@ -282,6 +284,8 @@ def _parse(value: Any, hint: Any, where: str) -> Any:
         return {str(k): _parse(v, args[1], where + "." + str(k)) for k, v in value.items()}
     if hint is Any:
         return str(value) if isinstance(value, _Text) else value
+    if isinstance(value, _Text):
+        return fields.convert(hint, where.removeprefix("--"), str(value))
     if hint is bool:
         text = str(value).lower()
         if text in ("true", "1", "yes", "on"):

@@ -229,7 +229,7 @@ def test_every_field_has_help():
     [
         (["--input=/nowhere/at/all"], "does not exist"),
         (["--input={tree}", "--layout.batchmb=3"], "did you mean layout.batch_mb"),
-        (["--input={tree}", "--layout.batch_mb=big"], "takes float"),
+        (["--input={tree}", "--layout.batch_mb=big"], "--layout.batch_mb=big: not a float"),
         (["--input={tree}", "--stages=ingest,cook"], "is not a stage"),
         (["--input={tree}", "--engine.executor=spark"], "local or ray"),
         (["--input={tree}", "--stages="], "stages is empty"),
