@@ -2,7 +2,7 @@
 
     python scripts/benchmarks/bench_gpu.py [--memory 141] [--models 8b,8b_bf16,1p5b] [--steps 10] [--out runs/bench_gpu] [--field=value ...]
     python scripts/benchmarks/bench_gpu.py --memory 80       entries for an H100
-    python scripts/benchmarks/bench_gpu.py --memory 0        tiny, on a CPU: does the script run? Its figures are not measurements
+    python scripts/benchmarks/bench_gpu.py --memory 0        tiny, on a CPU: does the script run? Its figures are no measurements
 
 The whole model with a real optimizer step, on synthetic tokens, each try in a process of its own. One GPU lacks the
 memory that 512 have together: what is given up is tried in the order of TRIES until one fits, and is in the report
