@@ -31,10 +31,16 @@ def parse(arguments: Sequence[str], own: Iterable[str] = ()) -> RunConfig:
     values = split(arguments)
     name = values.pop("config", None)
     if not name:
-        raise ValueError(f"no --config=NAME given; there are: {', '.join(config_names())}")
+        raise ValueError(f"no --config=NAME given{typo('config', values)}; there are: {', '.join(config_names())}")
     config = apply(load(name), values, own)
     check(config)
     return config
+
+
+def typo(name: str, given: Iterable[str]) -> str:
+    """Of an option that is missing: ", did you mean it by --...", where something like it is given."""
+    near = difflib.get_close_matches(name, given, 1)
+    return f", did you mean it by --{near[0]}?" if near else ""
 
 
 def split(arguments: Iterable[str]) -> dict[str, str | None]:

@@ -28,10 +28,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from opencoder_data import fields
+from opencoder_data import command, fields
+from opencoder_data.command import EXIT_REJECTED, EXIT_SILENT
 from opencoder_kernels import dispatch
 
-from opencoder_jax import console, distributed, overrides, profiling
+from opencoder_jax import distributed, overrides, profiling
 from opencoder_jax import input as data_input
 from opencoder_jax import model as lm
 from opencoder_jax.checkpoint import (
@@ -51,7 +52,7 @@ from opencoder_jax.metrics import MetricsWriter, Progress
 from opencoder_jax.resume import check_same_run, warm_start
 from opencoder_jax.sharding import make_mesh
 from opencoder_jax.step import State, TrainStep, make_train_step
-from opencoder_jax.watch import BEFORE_THE_LOOP, EXIT_NONFINITE, EXIT_REFUSED, EXIT_SIGTERM, EXIT_SILENT, Stopped, Watch
+from opencoder_jax.watch import BEFORE_THE_LOOP, EXIT_NONFINITE, EXIT_SIGTERM, Stopped, Watch
 from opencoder_jax.xla_flags import compile_lowered, set_memory_fraction
 
 
@@ -62,23 +63,25 @@ def main(arguments: list[str]) -> int:
     # Orbax logs a failed save with its whole stack; the trainer says it in one line.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     silence_abandoned_writes()
-    console.escape_what_cannot_be_encoded()
+    command.escape_what_cannot_be_encoded()
     try:
         with Watch() as watch:
             config = overrides.parse(arguments)
-            console.raise_file_limit()
+            command.raise_file_limit()
             set_memory_fraction()
             distributed.initialize()
             watch.several_processes = jax.process_count() > 1
             return train(config, watch)
     except Stopped:
-        return console.error(BEFORE_THE_LOOP, EXIT_SIGTERM)
+        line, code = BEFORE_THE_LOOP, EXIT_SIGTERM
     except Diverged as error:
-        return console.error(f"error: {error}", EXIT_NONFINITE)
+        line, code = f"error: {error}", EXIT_NONFINITE
     except Hangs as error:
-        return console.error(f"error: {error}", EXIT_SILENT)
+        line, code = f"error: {error}", EXIT_SILENT
     except (ValueError, OSError) as error:
-        return console.error(f"error: {console.one_line(error)}", EXIT_REFUSED)
+        line, code = f"error: {command.one_line(error)}", EXIT_REJECTED
+    command.say(line)
+    return code
 
 
 def train(config: RunConfig, watch: Watch | None = None) -> int:
@@ -94,7 +97,7 @@ def train(config: RunConfig, watch: Watch | None = None) -> int:
     config = replace(config, run_dir=config.run_dir or f"runs/{config.name}")
     check(config)
     for name in ("run_dir", "init_from"):
-        console.check_path(name, getattr(config, name))
+        command.check_path(name, getattr(config, name))
     distributed.assert_equal_across_hosts(dict(overrides.leaves(config)), "the configuration")
     for name, value in overrides.leaves(config) if distributed.is_first() else ():
         print(f"config: {name}={fields.written(value)}")

@@ -17,7 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-EXIT_REFUSED, EXIT_SIGTERM, EXIT_NONFINITE, EXIT_SILENT, EXIT_INTERRUPTED = 2, 3, 4, 5, 130
+from opencoder_data.command import EXIT_INTERRUPTED, EXIT_SILENT
+
+# Of the trainer alone; the others are those of every command.
+EXIT_SIGTERM, EXIT_NONFINITE = 3, 4
 # Seconds after a signal: before the loop the main thread may be in a compiler; in the loop a wait gets this and three times
 # the longest of its kind so far; at exit the threads of libraries are waited for so long.
 STARTING_GRACE, LOOP_GRACE, EXIT_GRACE = 10.0, 30.0, 60.0

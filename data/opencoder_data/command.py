@@ -1,8 +1,9 @@
 """What every command of the project does alike: errors in one line, Ctrl-C, open files, and children that end with it.
 
 A command is a module whose last line is `command.end(main(...))` and whose `main` returns `command.run(...)`; the packages
-call `interruptible_imports` when it is started by `python -m`. Exit codes: 0 done, 2 rejected (one line says why and what
-to change), 130 stopped by Ctrl-C; a command may have others of its own.
+call `interruptible_imports` when it is started by `python -m`. Exit codes: 0 done; 1 part of the work
+failed, and the report says which; 2 rejected, one line says why and what to change; 5 what the command waits for did not
+answer; 130 stopped by Ctrl-C; 143 ended by SIGTERM. A command may have others of its own (train: 3 and 4).
 
 Only the standard library is imported, and little of it: this module is loaded before everything else.
 """
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-EXIT_REJECTED, EXIT_INTERRUPTED = 2, 130
+EXIT_FAILED, EXIT_REJECTED, EXIT_SILENT, EXIT_INTERRUPTED = 1, 2, 5, 130
 # A process pool, XLA and the readers of a training run need some hundred; below the first number nothing is started.
 MIN_OPEN_FILES, WANTED_OPEN_FILES = 128, 16_384
 # Seconds after Ctrl-C: the main thread may sit in a compiler that never looks; what it cleans up has an end too.
@@ -75,7 +76,7 @@ def run(work: Callable[[], int], *, stopped: str = STOPPED) -> int:
             raise
         if isinstance(error, BrokenPipeError):
             _discard_output()
-        _say(f"error: {line}")
+        say(f"error: {line}")
         return EXIT_REJECTED
 
 
@@ -95,14 +96,36 @@ def interruptible_imports() -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that says what is wrong in one line, without the usage, and takes no abbreviations."""
+    """An ArgumentParser that says what is wrong in one line, without the usage, names the nearest option for a typo, and
+    takes no abbreviations."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._given = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
-        _say(f"error: {message} (--help lists the options)")
+        if message.startswith(("the following arguments are required", "unrecognized arguments")):
+            message = self._typo() or message
+        say(f"error: {message} (--help lists the options)")
         raise SystemExit(EXIT_REJECTED)
+
+    def _typo(self) -> str | None:
+        """What to say of the first option given that is nearly one of this parser's, or of its commands'."""
+        import difflib
+
+        parsers = [self]
+        for action in self._actions:
+            parsers += action.choices.values() if isinstance(action, argparse._SubParsersAction) else []
+        known = {option for parser in parsers for option in parser._option_string_actions if option.startswith("--")}
+        for argument in self._given:
+            name = argument.partition("=")[0]
+            near = difflib.get_close_matches(name, known, 1) if name.startswith("--") and name not in known else []
+            if near:
+                return f"{name}: no such option; did you mean {near[0]}?"
+        return None
 
 
 # --- children ---------------------------------------------------------------------------------------------------------
@@ -266,6 +289,17 @@ def raise_file_limit() -> None:
         raise ValueError(f"only {soft} files may be open at once, at least {MIN_OPEN_FILES} are needed; {MORE_FILES}")
 
 
+def check_path(field: str, path: str) -> None:
+    """Raises ValueError for a path that is not text in this locale, where a library takes text alone."""
+    try:
+        os.path.abspath(path).encode()
+    except UnicodeEncodeError:
+        shown = path.encode(errors="backslashreplace").decode()
+        raise ValueError(
+            f"{field}={shown}: the name is not text in this locale; set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or rename it"
+        ) from None
+
+
 # --- one line ---------------------------------------------------------------------------------------------------------
 
 
@@ -282,6 +316,8 @@ def one_line(error: Exception) -> str | None:
     if isinstance(error, UnicodeEncodeError) and any("\udc80" <= c <= "\udcff" for c in error.object):
         text = error.object.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         return f"{text!r} is not UTF-8, or the locale is not: set PYTHONUTF8=1, or give another name"
+    if isinstance(error, BrokenPipeError) and error.filename is None:
+        return "standard output is closed: what read it has ended; run the same command again"
     if isinstance(error, OSError) and error.strerror:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename is not None else error.strerror
         text += f"; {REMEDIES[error.errno]}" if error.errno in REMEDIES else ""
@@ -305,7 +341,8 @@ def _discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """A line on standard error, if anybody reads it."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
             print(line, file=sys.stderr, flush=True)
@@ -315,7 +352,7 @@ def _end_now(line: str) -> NoReturn:
     """From any thread: children, temporary directories and this process are gone, whatever the main thread does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN) if threading.current_thread() is threading.main_thread() else None
     if line:
-        _say(line)
+        say(line)
     for process in list(_children):
         process.kill()
     if "multiprocessing" in sys.modules:
@@ -368,7 +405,7 @@ class _Interrupts:
         with self._lock:
             line, self._line = self._line and line, ""
         if line:
-            _say(line)
+            say(line)
 
     def _first(self, *_: object) -> None:
         self._noticed.set()

@@ -98,6 +98,8 @@ def written(value: Any) -> str:
     if isinstance(value, tuple):
         separator = value[0].SEPARATOR if value and isinstance(value[0], Written) else ","
         return separator.join(map(written, value))
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={written(item)}" for name, item in value.items())
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -109,6 +111,10 @@ def syntax(kind: Any) -> str:
     if origin is tuple:
         one = syntax(args[0])
         return f"{one}{getattr(args[0], 'SEPARATOR', ',')}{one}"
+    if origin is dict:
+        return "NAME=VALUE,NAME=VALUE"
+    if kind is Any:
+        return "VALUE"
     return getattr(kind, "SYNTAX", None) or ("true or false" if kind is bool else kind.__name__)
 
 
@@ -126,7 +132,7 @@ def convert(kind: Any, name: str, text: str) -> Any:
         if kind is bool:
             return {**dict.fromkeys(TRUE, True), **dict.fromkeys(FALSE, False)}[text.lower()]
         if kind is int:
-            return int(text.replace("_", ""))
+            return _whole(text.replace("_", ""))
         if kind is float:
             return float(text)
         if hasattr(kind, "parse"):
@@ -136,6 +142,17 @@ def convert(kind: Any, name: str, text: str) -> Any:
         raise ValueError(f"--{name}={text}: not {'an' if kind is int else 'a'} {syntax(kind)}{said}") from None
     assert kind is str, kind
     return text
+
+
+def _whole(text: str) -> int:
+    """An int, also as 1e6. Raises: ValueError."""
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer():
+            raise
+        return int(number)
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

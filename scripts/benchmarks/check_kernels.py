@@ -35,7 +35,7 @@ except ImportError:  # run as a file
 
 TIMES = 2.0
 FLOOR = 2.0**-8  # one rounding of bf16
-BOUND = 0.05  # more is not a rounding, whatever the reference in bf16 makes of it
+BOUND = 0.05  # more is not rounding, whatever the reference in bf16 makes of it
 TOKENS = 2048  # the dense reference holds a score for every pair of them
 FAILED = "failed: "
 
@@ -82,7 +82,7 @@ def cases(shape: str) -> Iterator[Case]:
             hidden, w_out, targets, weights, z_loss=z_loss, implementation=implementation
         )[0]
 
-    odd = T - T // 7 - 1  # no multiple of any tile
+    odd = T - T // 7 - 1  # not a multiple of any tile
     for name, causal, lse, arguments in (
         ("causal", True, False, partial(qkv, T)),
         ("causal, log-sum-exp too", True, True, partial(qkv, T)),

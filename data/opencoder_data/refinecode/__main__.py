@@ -9,17 +9,17 @@ DIR/documents holds what is kept, DIR/ledger the fate of every file; the same co
 
 import argparse
 
-from opencoder_data import command
-from opencoder_data.refinecode.config import fields_and_defaults, load
+from opencoder_data import command, fields
+from opencoder_data.refinecode.config import RefineConfig, load
 
 STOPPED = "stopped; the same command resumes"
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = command.Parser(
         prog="python -m opencoder_data.refinecode",
         description=(__doc__ or "").replace("``", "").replace("::\n", ":\n"),
-        epilog="fields and their defaults:\n" + "\n".join(f"  --{line}" for line in fields_and_defaults()),
+        epilog="fields and their defaults:\n" + fields.describe(RefineConfig).replace("``", "").replace("%", "%%"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

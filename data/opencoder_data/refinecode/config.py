@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from opencoder_data.pipeline.config import EngineConfig, LayoutConfig, to_dict
+from opencoder_data import fields
+from opencoder_data.pipeline.config import EngineConfig, LayoutConfig
 
 STAGES = ("ingest", "preprocess", "exact_dedup", "fuzzy_dedup", "transform", "filter", "sample")
 
@@ -52,6 +53,7 @@ class IngestConfig:
     repo_depth: int = 0
     """How many leading directories of a path name the repository in a directory tree; 0 = the tree is one repository."""
     skip_dirs: tuple[str, ...] = (".git", ".hg", ".svn", "__pycache__")
+    """Directories of a tree that are not entered, by name."""
     licence: str = ""
     """Licence recorded for files whose source names none."""
 
@@ -59,6 +61,7 @@ class IngestConfig:
 @dataclass(frozen=True)
 class PreprocessConfig:
     max_file_bytes: int = 8_000_000
+    """Documents above are dropped (paper: 8 MB)."""
     heuristics: bool = True
     """Settle ambiguous extensions by content, as GitHub Linguist does; off = the released extension map."""
     notebooks: bool = True
@@ -66,6 +69,7 @@ class PreprocessConfig:
     languages: tuple[str, ...] = ()
     """Keep these languages only; empty = all 607."""
     doc_types: tuple[str, ...] = ("code", "data", "text")
+    """Kinds of language that are kept."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,11 @@ class FuzzyDedupConfig:
     preset: str = "128x16"
     """``128x16``, ``16x128`` (as the paper prints it), ``25x10``, ``14x8``; `slots`, `bands`, `rows` override it."""
     slots: int = 0
+    """Length of a sketch; 0 = as the preset says."""
     bands: int = 0
+    """Bands into which a sketch is cut; 0 = as the preset says."""
     rows: int = 0
+    """Slots of a band that must agree for a candidate pair; 0 = as the preset says."""
     sketch: str = "fss"
     """``fss`` (Fast Similarity Sketching) or ``minhash`` (classic, the published method)."""
     level: str = "file"
@@ -89,7 +96,9 @@ class FuzzyDedupConfig:
     verify: bool = True
     """Check candidate pairs by exact Jaccard similarity of their shingle sets."""
     min_jaccard: float = 0.7
+    """Similarity from which a pair counts as near copies."""
     seed: int = 1
+    """Of the hash functions."""
     measure_recall: bool = False
     """Compare with all exact pairs of up to 40,000 documents; for the report."""
 
@@ -121,11 +130,13 @@ class SampleConfig:
     sizes: dict[str, str] = field(default_factory=dict)
     """language -> target size, as in ``200GB``; takes precedence over a ratio."""
     seed: int = 1
+    """Decides which documents are taken."""
 
 
 @dataclass(frozen=True)
 class RefineConfig:
     stages: tuple[str, ...] = STAGES
+    """What is run, in this order."""
     engine: EngineConfig = field(default_factory=EngineConfig)
     layout: LayoutConfig = field(default_factory=LayoutConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
@@ -178,17 +189,6 @@ def load(path: str | None = None, overrides: Sequence[str] = ()) -> RefineConfig
         # Whatever is asked for, something must read the input.
         config = dataclasses.replace(config, stages=("ingest", *config.stages))
     return config
-
-
-def fields_and_defaults() -> list[str]:
-    """``section.field=default`` of every field, as the command line takes them."""
-    lines = []
-    for name, value in to_dict(RefineConfig()).items():
-        for field_name, default in value.items() if isinstance(value, dict) else [("", value)]:
-            shown = ",".join(default) if isinstance(default, list) else default
-            shown = str(shown).lower() if isinstance(shown, bool) else shown if shown != {} else ""
-            lines.append(f"{name}.{field_name}={shown}" if field_name else f"{name}={shown}")
-    return lines
 
 
 class _Text(str):
@@ -245,6 +245,8 @@ def _parse(value: Any, hint: Any, where: str) -> Any:
         return {str(k): _parse(v, args[1], where + "." + str(k)) for k, v in value.items()}
     if hint is Any:
         return str(value) if isinstance(value, _Text) else value
+    if isinstance(value, _Text):
+        return fields.convert(hint, where.removeprefix("--"), str(value))
     if hint is bool:
         text = str(value).lower()
         if text in ("true", "1", "yes", "on"):

@@ -30,7 +30,10 @@ FILES = ("plan.md", "plan.json", OPTIMIZED_HLO)
 def run(arguments: list[str]) -> int:
     own, rest = overrides.take(arguments, {"topology": "", "compiler": "device", "out": "", "search": ""})
     if not own["topology"]:
-        raise ValueError(f"no --topology=NAME given, for example h100:64x8; devices: {', '.join(machines.DEVICES)}")
+        names = [argument.removeprefix("--").partition("=")[0] for argument in rest]
+        raise ValueError(
+            f"no --topology=NAME given{overrides.typo('topology', names)}, for example h100:64x8; devices: {', '.join(machines.DEVICES)}"
+        )
     if own["compiler"] not in ("device", "cpu"):
         raise ValueError(f"--compiler={own['compiler']}: choose device or cpu")
     topology = machines.parse(own["topology"])

@@ -203,15 +203,25 @@ def test_a_single_stage_is_enough_and_a_missing_language_is_named(tree, tmp_path
 
 
 def test_help_names_every_field(capsys):
+    from opencoder_data import fields
     from opencoder_data.refinecode.__main__ import main
-    from opencoder_data.refinecode.config import fields_and_defaults, load
+    from opencoder_data.refinecode.config import RefineConfig, load
 
     with pytest.raises(SystemExit):
         main(["--help"])
     shown = capsys.readouterr().out
-    assert all(f"--{line}" in shown for line in fields_and_defaults())
-    # What is shown is what the command line takes.
-    assert load(None, fields_and_defaults()) == load()
+    for leaf in fields.leaves_of(RefineConfig):
+        assert f"--{leaf.name}=" in shown
+    # A default as it is shown is what the command line takes.
+    assert load(None, [f"{name}={fields.written(value)}" for name, value in fields.leaves(RefineConfig())]) == load()
+
+
+def test_every_field_has_help():
+    from opencoder_data import fields
+    from opencoder_data.refinecode.config import RefineConfig
+
+    bare = {leaf.name for leaf in fields.leaves_of(RefineConfig) if not leaf.help}
+    assert bare <= {"engine.progress", "layout.compression_level"}
 
 
 @pytest.mark.parametrize(
@@ -219,7 +229,7 @@ def test_help_names_every_field(capsys):
     [
         (["--input=/nowhere/at/all"], "does not exist"),
         (["--input={tree}", "--layout.batchmb=3"], "did you mean layout.batch_mb"),
-        (["--input={tree}", "--layout.batch_mb=big"], "takes float"),
+        (["--input={tree}", "--layout.batch_mb=big"], "--layout.batch_mb=big: not a float"),
         (["--input={tree}", "--stages=ingest,cook"], "is not a stage"),
         (["--input={tree}", "--engine.executor=spark"], "local or ray"),
         (["--input={tree}", "--stages="], "stages is empty"),
