@@ -19,8 +19,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from opencoder_data import command
-from opencoder_data.tokenizer import TextTokenizer, Tokenizer, load_tokenizer
-from opencoder_data.tokenizer.interface import FILES
+from opencoder_data.tokenizer import TextTokenizer, Tokenizer
 
 from opencoder_jax import model as lm
 from opencoder_jax.checkpoint import read_record, resolve
@@ -30,7 +29,7 @@ from opencoder_jax.hf.fields import hf_config
 from opencoder_jax.hf.importer import SETTINGS
 from opencoder_jax.hf.model_card import model_card
 from opencoder_jax.hf.safetensors_stream import Writer
-from opencoder_jax.hf.stored import read_parameter
+from opencoder_jax.hf.stored import read_parameter, run_tokenizer
 from opencoder_jax.overrides import from_dict
 
 DTYPES = {
@@ -94,26 +93,6 @@ def export(
         card = model_card(config, record, source, dtype=name, rate=_gguf_rate(spelled, config.model.vocab_size))
         (directory / "README.md").write_text(card, encoding="utf-8")
     return Path(to)
-
-
-def run_tokenizer(
-    given: str | Path | None, source: Path, record: dict[str, Any], vocab_size: int
-) -> TextTokenizer | None:
-    """The run's tokenizer. Raises: ValueError when it does not exist or is not the one of the run's shards."""
-    run_dir = source.parent.parent
-    if given is None and not any((run_dir / name).is_file() for name in FILES):
-        return None
-    tokenizer = load_tokenizer(given or run_dir)
-    expected = record["data"].get("tokenizer")
-    if expected and tokenizer.hash != expected:
-        raise ValueError(
-            f"{tokenizer.path}: its hash is {tokenizer.hash}, the run was trained with {expected}; give that tokenizer"
-        )
-    if tokenizer.vocab_size > vocab_size:
-        raise ValueError(
-            f"{tokenizer.path}: vocabulary of {tokenizer.vocab_size}, the model has {vocab_size}: another model's tokenizer"
-        )
-    return tokenizer
 
 
 def _file_order(row: hf.Tensor) -> tuple[int, int]:

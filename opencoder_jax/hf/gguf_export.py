@@ -19,9 +19,8 @@ from opencoder_jax import model as lm
 from opencoder_jax.checkpoint import read_record, resolve
 from opencoder_jax.config import ModelConfig
 from opencoder_jax.hf import mapping as hf
-from opencoder_jax.hf.export import run_tokenizer
 from opencoder_jax.hf.gguf_names import ARCHITECTURE, ROPE_FREQUENCIES, heads_of, interleave, rope_factors, to_gguf
-from opencoder_jax.hf.stored import read_parameter
+from opencoder_jax.hf.stored import read_parameter, run_tokenizer
 from opencoder_jax.overrides import from_dict
 
 _Type = gguf.GGMLQuantizationType
