@@ -118,9 +118,9 @@ def _gguf_rate(tokenizer: TextTokenizer | None, num_rows: int) -> str | None:
     """What a GGUF file of a tokenizer of ours gives, for the model card."""
     if not isinstance(tokenizer, Tokenizer):
         return None
-    from opencoder_data.tokenizer.export_gguf import gguf_fields, rate
+    from opencoder_data.tokenizer.export_gguf import sample_rate
 
-    return str(rate(tokenizer, gguf_fields(tokenizer, num_rows)))
+    return str(sample_rate(tokenizer, num_rows))
 
 
 def _write_tokenizer(tokenizer: TextTokenizer, directory: Path, model_max_length: int) -> None:

@@ -46,7 +46,7 @@ def export_gguf(
     Returns: what was written, with the measured rate of documents that get the tokenizer's own ids.
     Raises: ValueError in one line for what the user can change; nothing is left behind then.
     """
-    from opencoder_data.tokenizer.export_gguf import gguf_fields, rate
+    from opencoder_data.tokenizer.export_gguf import gguf_fields, sample_rate
 
     if dtype not in DTYPES:
         raise ValueError(f"--dtype={dtype}: choose {', '.join(DTYPES)}")
@@ -63,7 +63,7 @@ def export_gguf(
             f"{source.parent.parent}: has no tokenizer, without which llama.cpp loads no model; give --tokenizer"
         )
     fields = gguf_fields(spelled, cfg.vocab_size)
-    measured = rate(spelled, fields)
+    measured = sample_rate(spelled, cfg.vocab_size)
     with _complete_file(Path(to), lm.num_params(cfg) * 4) as part:
         writer = gguf.GGUFWriter(part, ARCHITECTURE)
         writer.add_file_type(file_type)
