@@ -92,7 +92,7 @@ def _add_shape(writer: gguf.GGUFWriter, cfg: ModelConfig) -> None:
     writer.add_rope_freq_base(cfg.rope_theta)
     writer.add_layer_norm_rms_eps(cfg.norm_eps)
     if cfg.rope_scaling.factor != 1:
-        # Not of the format, which has the factors alone: for the way back.
+        # Not of the format, which has the factors alone: for `opencoder import`.
         scaling = cfg.rope_scaling
         writer.add_float32("llama.rope.scaling.factor", scaling.factor)
         writer.add_float32("llama.rope.scaling.low_freq_factor", scaling.low_freq_factor)

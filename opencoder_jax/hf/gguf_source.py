@@ -32,6 +32,7 @@ _Type = gguf.GGMLQuantizationType
 TYPES = (_Type.F32, _Type.F16, _Type.BF16, _Type.Q8_0, _Type.Q4_0, _Type.Q4_1)
 # Fields of relatives that also call themselves llama -> the values that mean that they are not used.
 _UNUSED: dict[str, tuple[Any, ...]] = {
+    "split.count": (0, 1),  # a file of several: llama-gguf-split --merge makes one
     "llama.expert_count": (0,),
     "llama.attention.sliding_window": (0,),
     "llama.attention.clamp_kqv": (0,),

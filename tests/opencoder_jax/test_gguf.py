@@ -227,6 +227,7 @@ def set_tensor(name, shape):
     ("change", "message"),
     [
         (set_field("general.architecture", "qwen2"), "general.architecture='qwen2'"),
+        (set_field("split.count", 3), "split.count=3"),
         (set_field("llama.expert_count", 8), "llama.expert_count=8"),
         (set_field("llama.rope.scaling.type", "yarn"), "llama.rope.scaling.type='yarn'"),
         (set_field("llama.attention.value_length", 8), "llama.attention.value_length=8"),
