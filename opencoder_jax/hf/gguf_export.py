@@ -19,7 +19,15 @@ from opencoder_jax import model as lm
 from opencoder_jax.checkpoint import read_record, resolve
 from opencoder_jax.config import ModelConfig
 from opencoder_jax.hf import mapping as hf
-from opencoder_jax.hf.gguf_names import ARCHITECTURE, ROPE_FREQUENCIES, heads_of, interleave, rope_factors, to_gguf
+from opencoder_jax.hf.gguf_names import (
+    ARCHITECTURE,
+    ROPE_FREQUENCIES,
+    SCALING,
+    heads_of,
+    interleave,
+    rope_factors,
+    to_gguf,
+)
 from opencoder_jax.hf.stored import read_parameter, run_tokenizer
 from opencoder_jax.overrides import from_dict
 
@@ -92,12 +100,12 @@ def _add_shape(writer: gguf.GGUFWriter, cfg: ModelConfig) -> None:
     writer.add_rope_freq_base(cfg.rope_theta)
     writer.add_layer_norm_rms_eps(cfg.norm_eps)
     if cfg.rope_scaling.factor != 1:
-        # Not of the format, which has the factors alone: for `opencoder import`.
+        # The format has the factors alone; a field llama.rope.scaling.factor would scale once more. For `opencoder import`.
         scaling = cfg.rope_scaling
-        writer.add_float32("llama.rope.scaling.factor", scaling.factor)
-        writer.add_float32("llama.rope.scaling.low_freq_factor", scaling.low_freq_factor)
-        writer.add_float32("llama.rope.scaling.high_freq_factor", scaling.high_freq_factor)
-        writer.add_uint32("llama.rope.scaling.original_context_length", scaling.original_max_seq_len)
+        writer.add_float32(f"{SCALING}factor", scaling.factor)
+        writer.add_float32(f"{SCALING}low_freq_factor", scaling.low_freq_factor)
+        writer.add_float32(f"{SCALING}high_freq_factor", scaling.high_freq_factor)
+        writer.add_uint32(f"{SCALING}original_max_seq_len", scaling.original_max_seq_len)
 
 
 def _add(writer: gguf.GGUFWriter, name: str, value: Any) -> None:

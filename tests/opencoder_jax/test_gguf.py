@@ -230,6 +230,7 @@ def set_tensor(name, shape):
         (set_field("split.count", 3), "split.count=3"),
         (set_field("llama.expert_count", 8), "llama.expert_count=8"),
         (set_field("llama.rope.scaling.type", "yarn"), "llama.rope.scaling.type='yarn'"),
+        (set_field("llama.rope.scaling.factor", 4.0), r"llama.rope.scaling.factor=4.0"),
         (set_field("llama.attention.value_length", 8), "llama.attention.value_length=8"),
         (set_field("llama.attention.head_count_kv", 5), "num_kv_heads=5"),
         (set_field("llama.block_count", 1), "no such model has"),
@@ -283,7 +284,7 @@ def test_llama3_scaling_of_other_files_is_found_again(plain_file, tmp_path):
     wanted = RopeScaling(32.0, 1.0, 4.0, 8_192)
 
     def change(fields, arrays):
-        for name in [n for n in fields if n.startswith("llama.rope.scaling.")]:
+        for name in [n for n in fields if n.startswith(gguf_names.SCALING)]:
             del fields[name]
         arrays["rope_freqs.weight"] = gguf_names.rope_factors(replace(cfg, rope_scaling=wanted))
 
