@@ -177,7 +177,8 @@ class GgufFile:
         values = [self.field(f"{SCALING}{name}") for name in names]
         if any(v is None for v in values):
             return None
-        return RopeScaling(*(float(str(np.float32(v))) for v in values[:3]), int(values[3]))
+        factor, low, high = (float(str(np.float32(v))) for v in values[:3])
+        return RopeScaling(factor, low, high, int(values[3]))
 
     def _check_tensors(self) -> None:
         expected = expected_shapes(self.config)

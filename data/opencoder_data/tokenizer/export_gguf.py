@@ -195,7 +195,8 @@ def _of_json(tokenizer: JsonTokenizer) -> tuple[list[str], list[int], list[tuple
         tokens[i], types[i] = name, NORMAL
     for added in described.get("added_tokens", ()):
         tokens[added["id"]], types[added["id"]] = added["content"], CONTROL if added["special"] else USER_DEFINED
-    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+    pairs = (m.split(" ") if isinstance(m, str) else m for m in model["merges"])
+    merges = [(left, right) for left, right in pairs]
     return tokens, types, merges, pre
 
 
