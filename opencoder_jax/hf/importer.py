@@ -125,6 +125,7 @@ def import_model(source: str | Path, to: str | Path, *, memory_gb: float = 4.0) 
     config = imported_config(model.config, Path(to).name)
     # Parameters and two moments, and the parameters once more as scratch.
     with complete_directory(Path(to), 4 * 4 * lm.num_params(model.config)) as directory:
+        model.write_tokenizer(directory)  # first: what is wrong with it is said before gigabytes are copied
         scratch = directory / "scratch"
         scratch.mkdir()
         mesh = sharding.make_mesh(MeshConfig(fsdp=1), jax.devices("cpu")[:1])
@@ -143,7 +144,6 @@ def import_model(source: str | Path, to: str | Path, *, memory_gb: float = 4.0) 
         del state
         shutil.rmtree(scratch)
         (directory / "config.json").write_text(to_json(config), encoding="utf-8")
-        model.write_tokenizer(directory)
     return Path(to)
 
 

@@ -12,6 +12,7 @@ from opencoder_data.tokenizer.export_gguf import gguf_fields, rate
 from opencoder_data.tokenizer.export_hf import export_hf
 from opencoder_data.tokenizer.gguf_metadata import write_tokenizer
 from opencoder_data.tokenizer.json_file import JsonTokenizer
+from opencoder_data.tokenizer.train import train
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 TEXTS = [
@@ -85,7 +86,7 @@ def test_special_tokens_are_tokens_only_where_allowed(byte_level, tmp_path):
     some = tokenizer.encode(text, allow_special=["<|im_end|>"])
     assert (1 in some, some[-1]) == (False, 2)
     assert tokenizer.decode(tokenizer.encode(text, allow_special=True), skip_special=True) == "a"
-    with pytest.raises(ValueError, match="no special tokens"):
+    with pytest.raises(ValueError, match="not special tokens"):
         tokenizer.encode(text, allow_special=["<s>"])
     lengths = tokenizer.text_lengths()
     assert lengths[:3].tolist() == [0, 0, 0]
@@ -257,3 +258,22 @@ def test_documents_are_packed_with_it(byte_level, tmp_path):
     assert reader.manifest.vocab_size == tokenizer.vocab_size
     ids = np.asarray(reader[0]) & ((1 << 30) - 1)
     assert tokenizer.decode(ids).startswith("def f(x):\n    return x\n")
+
+
+def test_characters_beyond_the_free_ids_are_spelt_in_bytes(tmp_path):
+    """More first bytes than ids that encoding never gives: text stays whole, code keeps its ids."""
+    code = Path(__file__).read_text()
+    characters = "".join(map(chr, range(0x4E00, 0x9000, 2)))
+    tokenizer = Tokenizer(train([code, *[characters] * 3], 9_600, tmp_path / "tok", num_threads=1, progress=False))
+    fields = gguf_fields(tokenizer, tokenizer.vocab_size)
+    write_tokenizer(lambda name, default=None: fields.get(name, default), tmp_path, "x.gguf")
+    exported = JsonTokenizer(tmp_path)
+    assert exported.encode(code.encode("ascii", "ignore").decode()) == tokenizer.encode(
+        code.encode("ascii", "ignore").decode()
+    )
+    same = [exported.encode(c) == tokenizer.encode(c) for c in characters]
+    assert 0.1 < np.mean(same) < 0.9
+    for text in (characters, code, "中 x 文" * 3):
+        assert exported.decode(exported.encode(text)) == text
+    spelt = exported.encode(characters[same.index(False)])
+    assert [len(exported.token_bytes(i)) for i in spelt] in ([1, 1, 1], [2, 1])

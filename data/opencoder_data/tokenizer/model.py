@@ -70,7 +70,8 @@ class Tokenizer:
         self.end_ids = (self.endoftext_id, self.special_ids[IM_END])
         self.prefix_ids: tuple[int, ...] = ()  # nothing is in front of a document in training
         self.chat_template: str | None = CHAT_TEMPLATE
-        self.bos_token, self.eos_token = ENDOFTEXT, IM_END  # as the export to Hugging Face says
+        self.bos_token: str | None = ENDOFTEXT  # as the export to Hugging Face says
+        self.eos_token: str | None = IM_END
         # Everything that decides about ids; stored with shards and checkpoints.
         self.hash = hashlib.sha256(b"\0".join([model, PATTERN.encode(), *map(str.encode, SPECIAL_TOKENS)])).hexdigest()[
             :16
