@@ -19,8 +19,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from opencoder_data import command
-from opencoder_data.tokenizer import TextTokenizer, Tokenizer, load_tokenizer
-from opencoder_data.tokenizer.interface import FILES
+from opencoder_data.tokenizer import TextTokenizer, Tokenizer
 
 from opencoder_jax import model as lm
 from opencoder_jax.checkpoint import read_record, resolve
@@ -30,7 +29,7 @@ from opencoder_jax.hf.fields import hf_config
 from opencoder_jax.hf.importer import SETTINGS
 from opencoder_jax.hf.model_card import model_card
 from opencoder_jax.hf.safetensors_stream import Writer
-from opencoder_jax.hf.stored import read_parameter
+from opencoder_jax.hf.stored import read_parameter, run_tokenizer
 from opencoder_jax.overrides import from_dict
 
 DTYPES = {
@@ -96,26 +95,6 @@ def export(
     return Path(to)
 
 
-def run_tokenizer(
-    given: str | Path | None, source: Path, record: dict[str, Any], vocab_size: int
-) -> TextTokenizer | None:
-    """The run's tokenizer. Raises: ValueError when it does not exist or is not the one of the run's shards."""
-    run_dir = source.parent.parent
-    if given is None and not any((run_dir / name).is_file() for name in FILES):
-        return None
-    tokenizer = load_tokenizer(given or run_dir)
-    expected = record["data"].get("tokenizer")
-    if expected and tokenizer.hash != expected:
-        raise ValueError(
-            f"{tokenizer.path}: its hash is {tokenizer.hash}, the run was trained with {expected}; give that tokenizer"
-        )
-    if tokenizer.vocab_size > vocab_size:
-        raise ValueError(
-            f"{tokenizer.path}: vocabulary of {tokenizer.vocab_size}, the model has {vocab_size}: another model's tokenizer"
-        )
-    return tokenizer
-
-
 def _file_order(row: hf.Tensor) -> tuple[int, int]:
     rank = 1 if row.layer is not None else 0 if row.path == ("embed",) else 2
     return rank, row.layer or 0
@@ -139,9 +118,9 @@ def _gguf_rate(tokenizer: TextTokenizer | None, num_rows: int) -> str | None:
     """What a GGUF file of a tokenizer of ours gives, for the model card."""
     if not isinstance(tokenizer, Tokenizer):
         return None
-    from opencoder_data.tokenizer.export_gguf import gguf_fields, rate
+    from opencoder_data.tokenizer.export_gguf import sample_rate
 
-    return str(rate(tokenizer, gguf_fields(tokenizer, num_rows)))
+    return str(sample_rate(tokenizer, num_rows))
 
 
 def _write_tokenizer(tokenizer: TextTokenizer, directory: Path, model_max_length: int) -> None:

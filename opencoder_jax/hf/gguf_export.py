@@ -19,9 +19,16 @@ from opencoder_jax import model as lm
 from opencoder_jax.checkpoint import read_record, resolve
 from opencoder_jax.config import ModelConfig
 from opencoder_jax.hf import mapping as hf
-from opencoder_jax.hf.export import run_tokenizer
-from opencoder_jax.hf.gguf_names import ARCHITECTURE, ROPE_FREQUENCIES, heads_of, interleave, rope_factors, to_gguf
-from opencoder_jax.hf.stored import read_parameter
+from opencoder_jax.hf.gguf_names import (
+    ARCHITECTURE,
+    ROPE_FREQUENCIES,
+    SCALING,
+    heads_of,
+    interleave,
+    rope_factors,
+    to_gguf,
+)
+from opencoder_jax.hf.stored import read_parameter, run_tokenizer
 from opencoder_jax.overrides import from_dict
 
 _Type = gguf.GGMLQuantizationType
@@ -47,7 +54,7 @@ def export_gguf(
     Returns: what was written, with the measured rate of documents that get the tokenizer's own ids.
     Raises: ValueError in one line for what the user can change; nothing is left behind then.
     """
-    from opencoder_data.tokenizer.export_gguf import gguf_fields, rate
+    from opencoder_data.tokenizer.export_gguf import gguf_fields, sample_rate
 
     if dtype not in DTYPES:
         raise ValueError(f"--dtype={dtype}: choose {', '.join(DTYPES)}")
@@ -64,7 +71,7 @@ def export_gguf(
             f"{source.parent.parent}: has no tokenizer, without which llama.cpp loads no model; give --tokenizer"
         )
     fields = gguf_fields(spelled, cfg.vocab_size)
-    measured = rate(spelled, fields)
+    measured = sample_rate(spelled, cfg.vocab_size)
     with _complete_file(Path(to), lm.num_params(cfg) * 4) as part:
         writer = gguf.GGUFWriter(part, ARCHITECTURE)
         writer.add_file_type(file_type)
@@ -93,12 +100,12 @@ def _add_shape(writer: gguf.GGUFWriter, cfg: ModelConfig) -> None:
     writer.add_rope_freq_base(cfg.rope_theta)
     writer.add_layer_norm_rms_eps(cfg.norm_eps)
     if cfg.rope_scaling.factor != 1:
-        # Not of the format, which has the factors alone: for the way back.
+        # The format has the factors alone; a field llama.rope.scaling.factor would scale once more. For `opencoder import`.
         scaling = cfg.rope_scaling
-        writer.add_float32("llama.rope.scaling.factor", scaling.factor)
-        writer.add_float32("llama.rope.scaling.low_freq_factor", scaling.low_freq_factor)
-        writer.add_float32("llama.rope.scaling.high_freq_factor", scaling.high_freq_factor)
-        writer.add_uint32("llama.rope.scaling.original_context_length", scaling.original_max_seq_len)
+        writer.add_float32(f"{SCALING}factor", scaling.factor)
+        writer.add_float32(f"{SCALING}low_freq_factor", scaling.low_freq_factor)
+        writer.add_float32(f"{SCALING}high_freq_factor", scaling.high_freq_factor)
+        writer.add_uint32(f"{SCALING}original_max_seq_len", scaling.original_max_seq_len)
 
 
 def _add(writer: gguf.GGUFWriter, name: str, value: Any) -> None:

@@ -27,6 +27,8 @@ NAMES = {
 }
 # Factors by which frequencies are divided, of llama3 scaling: derived from its fields, no weight.
 ROPE_FREQUENCIES = "rope_freqs.weight"
+# Fields of our own with what the factors are made of.
+SCALING = "opencoder.rope_scaling."
 _TO_HF = {theirs: ours for ours, theirs in NAMES.items()}
 
 

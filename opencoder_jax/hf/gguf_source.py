@@ -19,6 +19,7 @@ from opencoder_jax.hf import mapping as hf
 from opencoder_jax.hf.gguf_names import (
     ARCHITECTURE,
     ROPE_FREQUENCIES,
+    SCALING,
     expected_shapes,
     heads_of,
     rope_factors,
@@ -32,6 +33,7 @@ _Type = gguf.GGMLQuantizationType
 TYPES = (_Type.F32, _Type.F16, _Type.BF16, _Type.Q8_0, _Type.Q4_0, _Type.Q4_1)
 # Fields of relatives that also call themselves llama -> the values that mean that they are not used.
 _UNUSED: dict[str, tuple[Any, ...]] = {
+    "split.count": (0, 1),  # a file of several: llama-gguf-split --merge makes one
     "llama.expert_count": (0,),
     "llama.attention.sliding_window": (0,),
     "llama.attention.clamp_kqv": (0,),
@@ -43,6 +45,7 @@ _UNUSED: dict[str, tuple[Any, ...]] = {
     "llama.embedding_scale": (0, 1),
     "llama.residual_scale": (0, 1),
     "llama.rope.scaling.type": ("none", "llama3"),
+    "llama.rope.scaling.factor": (0, 1),
     "llama.rope.scale_linear": (0, 1),
 }
 
@@ -171,8 +174,8 @@ class GgufFile:
 
     def _llama3_fields(self) -> RopeScaling | None:
         """The fields that our own export adds."""
-        names = ("factor", "low_freq_factor", "high_freq_factor", "original_context_length")
-        values = [self.field(f"llama.rope.scaling.{name}") for name in names]
+        names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_seq_len")
+        values = [self.field(f"{SCALING}{name}") for name in names]
         if any(v is None for v in values):
             return None
         return RopeScaling(*(float(str(np.float32(v))) for v in values[:3]), int(values[3]))

@@ -19,14 +19,24 @@ from pathlib import Path
 import llama_cpp  # pyright: ignore[reportMissingImports]
 
 
-def load(path: str, vocab_only: bool = False):
+def load(path: str):
     """Keys and values in fp32, for comparisons."""
     kept = {"type_k": llama_cpp.GGML_TYPE_F32, "type_v": llama_cpp.GGML_TYPE_F32}
-    return llama_cpp.Llama(path, vocab_only=vocab_only, n_ctx=0, n_threads=2, verbose=False, seed=0, **kept)
+    return llama_cpp.Llama(path, n_ctx=0, n_threads=2, verbose=False, seed=0, **kept)
+
+
+def load_vocabulary(path: str):
+    """The model without its tensors."""
+    llama_cpp.llama_backend_init()
+    options = llama_cpp.llama_model_default_params()
+    options.vocab_only = True
+    model = llama_cpp.llama_model_load_from_file(path.encode(), options)
+    assert model, path
+    return model
 
 
 def tokenize(path: str, given: dict) -> dict:
-    vocab = llama_cpp.llama_model_get_vocab(load(path, vocab_only=True).model)
+    vocab = llama_cpp.llama_model_get_vocab(load_vocabulary(path))
     return {"ids": [_ids(vocab, text.encode(), given.get("special", False)) for text in given["texts"]]}
 
 
@@ -39,14 +49,15 @@ def _ids(vocab, data: bytes, special: bool) -> list[int]:
 
 
 def describe(path: str, given: dict) -> dict:
-    model = load(path, vocab_only=True)
-    vocab = llama_cpp.llama_model_get_vocab(model.model)
+    model = load_vocabulary(path)
+    vocab = llama_cpp.llama_model_get_vocab(model)
+    template = llama_cpp.llama_model_chat_template(model, None)
     names = ("eos", "eot", "bos", "fim_pre", "fim_suf", "fim_mid", "fim_rep", "fim_sep")
     count = llama_cpp.llama_vocab_n_tokens(vocab)
     return {name: getattr(llama_cpp, f"llama_vocab_{name}")(vocab) for name in names} | {
         "add_bos": bool(llama_cpp.llama_vocab_get_add_bos(vocab)),
         "n_vocab": count,
-        "template": model.metadata.get("tokenizer.chat_template"),
+        "template": template.decode() if template else None,
         "ends": [i for i in range(count) if llama_cpp.llama_vocab_is_eog(vocab, i)],
     }
 

@@ -85,7 +85,7 @@ def test_special_tokens_are_tokens_only_where_allowed(byte_level, tmp_path):
     some = tokenizer.encode(text, allow_special=["<|im_end|>"])
     assert (1 in some, some[-1]) == (False, 2)
     assert tokenizer.decode(tokenizer.encode(text, allow_special=True), skip_special=True) == "a"
-    with pytest.raises(ValueError, match="no special tokens"):
+    with pytest.raises(ValueError, match="not special tokens"):
         tokenizer.encode(text, allow_special=["<s>"])
     lengths = tokenizer.text_lengths()
     assert lengths[:3].tolist() == [0, 0, 0]
@@ -174,7 +174,7 @@ def test_bad_files_are_one_clear_line(byte_level, tmp_path, content, message):
 
 def test_text_and_ids_that_cannot_be_are_rejected(byte_level, tmp_path):
     tokenizer = load_tokenizer(save(byte_level, tmp_path))
-    with pytest.raises(ValueError, match="no valid Unicode"):
+    with pytest.raises(ValueError, match="not valid Unicode"):
         tokenizer.encode("a\ud800")
     with pytest.raises(ValueError, match="outside the vocabulary"):
         tokenizer.decode([tokenizer.vocab_size])

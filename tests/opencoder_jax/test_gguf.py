@@ -59,6 +59,14 @@ def exported(run, tmp_path_factory):
     return file
 
 
+@pytest.fixture(scope="module")
+def plain_file(tokenizer, tmp_path_factory):
+    """Untied, without scaling: for what does not depend on either."""
+    run = make_run(tmp_path_factory.mktemp("runs") / "plain", CFG, tokenizer)
+    export_gguf(run, run / "model.gguf", dtype="f32")
+    return run / "model.gguf"
+
+
 def tensors(path):
     return {t.name: t for t in gguf.GGUFReader(path).tensors}
 
@@ -138,8 +146,8 @@ def rewrite(path, to, change=lambda fields, tensors: None, kind=None):
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"])
-def test_each_quantization_is_read_as_the_gguf_package_does(exported, tmp_path, kind):
-    file = rewrite(exported, tmp_path / "q.gguf", kind=_Type[kind])
+def test_each_quantization_is_read_as_the_gguf_package_does(plain_file, tmp_path, kind):
+    file = rewrite(plain_file, tmp_path / "q.gguf", kind=_Type[kind])
     mine, theirs = GgufFile(file), tensors(file)
     assert theirs["blk.0.attn_q.weight"].tensor_type == _Type[kind]
     for name, shape in mine.shapes.items():
@@ -163,8 +171,8 @@ def test_q8_0_export_is_the_gguf_packages_quantization(tokenizer, tmp_path):
     np.testing.assert_array_equal(tensor.data, gguf.quants.quantize(np.ascontiguousarray(exact), _Type.Q8_0))
 
 
-def test_metadata_name_the_tokenizer_the_ends_and_the_infilling_tokens(exported, tokenizer):
-    reader = gguf.GGUFReader(exported)
+def test_metadata_name_the_tokenizer_the_ends_and_the_infilling_tokens(plain_file, tokenizer):
+    reader = gguf.GGUFReader(plain_file)
     field = lambda name: reader.get_field(name).contents()  # noqa: E731
     assert field("tokenizer.ggml.pre") == "llama-bpe"
     assert field("tokenizer.ggml.add_bos_token") is False
@@ -179,8 +187,8 @@ def test_metadata_name_the_tokenizer_the_ends_and_the_infilling_tokens(exported,
     assert "documents" in field("opencoder.tokenizer.rate")
 
 
-def test_the_imported_tokenizer_is_ours(exported, tokenizer, tmp_path):
-    back = load_tokenizer(import_model(exported, tmp_path / "run"))
+def test_the_imported_tokenizer_is_ours(plain_file, tokenizer, tmp_path):
+    back = load_tokenizer(import_model(plain_file, tmp_path / "run"))
     for text in (
         Path(__file__).read_text(),
         "x = 12345  # déjà\r\n\t<s>",
@@ -219,8 +227,10 @@ def set_tensor(name, shape):
     ("change", "message"),
     [
         (set_field("general.architecture", "qwen2"), "general.architecture='qwen2'"),
+        (set_field("split.count", 3), "split.count=3"),
         (set_field("llama.expert_count", 8), "llama.expert_count=8"),
         (set_field("llama.rope.scaling.type", "yarn"), "llama.rope.scaling.type='yarn'"),
+        (set_field("llama.rope.scaling.factor", 4.0), r"llama.rope.scaling.factor=4.0"),
         (set_field("llama.attention.value_length", 8), "llama.attention.value_length=8"),
         (set_field("llama.attention.head_count_kv", 5), "num_kv_heads=5"),
         (set_field("llama.block_count", 1), "no such model has"),
@@ -235,8 +245,8 @@ def set_tensor(name, shape):
         (set_field("tokenizer.ggml.eos_token_id", 99_999), "eos_token_id=99999 is outside"),
     ],
 )
-def test_what_is_not_a_llama_is_named(exported, tmp_path, change, message):
-    file = rewrite(exported, tmp_path / "x.gguf", change)
+def test_what_is_not_a_llama_is_named(plain_file, tmp_path, change, message):
+    file = rewrite(plain_file, tmp_path / "x.gguf", change)
     (tmp_path / "to").mkdir()
     with pytest.raises(ValueError, match=message):
         import_model(file, tmp_path / "to" / "run")
@@ -246,9 +256,9 @@ def test_what_is_not_a_llama_is_named(exported, tmp_path, change, message):
 @pytest.mark.parametrize(
     "corruption", ["no such file", "another format", "pointer", "header", "metadata", "tensors", "type"]
 )
-def test_a_corrupt_file_is_one_clear_line(exported, tmp_path, corruption, capsys):
+def test_a_corrupt_file_is_one_clear_line(plain_file, tmp_path, corruption, capsys):
     file = tmp_path / "x.gguf"
-    data = exported.read_bytes()
+    data = plain_file.read_bytes()
     if corruption == "another format":
         file.write_bytes(b"PK\3\4" + data)
     elif corruption == "pointer":
@@ -260,7 +270,7 @@ def test_a_corrupt_file_is_one_clear_line(exported, tmp_path, corruption, capsys
     elif corruption == "tensors":
         file.write_bytes(data[:-4_000])
     elif corruption == "type":
-        rewrite(exported, file, lambda f, a: None, kind=_Type.Q5_0)
+        rewrite(plain_file, file, lambda f, a: None, kind=_Type.Q5_0)
     assert importer.main(["--from", str(file), "--to", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {file}")
@@ -268,27 +278,28 @@ def test_a_corrupt_file_is_one_clear_line(exported, tmp_path, corruption, capsys
     assert not (tmp_path / "run").exists()
 
 
-def test_llama3_scaling_of_other_files_is_found_again(exported, tmp_path):
+def test_llama3_scaling_of_other_files_is_found_again(plain_file, tmp_path):
     """llama.cpp's converter writes the factors alone."""
-    cfg = GgufFile(exported).config
+    cfg = GgufFile(plain_file).config
     wanted = RopeScaling(32.0, 1.0, 4.0, 8_192)
 
     def change(fields, arrays):
-        for name in [n for n in fields if n.startswith("llama.rope.scaling.")]:
+        for name in [n for n in fields if n.startswith(gguf_names.SCALING)]:
             del fields[name]
         arrays["rope_freqs.weight"] = gguf_names.rope_factors(replace(cfg, rope_scaling=wanted))
 
-    assert GgufFile(rewrite(exported, tmp_path / "a.gguf", change)).config.rope_scaling == wanted
+    assert GgufFile(rewrite(plain_file, tmp_path / "a.gguf", change)).config.rope_scaling == wanted
 
     def linear(fields, arrays):
         change(fields, arrays)
         arrays["rope_freqs.weight"] = np.linspace(1, 7, cfg.head_dim // 2).astype(np.float32)
 
     with pytest.raises(ValueError, match=r"rope_freqs\.weight holds other factors"):
-        GgufFile(rewrite(exported, tmp_path / "b.gguf", linear))
+        GgufFile(rewrite(plain_file, tmp_path / "b.gguf", linear))
 
 
-def test_export_needs_a_tokenizer_and_a_new_file(run, tokenizer, tmp_path):
+def test_export_needs_a_tokenizer_and_a_new_file(plain_file, tmp_path):
+    run = plain_file.parent
     (tmp_path / "model.gguf").write_text("mine")
     with pytest.raises(ValueError, match="exists already"):
         export_gguf(run, tmp_path / "model.gguf")

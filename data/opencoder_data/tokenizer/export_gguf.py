@@ -204,6 +204,17 @@ def _rules(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: v for k, v in part.items() if k != "trim_offsets"} for part in parts]
 
 
+_rates: dict[tuple[str, int], Rate] = {}
+
+
+def sample_rate(tokenizer: TextTokenizer, num_rows: int) -> Rate:
+    """`rate` on the standard library, measured once for a tokenizer and size of embedding."""
+    key = (tokenizer.hash, num_rows)
+    if key not in _rates:
+        _rates[key] = rate(tokenizer, gguf_fields(tokenizer, num_rows))
+    return _rates[key]
+
+
 def rate(tokenizer: TextTokenizer, fields: dict[str, Any], texts: Iterable[str] | None = None) -> Rate:
     """Encodes a sample with the tokenizer and with the exported fields, by an engine of its own (`tokenizers`).
 

@@ -96,14 +96,14 @@ class JsonTokenizer:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"text is no valid Unicode: {error.reason} at character {error.start}") from None
+            raise ValueError(f"text is not valid Unicode: {error.reason} at character {error.start}") from None
         if not allow_special:
             return self._plain.encode(text, add_special_tokens=False).ids
         if allow_special is True:
             return self._marked.encode(text, add_special_tokens=False).ids
         allowed = set(allow_special)
         if unknown := allowed - self.special_ids.keys():
-            raise ValueError(f"allow_special: {sorted(unknown)} are no special tokens of this tokenizer")
+            raise ValueError(f"allow_special: {sorted(unknown)} are not special tokens of this tokenizer")
         longest_first = sorted(allowed, key=len, reverse=True)
         ids: list[int] = []
         for part in re.split("(" + "|".join(map(re.escape, longest_first)) + ")", text):
@@ -115,7 +115,7 @@ class JsonTokenizer:
         return [np.array(self.encode(text), np.uint32) for text in texts]
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = False) -> str:
-        """Text of `ids`; bytes that are no UTF-8 become U+FFFD."""
+        """Text of `ids`; bytes that are not UTF-8 become U+FFFD."""
         return self.decode_bytes(ids, skip_special=skip_special).decode("utf-8", "replace")
 
     def decode_bytes(self, ids: Iterable[int], *, skip_special: bool = False) -> bytes:
