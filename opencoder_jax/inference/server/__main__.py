@@ -81,7 +81,7 @@ def _main(arguments: list[str]) -> int:
         app,
         log_level="warning",
         lifespan="off",
-        timeout_graceful_shutdown=args.drain_seconds or None,
+        timeout_graceful_shutdown=args.drain_seconds,
         server_header=False,
     )
     server = uvicorn.Server(config)
