@@ -97,7 +97,7 @@ test-cluster: $(filter .uv/bin/uv,$(UV))
 # The lowest versions that pyproject.toml allows for what is there, jax 0.11.2 among them.
 test-lowest: $(filter .uv/bin/uv,$(UV))
 	$(UV) venv --quiet --clear .venv-lowest
-	$(UV) pip compile --quiet --resolution lowest-direct --extra data --extra dev --extra aot pyproject.toml --output-file .venv-lowest/requirements.txt
+	$(UV) pip compile --quiet --resolution lowest-direct --extra data --extra serve --extra dev --extra aot pyproject.toml --output-file .venv-lowest/requirements.txt
 	$(UV) pip install --quiet --python .venv-lowest -r .venv-lowest/requirements.txt --editable . --no-deps
 	.venv-lowest/bin/python -c "import jax; print('jax', jax.__version__)"
 	.venv-lowest/bin/python -m pytest -m "$(DEFAULT_TESTS)" tests/opencoder_jax tests/opencoder_kernels

@@ -196,7 +196,6 @@ class Engine:
 
     def warm_up(self, report: Callable[[int, int], None] = lambda done, all: None) -> None:
         """Compiles (or loads from JAX's compilation cache) prefill for all lengths, and greedy and filtered decoding."""
-        rows = self._rows([], 1)._asdict()
         work = [
             p for p in self.shapes.programs() if p[0] == "prefill" or p[-2:] in (("greedy", False), ("filtered", False))
         ]

@@ -149,7 +149,9 @@ def main(arguments: list[str]) -> int:
 
 def _main(arguments: list[str]) -> int:
     parser = command.Parser(prog="python -m opencoder_jax.inference.generate", description=__doc__)
-    parser.add_argument("--checkpoint", required=True, help="run directory, or RUN/checkpoints/STEP")
+    parser.add_argument(
+        "--checkpoint", required=True, help="run directory, RUN/checkpoints/STEP, Hugging Face directory or GGUF file"
+    )
     parser.add_argument("--prompt", action="append", required=True, help="text to continue; may be given several times")
     parser.add_argument("--tokenizer", help="tokenizer.model or tokenizer.json (default: that of RUN)")
     parser.add_argument("--num_samples", type=int, default=1, help="completions of each prompt (default 1)")

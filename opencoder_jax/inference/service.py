@@ -91,8 +91,11 @@ class Service:
     ) -> list[Handle]:
         """Queues requests, all or none.
 
-        Raises: QueueFull; Closed; ValueError for a request that the engine cannot run.
+        Raises: QueueFull; Closed; ValueError for a request that the engine cannot run, or more of them than may ever wait.
         """
+        most = self.max_waiting + self.engine.slots
+        if len(requests) > most:
+            raise ValueError(f"{len(requests)} rows in one request: at most {most} can run and wait at once")
         for request in requests:
             self.engine.check(request)
         handles = []

@@ -13,6 +13,8 @@ parity     the first, second and fourth in one: arrays as there, under gradients
 tokenize   texts (unicode array)                      ids (one flat array), lengths, padded [n, longest], mask, ...
 harness    contexts, texts, prompts (unicode arrays), lm-eval's prefix token; log-likelihood of each text after its
            steps                                      context and of all texts by themselves; continuations of prompts
+endpoint   as harness, and url (of /v1/completions)   the same through lm-eval's local-completions: nothing but the server
+                                                      is asked, for tokens neither
 
 All in fp32. DIRECTORY holds config.json and safetensors. `-P` keeps this directory and the repository's root off the path:
 transformers looks for a package called `kernels`.
@@ -133,10 +135,22 @@ def tokenize(directory, data):
 
 def harness(directory, data):
     """lm-eval's own Hugging Face backend on the directory, as `lm_eval --model hf --model_args pretrained=DIRECTORY` makes it."""
-    from lm_eval.api.instance import Instance  # pyright: ignore[reportMissingImports]
     from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
 
-    scorer = HFLM(pretrained=directory, device="cpu", dtype="float32", batch_size=3)
+    return asked(HFLM(pretrained=directory, device="cpu", dtype="float32", batch_size=3), data)
+
+
+def endpoint(directory, data):
+    from lm_eval.models.openai_completions import LocalCompletionsAPI  # pyright: ignore[reportMissingImports]
+
+    url = str(data["url"])
+    scorer = LocalCompletionsAPI(base_url=url, model="tiny", batch_size=2, max_length=256)
+    assert scorer.tokenizer_backend == "remote", scorer.tokenizer_backend
+    return asked(scorer, data)
+
+
+def asked(scorer, data):
+    from lm_eval.api.instance import Instance  # pyright: ignore[reportMissingImports]
 
     def ask(kind, arguments):
         requests = [Instance(kind, {}, a, i) for i, a in enumerate(arguments)]
@@ -145,9 +159,11 @@ def harness(directory, data):
     texts, prompts = [str(t) for t in data["texts"]], [str(t) for t in data["prompts"]]
     pairs = list(zip(map(str, data["contexts"]), texts, strict=True))
     options = {"until": [], "do_sample": False, "max_gen_toks": int(data["steps"])}
+    scored = ask("loglikelihood", pairs)
     return {
         "prefix": np.array([scorer.prefix_token_id]),
-        "likelihoods": np.array([score for score, _ in ask("loglikelihood", pairs)]),
+        "likelihoods": np.array([score for score, _ in scored]),
+        "greedy": np.array([greedy for _, greedy in scored]),
         "rolling": np.array(ask("loglikelihood_rolling", [(t,) for t in texts])),
         "generated": np.array(json.dumps(ask("generate_until", [(p, dict(options)) for p in prompts]))),
     }
@@ -164,16 +180,18 @@ def parity(directory, data):
 
 COMMANDS = {"gradients": gradients, "logits": logits, "train": train, "time": time_steps, "generate": generate}
 
+ON_DIRECTORY = {"tokenize": tokenize, "harness": harness, "endpoint": endpoint}
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=[*COMMANDS, "parity", "tokenize", "harness"])
+    parser.add_argument("command", choices=[*COMMANDS, "parity", *ON_DIRECTORY])
     for name in ("model", "input", "output"):
         parser.add_argument(f"--{name}", required=True)
     args = parser.parse_args()
     arrays = np.load(args.input)
-    if args.command in ("tokenize", "harness"):
-        result = {"tokenize": tokenize, "harness": harness}[args.command](args.model, arrays)
+    if args.command in ON_DIRECTORY:
+        result = ON_DIRECTORY[args.command](args.model, arrays)
     else:
         tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         one = args.command != "parity"

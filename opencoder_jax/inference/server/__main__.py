@@ -22,8 +22,9 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> command.Parser:
     parser = command.Parser(prog="opencoder serve", description=__doc__)
-    parser.add_argument("--checkpoint", required=True, help="run directory, or RUN/checkpoints/STEP")
-    parser.add_argument("--tokenizer", help="tokenizer file or its directory (default: that of RUN)")
+    parser.add_argument("--checkpoint", required=True, 
+                        help="run directory, RUN/checkpoints/STEP, Hugging Face directory or GGUF file")  # fmt: skip
+    parser.add_argument("--tokenizer", help="tokenizer file or its directory (default: that of the checkpoint)")
     parser.add_argument("--name", help="of the model, for clients (default: the run's directory)")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default %(default)s: this machine alone)"
@@ -80,7 +81,7 @@ def _main(arguments: list[str]) -> int:
         app,
         log_level="warning",
         lifespan="off",
-        timeout_graceful_shutdown=args.drain_seconds or None,
+        timeout_graceful_shutdown=args.drain_seconds,
         server_header=False,
     )
     server = uvicorn.Server(config)

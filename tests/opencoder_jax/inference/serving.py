@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import uvicorn
+import pytest
 from opencoder_data.tokenizer import Tokenizer
 from opencoder_data.tokenizer.train import train
 from oracle import golden
@@ -20,9 +20,9 @@ from opencoder_jax.checkpoint import Checkpoints, run_record
 from opencoder_jax.config import replace
 from opencoder_jax.hf import mapping as hf
 from opencoder_jax.inference.load import load
-from opencoder_jax.inference.server.answers import Serving
-from opencoder_jax.inference.server.app import App
 from opencoder_jax.inference.service import Service
+
+uvicorn = pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 
 
 def make_run(directory: Path, max_seq_len: int = 256) -> Path:
@@ -41,8 +41,11 @@ def make_run(directory: Path, max_seq_len: int = 256) -> Path:
 
 
 @contextlib.contextmanager
-def served(run: Path, *, slots: int = 4, max_waiting: int = 256, **options: Any) -> Iterator[tuple[str, Serving]]:
+def served(run: Path, *, slots: int = 4, max_waiting: int = 256, **options: Any) -> Iterator[tuple[str, Any]]:
     """The server's address and what it serves."""
+    from opencoder_jax.inference.server.answers import Serving
+    from opencoder_jax.inference.server.app import App
+
     model = load(run)
     service = Service(model.engine(slots=slots), max_waiting=max_waiting)
     serving = Serving(service, model.text, "tiny", int(time.time()))

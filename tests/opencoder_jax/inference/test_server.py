@@ -489,8 +489,8 @@ def test_health_metrics_and_page(url):
 def test_a_key_is_asked_for(run):
     with served(run, api_key="secret") as (url, _):
         body = {"prompt": "x", "max_tokens": 1}
-        for key in (None, "wrong", "secret2", ""):
-            headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        for header in (None, "Bearer wrong", "Bearer secret2", "Bearer", "secret"):
+            headers = {} if header is None else {"authorization": header}
             response = post(url, "/v1/completions", body, headers=headers)
             assert response.status_code == 401 and response.json()["error"]["code"] == "invalid_api_key"
             assert httpx.get(f"{url}/v1/models", headers=headers).status_code == 401
