@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Iterator
 
 from opencoder_data.refinecode.transform.candidates import Candidate, Hits, Source, words
+from opencoder_data.refinecode.transform.message_ids import is_message_id
 
 PLACEHOLDER = b"<email>"
 
@@ -164,7 +165,11 @@ def _is_address(source: Source, start: int, at: int, end: int, domain: str) -> b
         return False
     line = source.before(start, 160)
     # Credentials of a URL are another rule's.
-    if re.search(rb"://[^\s/@\"']*\Z", line) or _NOT_MAIL_BEFORE.search(line):
+    if (
+        re.search(rb"://[^\s/@\"']*\Z", line)
+        or _NOT_MAIL_BEFORE.search(line)
+        or is_message_id(data, start, local, line)
+    ):
         return False
     return _clear(source, local, labels, line, end)
 
