@@ -254,6 +254,24 @@ GOES = [
 ]  # fmt: skip
 
 
+def test_every_name_after_author_goes():
+    before = "# Author: Ann Bell and Carl Dahl <a.bell@bazz.fr>\n# @author Jan de Groot & Eva Lind and Bo Ek\n"
+    after = "# Author: <name> and <name> <<email>>\n# @author <name> & <name> and <name>\n"
+    assert remove_personal(before, "src/a", "python")[0] == after
+    for stays in (
+        "# Author: Ann Bell and Acme Inc\n",
+        "# Author: Ann Bell and others\n",
+        "# Author: Ann Bell, New York\n",
+    ):
+        assert remove_personal(stays, "src/a", "python")[0] == stays.replace("Ann Bell", "<name>")
+
+
+@pytest.mark.parametrize("address", ["101.102.103.104", "40.30.20.10", "104.103.102.101", "60.80.100.120"])
+def test_addresses_that_count_up_or_down_are_made_up(address):
+    assert remove_personal(f'server = "{address}"\n', "src/a.py", "python")[1] == {}
+    assert remove_personal('server = "101.102.103.109"\n', "src/a.py", "python")[1]
+
+
 MESSAGE_IDS = [
     "Message-ID: <20240101.abc@host.acme.net>", "See <20240101.abc@host.de> for details", "msgid:20240101.abc@kernel.org",
     "Message-Id: <20240101123456.GA1234@foo.kernel.org>\nIn-Reply-To: <87k2x.fsf@igel.home.de>\nReferences: <1.2@a.de> <CAHk-=wg8hfg6f5sdfg7sdfg8sdfg9@mail.gmail.com>",
