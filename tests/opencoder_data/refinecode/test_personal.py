@@ -281,7 +281,8 @@ MESSAGE_IDS = [
     'message_id = "<20240101120000.1.abc@fooo.fr>"', '{"in_reply_to": "<a.b.c@fooo.fr>"}', "'message_id' => '<abc.def@fooo.fr>'",
     "UID:20240101T120000Z-1234@fooo.fr", "UID: 4088E990AD89CB3DBB484909@fooo.fr", "Content-ID: <anna@bazz.fr>",
     "Change-Id: I1234567890abcdef1234567890abcdef12345678", "<12345.JavaMail.anna@bazz.fr>", "<alpine.DEB.2.21.1@bazz.fr>",
-    "uuid 6ba7b810-9dad-11d1-80b4-00c04fd430c8@svn.bazz.fr", "<1577836800-12-1-git-send-email-anna@bazz.fr>", "<3e5$1a2b3c4d$5@bazz.fr>",
+    "uuid 6ba7b810-9dad-11d1-80b4-00c04fd430c8@svn.bazz.fr", "<1577836800-12-1-git-send-email-anna@bazz.fr>", "<3e5$1a2b3c4d$5@bazz.fr>", "thread_name=4CE841B8.4090702@bazz.fr&forum=x", "acme_4fghd@group.calendar.google.com",
+    "DIR: docs@build.bazz.fr:stdpp",
 ]  # fmt: skip
 BESIDE_MESSAGE_IDS = [
     "From: Joe Doe <{}>", "Reply-To: <{}>", "References and thanks: {}", "To: <{}>\n <{}>", "Message from <{}>", "Contact {}",

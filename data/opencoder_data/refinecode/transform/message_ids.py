@@ -18,7 +18,7 @@ _FIELD_LINE = re.compile(
 # As mail programs make them: times, counters, random digits.
 _MADE = re.compile(
     r"""(?: (?:19|20)\d{2}[01]\d[0-3]\d(?:T?\d{4,6}Z?)?[._-] | \d{8,}\.(?=.*[A-Za-z\d]) | (?:19|20)\d\d[A-Z][a-z]{2}\d{1,2}\.\d
-        | CA[A-Za-z0-9_+=-]{24,}$ | (?:Pine|alpine|pine)\.[A-Z]{3,4}\. | \d+\.JavaMail | [0-9A-Fa-f]{24,}$
+        | [0-9A-F]{8}\.[0-9A-F]{6,8}$ | CA[A-Za-z0-9_+=-]{24,}$ | (?:Pine|alpine|pine)\.[A-Z]{3,4}\. | \d+\.JavaMail | [0-9A-Fa-f]{24,}$
         | [0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}$
         | .*(?: \.fsf(?:_-_|\d*)$ | \.qmail$ | \.G[A-Z]\d{2,6}$ | -git-send-email- | \$[0-9a-f]{4,}\$ | \.\d{3,}\.\d{3,} ) )""",
     re.VERBOSE,
