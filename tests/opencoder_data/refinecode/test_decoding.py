@@ -134,7 +134,7 @@ def test_a_surname_or_usual_words_settle_what_one_word_does_not():
 
 
 def test_usual_words_need_a_word_with_letters_that_agrees_and_two_more():
-    spanish = "// señor niño vagy csomag amely nincs hiba mert minden hogy akkor helyes\n"
+    spanish = "// señor vagy csomag amely nincs hiba mert minden hogy akkor szerint kimenet mindig lehet ennek ezek\n"
     assert decode((spanish + CODE).encode("cp1252")).text == spanish + CODE
     hungarian = "// következő, nincs, hiba\n"
     assert decode((hungarian + CODE).encode("cp1250")).encoding == "cp1252"
