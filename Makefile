@@ -8,13 +8,13 @@ SHELL := bash
 # uv as found, else one of our own in .uv.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .uv/bin/uv)
 RUN := $(UV) run --no-sync
-DEFAULT_TESTS := not slow and not oracle and not aot and not seqio and not cluster
+DEFAULT_TESTS := not slow and not oracle and not aot and not seqio and not cluster and not guides
 
-.PHONY: help sync demo lint test test-only test-wheel test-slow test-oracle oracle test-seqio test-aot test-cluster test-lowest
+.PHONY: help sync demo lint test test-only test-wheel test-guides test-slow test-oracle oracle test-seqio test-aot test-cluster test-lowest
 help:
-	@echo "make demo         train a small model from real source code and write a report (SOURCE=folder for another corpus)"
+	@echo "make demo         train a small model from real source code and write a report (SOURCE=directory for another corpus)"
 	@echo "make test         lint, types, default tests"
-	@echo "make test-slow    tests that take minutes;  test-oracle (PyTorch)  test-seqio  test-aot  test-cluster  test-lowest"
+	@echo "make test-slow    tests that take minutes;  test-guides (docs/guides)   test-oracle (PyTorch)  test-seqio  test-aot  test-cluster  test-lowest"
 
 .uv/bin/uv:
 	python3 -m venv .uv
@@ -49,6 +49,10 @@ test-wheel: sync
 test-slow: sync
 	$(RUN) pytest -m slow
 
+# Every command of docs/guides.
+test-guides: sync
+	$(RUN) pytest -m guides
+
 # PyTorch has no place in the training environment: an environment of its own, by pip, on Python 3.11.
 .venv-oracle/ready: scripts/oracle/requirements.txt $(filter .uv/bin/uv,$(UV))
 	$(UV) venv --quiet --clear --seed --python 3.11 .venv-oracle
@@ -69,7 +73,7 @@ test-cluster: $(filter .uv/bin/uv,$(UV))
 	$(UV) sync --quiet --locked --extra data --extra dev --extra ray
 	$(RUN) pytest -m cluster
 
-# The lowest versions that pyproject.toml allows for what stands there, jax 0.11.2 among them.
+# The lowest versions that pyproject.toml allows for what is there, jax 0.11.2 among them.
 test-lowest: $(filter .uv/bin/uv,$(UV))
 	$(UV) venv --quiet --clear .venv-lowest
 	$(UV) pip compile --quiet --resolution lowest-direct --extra data --extra dev --extra aot pyproject.toml --output-file .venv-lowest/requirements.txt

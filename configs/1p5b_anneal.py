@@ -5,7 +5,7 @@ Command: python -m opencoder_jax.train --config=1p5b_anneal --init_from=runs/1p5
 
 From the paper: 100 B tokens (23,841 steps, the last published anneal_iter; the released base is step 23,000), the
 decay and its end, and the shares of the mixture (table 3, v3: RefineCode 83.94, algorithmic corpus 12.44, synthetic
-snippets 2.71, textbooks 0.91). Ours: the optimizer's settings; the moments are taken over from pre-training.
+snippets 2.71, textbooks 0.91). Ours: the optimizer's settings; the moments are inherited from pre-training.
 """
 
 from opencoder_jax.config import RunConfig, ScheduleConfig, SourceConfig, replace

@@ -1,7 +1,7 @@
 """Checkpoints of a run: state, position in the data, configuration, versions. Orbax, asynchronous.
 
 `RUN/checkpoints/STEP/` holds `state` (Orbax arrays), `run` (JSON, see `run_record`) and `checksums.json`. Orbax writes
-under another name and renames; the checksums are written just before, so that a folder with its final name is complete.
+under another name and renames; the checksums are written just before, so that a directory with its final name is complete.
 Array files carry no checksum of their own that a reader checks: without ours a flipped bit would be trained on.
 """
 
@@ -40,12 +40,12 @@ class Checkpoints:
     """Saves and restores the states of one run.
 
     Steps that `keep_every` divides are permanent; besides them the newest `max_rolling` of all stay. The processes of a run
-    share the folder. Raises (save, check, wait): ValueError in one line when writing failed, the unfinished folder removed,
+    share the directory. Raises (save, check, wait): ValueError in one line when writing failed, the unfinished directory removed,
     or when a save takes more than `max_save_minutes`.
     """
 
     def __init__(self, run_dir: str | Path, config: CheckpointConfig):
-        self.folder = Path(run_dir).absolute() / "checkpoints"
+        self.directory = Path(run_dir).absolute() / "checkpoints"
         self._config = config
         self._saving = -1
         self._saving_since = 0.0
@@ -55,7 +55,7 @@ class Checkpoints:
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
         )
         self._manager = self._guard(
-            lambda: ocp.CheckpointManager(self.folder, options=options, item_names=("state", "run"))
+            lambda: ocp.CheckpointManager(self.directory, options=options, item_names=("state", "run"))
         )
 
     def save(self, step: int, state: Any, record: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ class Checkpoints:
         minutes = (time.monotonic() - self._saving_since) / 60
         if minutes > self._config.max_save_minutes and self._manager.is_saving_in_progress():
             raise Hangs(
-                f"{self.folder}: the save of step {self._saving} takes more than "
+                f"{self.directory}: the save of step {self._saving} takes more than "
                 f"checkpoint.max_save_minutes={self._config.max_save_minutes:g}: its writer hangs"
             )
 
@@ -85,32 +85,32 @@ class Checkpoints:
         self._guard(self._manager.close)
 
     def restore(self, abstract_state: Any) -> tuple[Any, dict[str, Any], list[str]]:
-        """The newest sound checkpoint, laid out as `abstract_state` says (any mesh, any number of processes).
+        """The newest valid checkpoint, laid out as `abstract_state` says (any mesh, any number of processes).
 
         Returns: state (None when there is none), record, and a line for each newer one that is half-written (removed)
-        or damaged (renamed to damaged-STEP).
-        Raises: ValueError when all are damaged or the checkpoint is of another architecture.
+        or corrupt (renamed to corrupt-STEP).
+        Raises: ValueError when all are corrupt or the checkpoint is of another architecture.
         """
-        step, complaints = _agree(lambda: newest_sound(self.folder, self._config.verify, tidy=True))
+        step, warnings = _agree(lambda: newest_valid(self.directory, self._config.verify, tidy=True))
         self._manager.reload()
         if step is None:
-            return None, {}, complaints
-        return *load_state(self.folder / str(step), abstract_state), complaints
+            return None, {}, warnings
+        return *load_state(self.directory / str(step), abstract_state), warnings
 
     def _write_checksums(self) -> None:
-        """In the thread of the save, when all files are written and the folder has not got its name yet."""
+        """In the thread of the save, when all files are written and the directory has not got its name yet."""
         if jax.process_index():
             return
-        write_checksums(next(self.folder.glob(f"{self._saving}{_UNFINISHED}*")))
+        write_checksums(next(self.directory.glob(f"{self._saving}{_UNFINISHED}*")))
 
     def _guard(self, work: Callable[[], Any]) -> Any:
         try:
             return work()
         except (OSError, ValueError, RuntimeError) as error:
             if jax.process_index() == 0:
-                for left in self.folder.glob(f"*{_UNFINISHED}*"):
+                for left in self.directory.glob(f"*{_UNFINISHED}*"):
                     shutil.rmtree(left, ignore_errors=True)
-            raise ValueError(_explain(self.folder, error, self._config)) from error
+            raise ValueError(_explain(self.directory, error, self._config)) from error
 
 
 def silence_abandoned_writes() -> None:
@@ -129,62 +129,62 @@ def silence_abandoned_writes() -> None:
     sys.unraisablehook = hook
 
 
-def write_checksums(folder: Path) -> None:
-    """The last file of a checkpoint folder."""
-    names = _files(folder)
+def write_checksums(directory: Path) -> None:
+    """The last file of a checkpoint directory."""
+    names = _files(directory)
     with ThreadPoolExecutor() as pool:
-        sums = dict(zip(names, pool.map(lambda name: _checksum(folder / name), names), strict=True))
-    (folder / CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n")
+        sums = dict(zip(names, pool.map(lambda name: _checksum(directory / name), names), strict=True))
+    (directory / CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n")
 
 
-def newest_sound(folder: Path, verify: str = "full", *, tidy: bool = False) -> tuple[int | None, list[str]]:
+def newest_valid(directory: Path, verify: str = "full", *, tidy: bool = False) -> tuple[int | None, list[str]]:
     """Step of the newest checkpoint whose files are what was written, and a line for each newer one that is not.
 
-    verify: "full" reads every byte, "size" compares lengths. tidy: unfinished folders are removed, damaged ones renamed.
-    Raises: ValueError when there are checkpoints and all are damaged.
+    verify: "full" reads every byte, "size" compares lengths. tidy: unfinished directories are removed, corrupt ones renamed.
+    Raises: ValueError when there are checkpoints and all are corrupt.
     """
-    complaints = []
-    unfinished = list(folder.glob(f"*{_UNFINISHED}*"))
+    warnings = []
+    unfinished = list(directory.glob(f"*{_UNFINISHED}*"))
     for left in unfinished:
-        complaints.append(f"{left}: half-written when the run was stopped" + (", removed" if tidy else ""))
+        warnings.append(f"{left}: half-written when the run was stopped" + (", removed" if tidy else ""))
         if tidy:
             shutil.rmtree(left)
-    damaged = []
-    for step in sorted((int(p.name) for p in folder.glob("*") if p.name.isdigit()), reverse=True):
-        reason = damage(folder / str(step), verify)
+    corrupt = []
+    for step in sorted((int(p.name) for p in directory.glob("*") if p.name.isdigit()), reverse=True):
+        reason = corruption(directory / str(step), verify)
         if reason is None:
-            for bad in damaged if tidy else []:
-                target = folder / f"damaged-{bad}"
+            for bad in corrupt if tidy else []:
+                target = directory / f"corrupt-{bad}"
                 shutil.rmtree(target, ignore_errors=True)
-                (folder / str(bad)).rename(target)
-            return step, complaints
-        damaged.append(step)
-        complaints.append(reason)
-    if damaged:
-        raise ValueError(f"{'; '.join(complaints)}: no sound checkpoint is left; remove {folder} to start again")
-    return None, complaints
+                (directory / str(bad)).rename(target)
+            return step, warnings
+        corrupt.append(step)
+        warnings.append(reason)
+    if corrupt:
+        raise ValueError(f"{'; '.join(warnings)}: no valid checkpoint is left; remove {directory} to start again")
+    return None, warnings
 
 
-def damage(folder: Path, verify: str = "full") -> str | None:
+def corruption(directory: Path, verify: str = "full") -> str | None:
     """What is wrong with a checkpoint, naming the file; None when nothing is."""
     try:
-        sums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        sums = json.loads((directory / CHECKSUMS).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        return f"{folder / CHECKSUMS}: {getattr(error, 'strerror', None) or 'damaged'}"
+        return f"{directory / CHECKSUMS}: {getattr(error, 'strerror', None) or 'corrupt'}"
     if not _are_checksums(sums):
-        return f"{folder / CHECKSUMS}: damaged (not the sizes and checksums of a checkpoint's files)"
-    if unlisted := sorted(set(_files(folder)) - set(sums)):
-        return f"{folder / unlisted[0]}: not listed in {CHECKSUMS}"
+        return f"{directory / CHECKSUMS}: corrupt (not the sizes and checksums of a checkpoint's files)"
+    if unlisted := sorted(set(_files(directory)) - set(sums)):
+        return f"{directory / unlisted[0]}: not listed in {CHECKSUMS}"
 
     def compare(item: tuple[str, list]) -> str | None:
-        path, (size, digest) = folder / item[0], item[1]
+        path, (size, digest) = directory / item[0], item[1]
         try:
             if not path.is_file():
                 return f"{path}: missing"
             if path.stat().st_size != size:
                 return f"{path}: {path.stat().st_size} bytes where {size} were written"
             if verify == "full" and _checksum(path)[1] != digest:
-                return f"{path}: damaged (checksum)"
+                return f"{path}: corrupt (checksum)"
         except OSError as error:
             return f"{path}: {error.strerror}"
         return None
@@ -207,11 +207,11 @@ def _are_checksums(sums: Any) -> bool:
     )
 
 
-def _files(folder: Path) -> list[str]:
+def _files(directory: Path) -> list[str]:
     """What a checkpoint's checksums cover: not the files beside state and run, into which Orbax writes the time of the
     commit later."""
-    files = (p for part in ("state", "run") for p in (folder / part).rglob("*") if p.is_file())
-    return sorted(str(p.relative_to(folder)) for p in files)
+    files = (p for part in ("state", "run") for p in (directory / part).rglob("*") if p.is_file())
+    return sorted(str(p.relative_to(directory)) for p in files)
 
 
 def run_record(
@@ -223,7 +223,7 @@ def run_record(
     batches: BatchSizes | None = None,
     kernels: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """What stands beside the arrays: enough to refuse a wrong resume and to rebuild the model.
+    """What is beside the arrays: enough to reject a wrong resume and to rebuild the model.
 
     The random state is the seed: weights are drawn at step 0 only, and the order of the data is a function of
     (seed, step). Args: batches: of the steps so far, default those of `config`. kernels: operation -> backend.
@@ -244,7 +244,7 @@ def run_record(
 
 
 def read_record(checkpoint: Path) -> dict[str, Any]:
-    """The record of one checkpoint folder. Raises: ValueError naming the file, and the field that a newer version saved."""
+    """The record of one checkpoint directory. Raises: ValueError naming the file, and the field that a newer version saved."""
     path = checkpoint / "run" / "metadata"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -267,7 +267,7 @@ def batches_so_far(record: dict[str, Any]) -> BatchSizes:
 
 
 def load_state(checkpoint: Path, abstract_state: Any) -> tuple[Any, dict[str, Any]]:
-    """(state, record) of one checkpoint folder. Raises: ValueError for another architecture."""
+    """(state, record) of one checkpoint directory. Raises: ValueError for another architecture."""
     record = read_record(checkpoint)
     saved = from_dict(record["config"]).model
     here, there = (plain(jax.tree.map(lambda x: x.shape, w)) for w in (abstract_state["params"], lm.abstract(saved)[1]))
@@ -295,7 +295,7 @@ def declared(stored: Any, abstract_state: Any) -> Any:
 
 
 def load_params(path: str | Path) -> tuple[nnx.State, RunConfig, dict[str, Any]]:
-    """Weights (numpy, on the host), configuration and record of a run folder or of one of its checkpoints.
+    """Weights (numpy, on the host), configuration and record of a run directory or of one of its checkpoints.
 
     Reads the parameters alone, a third of the state. Raises: ValueError when there is nothing sound to read there.
     """
@@ -311,37 +311,37 @@ def load_params(path: str | Path) -> tuple[nnx.State, RunConfig, dict[str, Any]]
 
 
 def resolve(path: str | Path) -> Path:
-    """Checkpoint folder of `RUN` (its newest sound one), `RUN/checkpoints` or `RUN/checkpoints/STEP`.
+    """Checkpoint directory of `RUN` (its newest valid one), `RUN/checkpoints` or `RUN/checkpoints/STEP`.
 
-    Raises: ValueError when there is none, or the one named is damaged.
+    Raises: ValueError when there is none, or the one named is corrupt.
     """
     path = Path(path).absolute()
     if path.name.isdigit() and (path / "run").is_dir():
-        if reason := damage(path):
+        if reason := corruption(path):
             raise ValueError(f"{reason}: choose another checkpoint in {path.parent}")
         return path
-    folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-    step, _ = newest_sound(folder)
+    directory = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+    step, _ = newest_valid(directory)
     if step is None:
-        raise ValueError(f"{path}: no checkpoint there; give a run folder (runs/NAME) or RUN/checkpoints/STEP")
-    return folder / str(step)
+        raise ValueError(f"{path}: no checkpoint there; give a run directory (runs/NAME) or RUN/checkpoints/STEP")
+    return directory / str(step)
 
 
 def _agree(choose: Callable[[], tuple[int | None, list[str]]]) -> tuple[int | None, list[str]]:
     """Process 0 chooses for all; its errors are everyone's."""
     if jax.process_count() == 1:
         return choose()
-    step, complaints, error = None, [], None
+    step, warnings, error = None, [], None
     if jax.process_index() == 0:
         try:
-            step, complaints = choose()
+            step, warnings = choose()
         except ValueError as failure:
             error = failure
     code = -2 if error else -1 if step is None else step
     code = int(multihost_utils.broadcast_one_to_all(np.int32(code)))
     if code == -2:
-        raise error or ValueError("no sound checkpoint is left (process 0 says more)")
-    return (None if code == -1 else code), complaints
+        raise error or ValueError("no valid checkpoint is left (process 0 says more)")
+    return (None if code == -1 else code), warnings
 
 
 def _checksum(path: Path) -> list:
@@ -354,24 +354,24 @@ def _checksum(path: Path) -> list:
     return [size, digest.hexdigest()]
 
 
-def space_needed(folder: Path, config: RunConfig, start: int, state_bytes: int) -> int:
+def space_needed(directory: Path, config: RunConfig, start: int, state_bytes: int) -> int:
     """Bytes that the checkpoints of the steps to come take at most besides those that are there: the permanent ones, the
     rolling ones and one that is being written. Stored states are compressed a little."""
     c = config.checkpoint
     permanent = config.num_steps // c.keep_every - start // c.keep_every if c.keep_every else 0
-    there = sum(1 for p in folder.glob("*") if p.name.isdigit())
+    there = sum(1 for p in directory.glob("*") if p.name.isdigit())
     return state_bytes * (permanent + max(0, c.max_rolling + 1 - there))
 
 
-def space_warning(folder: Path, config: RunConfig, start: int, state_bytes: int) -> str | None:
+def space_warning(directory: Path, config: RunConfig, start: int, state_bytes: int) -> str | None:
     """A line when the file system has less free space than the run's checkpoints will take."""
-    needed, free = space_needed(folder, config, start, state_bytes), shutil.disk_usage(folder).free
+    needed, free = space_needed(directory, config, start, state_bytes), shutil.disk_usage(directory).free
     if needed <= free:
         return None
     c = config.checkpoint
     return (
-        f"{folder}: checkpoints up to step {config.num_steps:,} take about {needed / 2**30:.2f} GiB "
-        f"({state_bytes / 2**30:.2f} GiB each), {free / 2**30:.2f} GiB are free; make room, raise "
+        f"{directory}: checkpoints up to step {config.num_steps:,} take about {needed / 2**30:.2f} GiB "
+        f"({state_bytes / 2**30:.2f} GiB each), {free / 2**30:.2f} GiB are free; free some space, raise "
         f"checkpoint.keep_every={c.keep_every} or lower checkpoint.max_rolling={c.max_rolling}"
     )
 
@@ -380,20 +380,20 @@ class Hangs(Exception):
     """Something in the background has been silent for too long."""
 
 
-def _explain(folder: Path, error: Exception, config: CheckpointConfig) -> str:
+def _explain(directory: Path, error: Exception, config: CheckpointConfig) -> str:
     text = str(error)
     if any(sign in text for sign in ("No space left", "os_error_code='28'", "ENOSPC", "Disk quota")):
-        free = shutil.disk_usage(folder).free / 2**30 if folder.exists() else 0
+        free = shutil.disk_usage(directory).free / 2**30 if directory.exists() else 0
         return (
-            f"{folder}: disk full while saving ({free:.1f} GiB free); make room or lower checkpoint.max_rolling="
+            f"{directory}: disk full while saving ({free:.1f} GiB free); free some space or lower checkpoint.max_rolling="
             f"{config.max_rolling} or raise checkpoint.keep_every={config.keep_every} (a permanent checkpoint every so "
             "many steps), then resume"
         )
     if any(sign in text for sign in ("File too large", "os_error_code='27'", "EFBIG")):
-        return f"{folder}: saving failed: File too large for the operating system's limit (ulimit -f); raise it, then resume"
+        return f"{directory}: saving failed: File too large for the operating system's limit (ulimit -f); raise it, then resume"
     if any(sign in text for sign in ("Too many open files", "os_error_code='24'", "EMFILE", "os_error_code='23'")):
-        return f"{folder}: saving failed: Too many open files; raise the limit (ulimit -n 4096), then resume"
+        return f"{directory}: saving failed: Too many open files; raise the limit (ulimit -n 4096), then resume"
     if isinstance(error, PermissionError):
-        return f"{folder}: not writable; give another run_dir"
+        return f"{directory}: not writable; give another run_dir"
     first = (text.strip().splitlines() or [type(error).__name__])[0]
-    return f"{folder}: saving failed: {first[:300]}"
+    return f"{directory}: saving failed: {first[:300]}"

@@ -1,7 +1,7 @@
 """The configuration of a run: frozen dataclasses, built by the functions in `configs/`, derived with `replace`.
 
 A config file `configs/NAME.py` defines `config() -> RunConfig`; `--config=NAME` finds it. Everything that changes
-what is computed stands here and is saved with the run; what only says where to write stands in `RunConfig` too.
+what is computed is here and is saved with the run; what only says where to write is in `RunConfig` too.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ModelConfig:
     remat: str = "minimal"
     # Layers unrolled per step of the layer scan: 1 keeps compile time independent of depth, num_layers unrolls all.
     scan_unroll: Size = 1
-    # Back end of every kernel: auto, reference, xla, mosaic_gpu, tpu, cudnn (see opencoder_kernels).
+    # Backend of every kernel: auto, reference, xla, mosaic_gpu, tpu, cudnn (see opencoder_kernels).
     implementation: str = "auto"
 
 
@@ -60,7 +60,7 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """One folder of token shards and its share of the mixture (weights are normalised over the sources)."""
+    """One directory of token shards and its share of the mixture (weights are normalised over the sources)."""
 
     path: str
     weight: PositiveOrZero = 1.0
@@ -69,14 +69,14 @@ class SourceConfig:
 @dataclass(frozen=True)
 class DataConfig:
     sources: tuple[SourceConfig, ...] = ()
-    # Held-out shard folders, evaluated one by one (one per language, say).
+    # Held-out shard directories, evaluated one by one (one per language, say).
     eval_sources: tuple[SourceConfig, ...] = ()
     # Weights of all sources from a step on, "STEP:WEIGHT,WEIGHT;STEP:...": annealing inside one run.
     mixture_changes: str = ""
     seq_len: Size = 4_096
     global_batch_size: Size = 1_024
     shuffle: bool = True
-    # Passes over a source that may be used before the run is refused as too long for its data.
+    # Passes over a source that may be used before the run is rejected as too long for its data.
     max_epochs: Annotated[float, Range(1e-6, 1e9)] = 4.0
     # Shard check at start: full (checksums; files unchanged since a good check are not read again), size, always.
     verify: str = "full"
@@ -150,7 +150,7 @@ class RunConfig:
     max_nonfinite: Count = 10
     # End the run when a batch, a step, an evaluation's batch or a written row takes longer: what it waits for hangs.
     max_silence_minutes: Annotated[float, Range(0.01, 1e6)] = 10.0
-    # Folder of the run: checkpoints, metrics, resolved config. An existing run there is resumed.
+    # Directory of the run: checkpoints, metrics, resolved config. An existing run there is resumed.
     run_dir: str = ""
     # Run whose last checkpoint gives parameters and optimizer state to a new run (annealing, tuning).
     init_from: str = ""

@@ -30,14 +30,14 @@ def one_line(failure: Exception) -> str:
         where = os.fsdecode(failure.filename) if failure.filename is not None else "files of the run"
         remedy = ""
         if failure.errno in (errno.ENOSPC, errno.EDQUOT):
-            remedy = "; make room, then the same command resumes"
+            remedy = "; free some space, then the same command resumes"
         elif isinstance(failure, PermissionError):
             remedy = "; give another place, or its owner's permission"
         return f"{where}: {failure.strerror}{remedy}"
     return " ".join(str(failure).split("\n")).strip() or type(failure).__name__
 
 
-def room_for_files() -> None:
+def raise_file_limit() -> None:
     """Raises the limit of open files as far as this user may. Raises: ValueError when a run cannot do with it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = WANTED_OPEN_FILES if hard == resource.RLIM_INFINITY else min(WANTED_OPEN_FILES, hard)
@@ -50,7 +50,7 @@ def room_for_files() -> None:
 
 
 def check_path(field: str, path: str) -> None:
-    """Raises ValueError for a path that is no text in this locale: the libraries that store checkpoints take text alone."""
+    """Raises ValueError for a path that is not text in this locale: the libraries that store checkpoints take text alone."""
     try:
         os.path.abspath(path).encode()
     except UnicodeEncodeError:

@@ -118,7 +118,7 @@ def is_first() -> bool:
 def local_rows(abstract_batch: dict[str, jax.ShapeDtypeStruct]) -> tuple[int, int]:
     """(start, stop) of the rows of a micro-batch that this process's devices need.
 
-    Args: abstract_batch: [A, B, T] each, with shardings. Where the devices' rows are no aligned run, all rows: more
+    Args: abstract_batch: [A, B, T] each, with shardings. Where the devices' rows are not an aligned run, all rows: more
     reading, same result.
     """
     layout = next(iter(abstract_batch.values()))
@@ -200,4 +200,4 @@ def on_first(work: Callable[[], object]) -> None:
         except (ValueError, OSError) as failure:
             error = failure
     if not from_first(error is None):
-        raise error or ValueError("process 0 was refused, and says why")
+        raise error or ValueError("process 0 was rejected, and says why")

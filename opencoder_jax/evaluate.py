@@ -103,9 +103,9 @@ class Evaluator:
 
 
 def _names(readers: list[ShardReader]) -> list[str]:
-    """The shards' languages, else the folders' names, else their paths: the first that tells them all apart."""
-    names = [r.manifest.language or r.folder.name for r in readers]
-    return names if len(set(names)) == len(names) else [str(r.folder) for r in readers]
+    """The shards' languages, else the directories' names, else their paths: the first that tells them all apart."""
+    names = [r.manifest.language or r.directory.name for r in readers]
+    return names if len(set(names)) == len(names) else [str(r.directory) for r in readers]
 
 
 def run(arguments: list[str]) -> int:
@@ -136,7 +136,7 @@ def run(arguments: list[str]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code 2 and one line for what the user must change; --help prints what stands at the top of this file."""
+    """Exit code 2 and one line for what the user must change; --help prints what is at the top of this file."""
     return overrides.command(run, arguments, __doc__)
 
 

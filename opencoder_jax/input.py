@@ -35,17 +35,17 @@ class SourcePlan:
 class TrainingData:
     """The mixture of a run's sources.
 
-    Raises (constructor): ValueError for shards that are missing, damaged, of another record length, another
+    Raises (constructor): ValueError for shards that are missing, corrupt, of another record length, another
     vocabulary or another tokenizer than their neighbours, and for a mixture that cannot be drawn.
     """
 
     def __init__(self, config: DataConfig, *, vocab_size: int, seed: int):
         self.batches = BatchSizes.constant(config)
         if not config.sources:
-            raise ValueError("data.sources is empty: give shard folders, --data.sources=PATH:WEIGHT,PATH:WEIGHT")
+            raise ValueError("data.sources is empty: give shard directories, --data.sources=PATH:WEIGHT,PATH:WEIGHT")
         self.config = config
         self._readers = [open_shards(s, config, vocab_size) for s in config.sources]
-        hashes = {r.manifest.tokenizer_hash: str(r.folder) for r in self._readers}
+        hashes = {r.manifest.tokenizer_hash: str(r.directory) for r in self._readers}
         if len(hashes) > 1:
             raise ValueError(
                 f"data.sources: packed with different tokenizers: {', '.join(hashes.values())}; pack them again with one"
@@ -145,7 +145,7 @@ def iterate(steps: grain.MapDataset, start: int, stop: int, *, prefetch: int = 4
 
 
 def open_shards(source: SourceConfig, config: DataConfig, vocab_size: int, tokenizer_hash: str = "") -> ShardReader:
-    """Raises ValueError, naming the folder, for shards that do not fit the run or, if given, the tokenizer."""
+    """Raises ValueError, naming the directory, for shards that do not fit the run or, if given, the tokenizer."""
     reader = ShardReader(source.path, check=config.verify)
     manifest = reader.manifest
     if manifest.seq_len != config.seq_len:

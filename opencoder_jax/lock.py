@@ -1,6 +1,6 @@
-"""One run folder, one trainer: a lock that the system gives back when its holder dies, and that other hosts see.
+"""One run directory, one trainer: a lock that the system gives back when its holder dies, and that other hosts see.
 
-`RUN/train.lock` is held by `flock` and names its holder. Where two hosts share the folder without sharing such locks, the
+`RUN/train.lock` is held by `flock` and names its holder. Where two hosts share the directory without sharing such locks, the
 holder's heartbeat, a change of the file's time every few seconds, tells a living trainer from a dead one.
 """
 
@@ -29,7 +29,7 @@ _FAILED_BEATS = 6
 class RunLock:
     """Held from `acquire` until `release` or the end of the process.
 
-    Raises: (acquire) ValueError with host and process of the trainer that has the folder; (check) ValueError when
+    Raises: (acquire) ValueError with host and process of the trainer that has the directory; (check) ValueError when
     another one has taken it, or the file is gone.
     """
 
@@ -41,7 +41,7 @@ class RunLock:
         self._released = threading.Event()
 
     def acquire(self, say: Callable[[str], object] = print) -> None:
-        """Creates the folder if need be. say: told what a wait is for."""
+        """Creates the directory if need be. say: told what a wait is for."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -49,7 +49,7 @@ class RunLock:
             if holder := _read(self._file):
                 self._take_over(holder, say)
             self._write()
-            if not by_system:  # two may have found the folder free at the same moment
+            if not by_system:  # two may have found the directory free at the same moment
                 time.sleep(BEAT_SECONDS)
                 self._still_ours()
         except BaseException:
@@ -63,7 +63,7 @@ class RunLock:
             raise ValueError(self._lost)
 
     def release(self) -> None:
-        """The folder is free; the file stays, empty."""
+        """The directory is free; the file stays, empty."""
         self._released.set()
         with contextlib.suppress(OSError):
             if self._file >= 0 and not self._lost:
@@ -129,11 +129,13 @@ class RunLock:
             except OSError as error:
                 failed += 1
                 if failed == _FAILED_BEATS:
-                    self._lost = f"{self._path}: {error.strerror}; the run folder is gone or cannot be written any more"
+                    self._lost = (
+                        f"{self._path}: {error.strerror}; the run directory is gone or cannot be written any more"
+                    )
                     return
 
     def _still_ours(self) -> None:
-        """Raises: ValueError when another trainer holds the folder; OSError when the file is gone."""
+        """Raises: ValueError when another trainer holds the directory; OSError when the file is gone."""
         try:
             with self._path.open("rb") as file:
                 holder = _read(file.fileno())

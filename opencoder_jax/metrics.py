@@ -145,7 +145,7 @@ def memory(device: Any) -> dict[str, int | None]:
 
 
 class MetricsWriter:
-    """metrics.jsonl, eval.jsonl and TensorBoard events in a run folder; every step stands there once.
+    """metrics.jsonl, eval.jsonl and TensorBoard events in a run directory; every step is there once.
 
     Rows of steps after `start_step` were written by a run that was killed before it saved: dropped, they come again.
     Everything is written in the caller's thread. Raises (all methods): OSError, with the file's name.
@@ -192,20 +192,20 @@ class Events:
     """A TensorBoard event file, written in the caller's thread: tensorboardX's own writer queues events for a thread that
     a full disk kills, and then blocks for ever when its queue is full.
 
-    Raises (all methods): OSError, with the folder's name.
+    Raises (all methods): OSError, with the directory's name.
     """
 
-    def __init__(self, folder: Path, purge_step: int):
+    def __init__(self, directory: Path, purge_step: int):
         """purge_step: events of this step and later ones in earlier files no longer count."""
-        self._folder, self._flushed = folder, time.monotonic()
-        with _naming(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        self._directory, self._flushed = directory, time.monotonic()
+        with _naming(directory):
+            directory.mkdir(parents=True, exist_ok=True)
             # The process in the name: a run may start twice within a second.
-            self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}")
+            self._writer = EventsWriter(str(directory / "events"), f".{os.getpid()}")
             self._write(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
 
     def scalars(self, step: int, values: Mapping[str, float | int | None]) -> None:
-        with _naming(self._folder):
+        with _naming(self._directory):
             for name, value in values.items():
                 if value is not None:
                     self._write(Event(step=step, summary=summary.scalar(name, value)))
@@ -214,7 +214,7 @@ class Events:
                 self._writer.flush()
 
     def close(self) -> None:
-        with _naming(self._folder):
+        with _naming(self._directory):
             self._writer.close()
 
     def _write(self, event: Event) -> None:

@@ -35,7 +35,7 @@ ACTIVATION = ("batch", "time", "hidden")
 _SAVED = ("qkv", "attention", "residual", "gated")
 REMAT: dict[str, Callable[..., Any] | None] = {
     "none": None,  # everything
-    "dots": jax.checkpoint_policies.save_only_these_names(*_SAVED),  # every matrix product's result
+    "dots": jax.checkpoint_policies.save_only_these_names(*_SAVED),  # every matmul's result
     "minimal": jax.checkpoint_policies.save_only_these_names("attention", "residual"),  # attention is not run again
     "full": jax.checkpoint_policies.nothing_saveable,  # the layer's input alone
     "offload": jax.checkpoint_policies.save_and_offload_only_these_names(  # as minimal, in host memory
@@ -237,7 +237,7 @@ def check(cfg: ModelConfig) -> None:
     """Raises ValueError, with the field, for a shape that no such model can have."""
     if cfg.num_query_heads % cfg.num_kv_heads:
         raise ValueError(
-            f"model.num_query_heads={cfg.num_query_heads} is no multiple of model.num_kv_heads={cfg.num_kv_heads}"
+            f"model.num_query_heads={cfg.num_query_heads} is not a multiple of model.num_kv_heads={cfg.num_kv_heads}"
         )
     if cfg.head_dim % 2:
         raise ValueError(f"model.head_dim={cfg.head_dim} must be even: rotary embedding turns pairs")

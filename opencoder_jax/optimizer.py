@@ -41,7 +41,7 @@ def learning_rate(config: ScheduleConfig, num_steps: int) -> optax.Schedule:
 def make_optimizer(config: RunConfig) -> optax.GradientTransformation:
     """Global-norm clip, Adam moments, decay of matrices only, learning rate left to the caller (scale by -lr).
 
-    The rate is applied outside so that the state holds no schedule: annealing takes over the moments of another run.
+    The rate is applied outside so that the state holds no schedule: annealing inherits the moments of another run.
     """
     o: OptimizerConfig = config.optimizer
     return optax.chain(

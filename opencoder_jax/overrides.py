@@ -18,7 +18,7 @@ from opencoder_data import command as commands
 from opencoder_jax.config import RunConfig, SourceConfig, check
 
 _HERE = Path(__file__).parent
-_CONFIG_FOLDERS = (_HERE.parent / "configs", _HERE / "_configs")  # a checkout; an installed wheel
+_CONFIG_DIRECTORIES = (_HERE.parent / "configs", _HERE / "_configs")  # a checkout; an installed wheel
 
 
 def parse(arguments: Sequence[str], own: Iterable[str] = ()) -> RunConfig:
@@ -81,8 +81,8 @@ def command(run: Callable[[list[str]], int], arguments: list[str], documentation
 
 
 def config_names() -> list[str]:
-    folder = next((f for f in _CONFIG_FOLDERS if f.is_dir()), None)
-    return sorted(p.stem for p in folder.glob("*.py") if p.stem != "__init__") if folder else []
+    directory = next((f for f in _CONFIG_DIRECTORIES if f.is_dir()), None)
+    return sorted(p.stem for p in directory.glob("*.py") if p.stem != "__init__") if directory else []
 
 
 def load(name: str) -> RunConfig:
@@ -90,7 +90,9 @@ def load(name: str) -> RunConfig:
 
     Raises: ValueError when there is none, or the file does not make one.
     """
-    candidates = [Path(name)] if name.endswith(".py") else [folder / f"{name}.py" for folder in _CONFIG_FOLDERS]
+    candidates = (
+        [Path(name)] if name.endswith(".py") else [directory / f"{name}.py" for directory in _CONFIG_DIRECTORIES]
+    )
     path = next((p for p in candidates if p.is_file()), None)
     if path is None:
         near = difflib.get_close_matches(name, config_names(), 1, 0.4)

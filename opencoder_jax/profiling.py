@@ -15,7 +15,7 @@ class Tracer:
     """Writes an xprof trace of `profile.steps` to RUN/profile, where TensorBoard's profile plugin finds it."""
 
     def __init__(self, config: RunConfig, run_dir: Path, start: int):
-        self._steps, self._folder, self._on = profile_steps(config), run_dir / "profile", False
+        self._steps, self._directory, self._on = profile_steps(config), run_dir / "profile", False
         if self._steps and not start <= self._steps.start < config.num_steps:
             print(
                 f"warning: profile.steps={config.profile.steps} is outside steps {start}..{config.num_steps - 1}: no trace"
@@ -24,7 +24,7 @@ class Tracer:
 
     def before(self, step: int) -> None:
         if self._steps and step == self._steps.start:
-            jax.profiler.start_trace(str(self._folder))
+            jax.profiler.start_trace(str(self._directory))
             self._on = True
 
     def after(self, step: int, results: Any) -> None:
@@ -37,7 +37,7 @@ class Tracer:
         if self._on:
             jax.profiler.stop_trace()
             self._on = False
-            print(f"trace: {self._folder} (tensorboard --logdir {self._folder})")
+            print(f"trace: {self._directory} (tensorboard --logdir {self._directory})")
 
 
 def memory_table(compiled: jax.stages.Compiled, abstract_state: Any, device: Any) -> list[str]:
@@ -63,11 +63,11 @@ def memory_table(compiled: jax.stages.Compiled, abstract_state: Any, device: Any
 
 def dump_hlo(lowered: jax.stages.Lowered, compiled: jax.stages.Compiled, run_dir: Path) -> list[Path]:
     """Writes the step before (StableHLO) and after optimisation (HLO); returns the files."""
-    folder = run_dir / "hlo"
-    folder.mkdir(parents=True, exist_ok=True)
+    directory = run_dir / "hlo"
+    directory.mkdir(parents=True, exist_ok=True)
     files = {
-        folder / "train_step.stablehlo.mlir": lowered.as_text(),
-        folder / "train_step.optimized.hlo": compiled.as_text(),
+        directory / "train_step.stablehlo.mlir": lowered.as_text(),
+        directory / "train_step.optimized.hlo": compiled.as_text(),
     }
     for path, text in files.items():
         path.write_text(text or "")

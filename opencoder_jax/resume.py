@@ -1,4 +1,4 @@
-"""What a run takes over from a checkpoint: its own, when it is resumed, or another run's, when it starts from it."""
+"""What a run inherits from a checkpoint: its own, when it is resumed, or another run's, when it starts from it."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def warm_start(config: RunConfig, ts: TrainStep, tokenizer_hash: str, say: Calla
             say(f"warning: changed since {checkpoint}: {line}")
     state, _ = load_state(checkpoint, ts.abstract_state)
     say(
-        f"parameters and optimizer state taken over from {checkpoint} (step {record['step']:,} of {record['config']['name']})"
+        f"parameters and optimizer state inherited from {checkpoint} (step {record['step']:,} of {record['config']['name']})"
     )
     counters = {name: state[name] for name in ("step", "nonfinite", "skipped")}
     return state | jax.tree.map(jax.numpy.zeros_like, counters)
 
 
 def run_tokenizer(checkpoint: Path) -> str | None:
-    """Hash of the tokenizer that lies beside an imported model, None when there is none."""
+    """Hash of the tokenizer that is beside an imported model, None when there is none."""
     from opencoder_data.tokenizer import Tokenizer
 
     path = checkpoint.parent.parent / "tokenizer.model"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MESH_AXES = ("data", "fsdp", "tensor", "context")
 TOKEN_AXES = ("data", "fsdp", "context")  # along which devices hold other tokens
 
-# Logical axis -> mesh axes. Weights are cut over fsdp along the model dim and over tensor along heads, ffn, vocabulary;
+# Logical axis -> mesh axes. Weights are sharded over fsdp along the model dim and over tensor along heads, ffn, vocabulary;
 # activations over data and fsdp along the batch, over context along time, over tensor inside a layer.
 RULES: dict[str, str | tuple[str, ...] | None] = {
     # weights
@@ -93,7 +93,7 @@ def _open(partition: P) -> P:
 def defers_data_all_reduce(sizes: Mapping[str, int], grad_accum: int) -> bool:
     """Whether the data-parallel all-reduce is deferred to the end of accumulation: once a step, not in every micro-batch.
 
-    They do where weights are whole. Cut over fsdp, what travels over data is small beside the scatters, and XLA hides
+    They do where weights are whole. Sharded over fsdp, what travels over data is small beside the scatters, and XLA hides
     those worse when nothing follows them (docs/experiments/2026-11-21-plan-topologies.md).
     Args: sizes: of the mesh axes.
     """
@@ -101,7 +101,7 @@ def defers_data_all_reduce(sizes: Mapping[str, int], grad_accum: int) -> bool:
 
 
 def gather(x, dtype, mesh_axis: str, axis: int):
-    """Inside `per_shard`: the whole of a weight in the given dtype, its dim `axis` being cut over `mesh_axis`.
+    """Inside `per_shard`: the whole of a weight in the given dtype, its dim `axis` being sharded over `mesh_axis`.
 
     Its gradient is scattered over `mesh_axis` again, in fp32 at least: sums over hundreds of devices in bf16 would lose
     what they add. It is scattered first and summed over the other axes as a part (`per_shard`); the other way round, a
@@ -172,7 +172,7 @@ def make_mesh(config: MeshConfig, devices=None) -> Mesh:
 
 
 def check_fits(config: RunConfig, mesh: Mesh) -> None:
-    """Refuses a model or batch that the mesh does not divide.
+    """Rejects a model or batch that the mesh does not divide.
 
     Raises:
       ValueError: names the field, the mesh axis and the sizes that would fit.

@@ -3,7 +3,7 @@
 Reads from top to bottom: configuration, mesh, data, state, loop. An existing run in `run_dir` is resumed, bit for bit
 as if it had never stopped; `init_from` starts a new run from another's parameters and optimizer state (annealing).
 SIGTERM and Ctrl-C save after the step in progress; a second Ctrl-C ends at once.
-Exit codes: 0 done, 2 refused (one line says why), 3 stopped by SIGTERM or Ctrl-C after saving, 4 too many non-finite
+Exit codes: 0 done, 2 rejected (one line says why), 3 stopped by SIGTERM or Ctrl-C after saving, 4 too many non-finite
 updates, 5 something that the run waits for (a loader, a writer, a device) did not answer, 130 second Ctrl-C.
 """
 
@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
     try:
         with Watch() as watch:
             config = overrides.parse(arguments)
-            console.room_for_files()
+            console.raise_file_limit()
             set_memory_fraction()
             distributed.initialize()
             watch.several_processes = jax.process_count() > 1
@@ -144,7 +144,7 @@ def run(config: RunConfig, mesh: jax.sharding.Mesh, watch: Watch) -> int:
     distributed.assert_equal_across_hosts(data.fingerprint, "the data")
     evaluator = Evaluator(config, mesh, tokenizer_hash=data.tokenizer_hash, watch=watch)
 
-    # --- state, step and loop, the run folder being ours --------------------------------------------------------------
+    # --- state, step and loop, the run directory being ours --------------------------------------------------------------
     lock = RunLock(Path(config.run_dir))
     distributed.on_first(lambda: lock.acquire(say))
     try:
@@ -171,9 +171,9 @@ def run(config: RunConfig, mesh: jax.sharding.Mesh, watch: Watch) -> int:
 def initial_state(r: Run) -> tuple[State, int]:
     """State and the step to go on with: resumed, warm-started or fresh. Raises: ValueError for what does not fit the run."""
     config = r.config
-    state, record, complaints = r.checkpoints.restore(r.ts.abstract_state)
-    for complaint in complaints:
-        r.say(f"warning: {complaint}; " + ("using the checkpoint before" if record else "starting from the beginning"))
+    state, record, warnings = r.checkpoints.restore(r.ts.abstract_state)
+    for warning in warnings:
+        r.say(f"warning: {warning}; " + ("using the checkpoint before" if record else "starting from the beginning"))
     start = int(record.get("step", 0))
     if state is not None:
         check_same_run(config, r.data.fingerprint, record, r.say)
@@ -189,7 +189,7 @@ def initial_state(r: Run) -> tuple[State, int]:
     if distributed.is_first():
         (r.dir / "config.json").write_text(overrides.to_json(config), encoding="utf-8")
         state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(r.ts.abstract_state))
-        if warning := space_warning(r.checkpoints.folder, config, start, state_bytes):
+        if warning := space_warning(r.checkpoints.directory, config, start, state_bytes):
             r.say(f"warning: {warning}")
     return state, start
 

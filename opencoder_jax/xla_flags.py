@@ -33,7 +33,7 @@ GPU: dict[str, tuple[bool | int | str, str]] = {
         256 * 2**20,
         "one gather per layer and direction: below 256 MiB the seven matrices of an 8B layer (436 MB in bf16) leave in two messages",
     ),
-    "xla_gpu_reduce_scatter_combine_threshold_bytes": (256 * 2**20, "as for the gathers, on the way back"),
+    "xla_gpu_reduce_scatter_combine_threshold_bytes": (256 * 2**20, "as for the gathers, in the backward pass"),
     "xla_gpu_all_reduce_combine_threshold_bytes": (
         256 * 2**20,
         "norm scales and scalars join one message; larger ones would wait for the last gradient",
@@ -71,9 +71,9 @@ def compiler_options(platform: str, overrides: str = "") -> dict[str, bool | int
 def compile_lowered(lowered: Any, platform: str, overrides: str = "") -> tuple[Any, dict[str, bool | int | str]]:
     """The compiled program, and what a run records: the options it was compiled with and, on a GPU, the arena's share.
 
-    An option of the tables above that the XLA at hand does not know (any more, or yet) is dropped with a warning: the
+    An option of the tables above that the XLA available does not know (any more, or yet) is dropped with a warning: the
     step computes the same without it. Args: lowered: a `jax.stages.Lowered`. overrides: as for `compiler_options`.
-    Raises: ValueError when the option that XLA refuses stands in `overrides`; JaxRuntimeError for other failures.
+    Raises: ValueError when the option that XLA rejects is in `overrides`; JaxRuntimeError for other failures.
     """
     import jax
 
@@ -84,13 +84,13 @@ def compile_lowered(lowered: Any, platform: str, overrides: str = "") -> tuple[A
             compiled = lowered.compile(compiler_options=options)
             break
         except jax.errors.JaxRuntimeError as error:
-            refused = re.search(r"No such compile option: '(\w+)'|While setting option (\w+), .*", str(error))
-            name = refused and (refused.group(1) or refused.group(2))
-            if refused is None or name not in options:
+            rejected = re.search(r"No such compile option: '(\w+)'|While setting option (\w+), .*", str(error))
+            name = rejected and (rejected.group(1) or rejected.group(2))
+            if rejected is None or name not in options:
                 raise
             if name in asked:
-                raise ValueError(f"xla_flags: {refused.group(0)}") from error
-            warnings.warn(f"{refused.group(0)}: left out with jax {jax.__version__}", stacklevel=2)
+                raise ValueError(f"xla_flags: {rejected.group(0)}") from error
+            warnings.warn(f"{rejected.group(0)}: left out with jax {jax.__version__}", stacklevel=2)
             del options[name]
     record = dict(options)
     if platform in ("gpu", "cuda") and _FRACTION in os.environ:

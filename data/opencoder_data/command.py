@@ -32,8 +32,8 @@ MORE_FILES = "raise the limit (`ulimit -n 4096`) and run the same command again"
 REMEDIES = {
     errno.EACCES: "give a place that this user may use, or change who may",
     errno.EROFS: "give a place that can be written",
-    errno.ENOSPC: "make room and run the same command again",
-    errno.EDQUOT: "make room and run the same command again",
+    errno.ENOSPC: "free some space and run the same command again",
+    errno.EDQUOT: "free some space and run the same command again",
 }
 STOPPED = "stopped by Ctrl-C; run the same command again"
 
@@ -56,7 +56,7 @@ def run(work: Callable[[], int], *, stopped: str = STOPPED) -> int:
     interrupts = _Interrupts(stopped)
     try:
         with interrupts:
-            room_for_files()
+            raise_file_limit()
             code = work()
             if sys.stdout is not None:
                 sys.stdout.flush()  # what cannot be written is found out here, not at exit
@@ -212,7 +212,7 @@ def progress(total: float | None = None, **options: Any) -> Iterator[Any]:
             raise
 
 
-def room_for_files() -> None:
+def raise_file_limit() -> None:
     """Raises the limit of open files as far as this user may. Raises: ValueError when nothing can run below it."""
     try:
         import resource

@@ -1,4 +1,4 @@
-"""Documents out of Parquet files, JSON lines or a folder of text files, cut into units of work in a fixed order.
+"""Documents out of Parquet files, JSON lines or a directory of text files, cut into units of work in a fixed order.
 
 The order of documents is a pure function of the input: files by relative path, rows as they stand. A unit is what one
 process reads in one go and the grain of a restart; which documents it holds does not depend on the number of processes.
@@ -32,7 +32,7 @@ _JSONL_SUFFIXES = (
 _ROWS_PER_READ = 512
 _READ_BYTES = 16_000_000
 _LONGEST_LINE = 1 << 28
-"""A longer line of JSON is refused before it is held."""
+"""A longer line of JSON is rejected before it is held."""
 _READ_ERRORS = (OSError, EOFError, pa.ArrowException, zstandard.ZstdError, zlib.error, lzma.LZMAError)
 
 
@@ -115,10 +115,10 @@ def open_corpus(
     columns: Columns | None = None,
     unit_bytes: int = 64 << 20,
 ) -> Corpus:
-    """Finds the files of `inputs` (files or folders) and cuts them into units of about `unit_bytes`.
+    """Finds the files of `inputs` (files or directories) and cuts them into units of about `unit_bytes`.
 
-    `auto`: a folder (or list) whose files, JSON and names with a leading `_` or `.` aside, all are Parquet or all JSON
-    lines is a table; anything else is a folder of text files.
+    `auto`: a directory (or list) whose files, JSON and names with a leading `_` or `.` aside, all are Parquet or all JSON
+    lines is a table; anything else is a directory of text files.
 
     Raises: ValueError for a missing or empty input, an unknown format, or a table without the text column.
     """
@@ -143,20 +143,20 @@ def open_corpus(
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """Regular files under `root`, by path; links to folders are not followed."""
+    """Regular files under `root`, by path; links to directories are not followed."""
     if root.is_file():
         yield root
         return
     if not root.is_dir():
-        raise ValueError(f"{root}: no such file or folder")
+        raise ValueError(f"{root}: no such file or directory")
 
     def fail(error: OSError) -> None:
         raise ValueError(f"{error.filename}: {error.strerror}")
 
     found = []
-    for folder, subfolders, names in os.walk(root, onerror=fail):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [Path(folder, name) for name in names if not name.startswith(".")]
+    for directory, subdirectories, names in os.walk(root, onerror=fail):
+        subdirectories[:] = [name for name in subdirectories if not name.startswith(".")]
+        found += [Path(directory, name) for name in names if not name.startswith(".")]
     yield from sorted(path for path in found if path.is_file())
 
 
@@ -280,7 +280,7 @@ def _as_text(value: bytes | None) -> Any:
 
 def _read_jsonl(part: Part, columns: Columns, skipped: Skipped) -> Iterator[Document]:
     with _open_lines(part) as file:
-        if part.start:  # the line that is under way belongs to the part before
+        if part.start:  # the line that is in progress belongs to the part before
             file.seek(part.start - 1)
             _skip_line(file)
         at = file.tell()
@@ -308,9 +308,9 @@ def _line(line: bytes, at: int, part: Part, columns: Columns, skipped: Skipped) 
         skipped.add("not valid UTF-8")
         return
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{part.path}: line at byte {at} is no JSON ({error})") from None
+        raise ValueError(f"{part.path}: line at byte {at} is not JSON ({error})") from None
     if not isinstance(row, dict):
-        raise ValueError(f"{part.path}: line at byte {at} is no JSON object")
+        raise ValueError(f"{part.path}: line at byte {at} is not a JSON object")
     name = columns.text or next((n for n in TEXT_COLUMNS if n in row), "")
     if name not in row:
         wanted = repr(columns.text) if columns.text else " or ".join(map(repr, TEXT_COLUMNS))

@@ -45,7 +45,7 @@ class PackOptions:
 
     seq_len: int = 4_096
     source: str = ""
-    # One shard folder per language instead of one for all.
+    # One shard directory per language instead of one for all.
     by_language: bool = False
     # Share of the documents, chosen by a hash of their text, that goes to holdout/LANGUAGE, the rest to train.
     holdout: float = 0.0
@@ -74,13 +74,13 @@ def pack(
     engine: str = "auto",
     progress: bool = True,
 ) -> dict[str, Manifest]:
-    """Packs `inputs` into shard folders under `output`; returns their manifests by folder (`.` for `output` itself).
+    """Packs `inputs` into shard directories under `output`; returns their manifests by directory (`.` for `output` itself).
 
     Args:
         num_workers: processes; 0: one per core. Without effect on the result.
         engine: encoder, see `FastEncoder`; without effect on the result.
 
-    Raises: ValueError for input that is missing or does not read, or an output folder begun with other input.
+    Raises: ValueError for input that is missing or does not read, or an output directory begun with other input.
     """
     options = options or PackOptions()
     if options.seq_len < 1 or not 0 <= options.holdout < 1 or options.unit_mb < 1:
@@ -95,7 +95,7 @@ def pack(
     encoder = FastEncoder(tokenizer, _sample(corpus), engine)
     _begin(output, work, identity)
     job = _Job(corpus, os.fspath(tokenizer.path), encoder.engine, options, str(work))
-    pending = [i for i in range(len(corpus.units)) if not (_unit_folder(work, i) / _DONE).exists()]
+    pending = [i for i in range(len(corpus.units)) if not (_unit_directory(work, i) / _DONE).exists()]
     num_workers = min(num_workers or os.cpu_count() or 1, max(len(pending), 1))
     options_of_bar = {"unit": "B", "unit_scale": True, "desc": "packing", "disable": not progress}
     with command.progress(corpus.num_bytes, **options_of_bar) as bar:
@@ -111,7 +111,7 @@ def pack(
         "identity": identity,
         "options": dataclasses.asdict(options),
         "tokenizer_hash": tokenizer.hash,
-        "folders": sorted(manifests),
+        "directories": sorted(manifests),
         "skipped": skipped,
     }
     write_atomically(output / _SUMMARY, json.dumps(summary, indent=1).encode() + b"\n")
@@ -138,7 +138,7 @@ def _finished(output: Path, identity: str) -> dict[str, Manifest] | None:
                 f"{output}: holds shards of other input, tokenizer or options; remove it or choose another"
             )
         shutil.rmtree(output / _WORK, ignore_errors=True)  # of a run that was stopped while it removed it
-        return {folder: read_manifest(output / folder) for folder in summary["folders"]}
+        return {directory: read_manifest(output / directory) for directory in summary["directories"]}
     return None
 
 
@@ -148,11 +148,11 @@ def _begin(output: Path, work: Path, identity: str) -> None:
         if begun != identity:
             if any(work.glob(f"*/{_DONE}")):
                 raise ValueError(
-                    f"{output}: begun with other input, tokenizer or options; remove {work} or choose another folder"
+                    f"{output}: begun with other input, tokenizer or options; remove {work} or choose another directory"
                 )
             shutil.rmtree(work)
     elif output.is_dir() and any(output.iterdir()):
-        raise ValueError(f"{output}: not empty; choose another folder")
+        raise ValueError(f"{output}: not empty; choose another directory")
     work.mkdir(parents=True, exist_ok=True)
     write_atomically(work / "identity", identity.encode())
 
@@ -162,11 +162,11 @@ def _sample(corpus: Corpus) -> list[str]:
     texts: list[str] = []
     chosen = corpus.units[:: max(1, len(corpus.units) // 8)]
     for unit in chosen:
-        room = _SAMPLE_CHARS // len(chosen)
+        space = _SAMPLE_CHARS // len(chosen)
         for document in corpus.read(unit):
-            texts.append(document.text[:room])
-            room -= len(document.text)
-            if room <= 0:
+            texts.append(document.text[:space])
+            space -= len(document.text)
+            if space <= 0:
                 break
     return texts
 
@@ -211,14 +211,14 @@ def _encode_in_worker(number: int) -> int:
     return number
 
 
-def _unit_folder(work: str | Path, number: int) -> Path:
+def _unit_directory(work: str | Path, number: int) -> Path:
     return Path(work) / f"unit-{number:06d}"
 
 
 def _encode_unit(job: _Job, encoder: FastEncoder, number: int) -> None:
     """Writes the shards of one unit and, last, its done.json; on failure nothing of it stays."""
-    folder = _unit_folder(job.work, number)
-    shutil.rmtree(folder, ignore_errors=True)
+    directory = _unit_directory(job.work, number)
+    shutil.rmtree(directory, ignore_errors=True)
     tokenizer = encoder.tokenizer
     skipped = Skipped()
     writers: dict[str, ShardWriter] = {}
@@ -231,7 +231,7 @@ def _encode_unit(job: _Job, encoder: FastEncoder, number: int) -> None:
                     if route not in writers:
                         writers[route] = stack.enter_context(
                             ShardWriter(
-                                folder / route,
+                                directory / route,
                                 seq_len=job.options.seq_len,
                                 vocab_size=tokenizer.vocab_size,
                                 tokenizer_hash=tokenizer.hash,
@@ -243,11 +243,11 @@ def _encode_unit(job: _Job, encoder: FastEncoder, number: int) -> None:
                         )
                     ids = np.append(ids, np.uint32(tokenizer.endoftext_id))
                     writers[route].add(ids, text_bytes=len(document.text.encode()))
-        folder.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
         done = {"routes": sorted(writers), "skipped": skipped.counts}
-        write_atomically(folder / _DONE, json.dumps(done).encode())
+        write_atomically(directory / _DONE, json.dumps(done).encode())
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(directory, ignore_errors=True)
         raise
 
 
@@ -265,7 +265,7 @@ def _batches(corpus: Corpus, unit: Unit, skipped: Skipped) -> Iterator[list[Docu
 
 
 def _route(document: Document, options: PackOptions) -> tuple[str, str]:
-    """Folder below the output for a document, and the language to name in its manifest."""
+    """Directory below the output for a document, and the language to name in its manifest."""
     held_out = options.holdout and xxhash.xxh3_64_intdigest(document.text.encode()) < options.holdout * 2**64
     if options.by_language or held_out:
         name = re.sub(r"[^\w.+#-]", "_", document.language).strip(".") or "unknown"
@@ -280,10 +280,10 @@ def _assemble(
     parts: dict[str, list[tuple[Path, Manifest]]] = {}
     skipped: dict[str, int] = {}
     for number in range(num_units):
-        folder = _unit_folder(work, number)
-        done = json.loads((folder / _DONE).read_text())
+        directory = _unit_directory(work, number)
+        done = json.loads((directory / _DONE).read_text())
         for route in done["routes"]:
-            parts.setdefault(route, []).append((folder / route, read_manifest(folder / route)))
+            parts.setdefault(route, []).append((directory / route, read_manifest(directory / route)))
         for reason, count in done["skipped"].items():
             skipped[reason] = skipped.get(reason, 0) + count
     manifests = {}
@@ -291,12 +291,12 @@ def _assemble(
         target = output / route
         target.mkdir(parents=True, exist_ok=True)
         shards: list[Shard] = []
-        for folder, manifest in unit_manifests:
+        for directory, manifest in unit_manifests:
             for shard in manifest.shards:
                 name = f"shard-{len(shards):05d}.bin"
                 # Already gone: an earlier attempt was stopped after this rename.
                 with contextlib.suppress(FileNotFoundError):
-                    (folder / shard.file).rename(target / name)
+                    (directory / shard.file).rename(target / name)
                 shards.append(dataclasses.replace(shard, file=name))
         each = [manifest for _, manifest in unit_manifests]
         manifests[route] = Manifest(
@@ -321,12 +321,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     parser = command.Parser(prog="python -m opencoder_data.pack", description=__doc__)
-    parser.add_argument("--input", nargs="+", required=True, help="Parquet, JSON lines, or folders of text files")
-    parser.add_argument("--tokenizer", required=True, help="tokenizer.model or its folder")
-    parser.add_argument("--output", required=True, help="folder for the shards")
+    parser.add_argument("--input", nargs="+", required=True, help="Parquet, JSON lines, or directories of text files")
+    parser.add_argument("--tokenizer", required=True, help="tokenizer.model or its directory")
+    parser.add_argument("--output", required=True, help="directory for the shards")
     parser.add_argument("--seq_len", type=int, default=PackOptions.seq_len, help="T; records hold T+1 tokens")
     parser.add_argument("--source", default="", help="name of the source, kept in the manifest")
-    parser.add_argument("--by_language", action="store_true", help="one shard folder per language")
+    parser.add_argument("--by_language", action="store_true", help="one shard directory per language")
     parser.add_argument("--holdout", type=float, default=0.0, help="share of documents for holdout/LANGUAGE")
     parser.add_argument("--unit_mb", type=int, default=PackOptions.unit_mb, help="MiB of text per shard file")
     parser.add_argument("--format", default="auto", help="auto, parquet, jsonl or files")

@@ -72,19 +72,19 @@ def register(
     *,
     verify: str = "full",
 ) -> list[str]:
-    """Registers a Task `PREFIX_SOURCE` for each shard folder and a Mixture `PREFIX_NAME` for each mixture.
+    """Registers a Task `PREFIX_SOURCE` for each shard directory and a Mixture `PREFIX_NAME` for each mixture.
 
     Args:
         mixtures: name -> source -> rate; pre-training and annealing differ in nothing else.
 
     Returns: the names registered, Tasks first.
-    Raises: ValueError for shards that are damaged or of another tokenizer, and mixtures of unknown sources.
+    Raises: ValueError for shards that are corrupt or of another tokenizer, and mixtures of unknown sources.
     """
     vocabulary = OpenCoderVocabulary(tokenizer)
     for mixture, rates in (mixtures or {}).items():
         if unknown := rates.keys() - sources.keys():
             raise ValueError(f"mixture {mixture!r}: unknown sources {sorted(unknown)}; there are {sorted(sources)}")
-    readers = {name: ShardReader(Path(folder), check=verify) for name, folder in sources.items()}
+    readers = {name: ShardReader(Path(directory), check=verify) for name, directory in sources.items()}
     for name, reader in readers.items():
         _check_tokenizer(reader.manifest, vocabulary.opencoder, str(sources[name]))
     for name, reader in readers.items():
@@ -114,17 +114,17 @@ def register_ordered(name: str, records: Any, num_records: int, tokenizer: str |
     return name
 
 
-def _check_tokenizer(manifest: Manifest, tokenizer: Tokenizer, folder: str) -> None:
+def _check_tokenizer(manifest: Manifest, tokenizer: Tokenizer, directory: str) -> None:
     if manifest.tokenizer_hash != tokenizer.hash:
         raise ValueError(
-            f"{folder}: packed with tokenizer {manifest.tokenizer_hash}, this one is {tokenizer.hash} ({tokenizer.path})"
+            f"{directory}: packed with tokenizer {manifest.tokenizer_hash}, this one is {tokenizer.hash} ({tokenizer.path})"
         )
 
 
 def _shard_source(reader: ShardReader) -> seqio.FunctionDataSource:
-    """Records of a shard folder in order, read by TensorFlow itself."""
+    """Records of a shard directory in order, read by TensorFlow itself."""
     manifest = reader.manifest
-    files = [str(Path(reader.folder, shard.file)) for shard in manifest.shards]
+    files = [str(Path(reader.directory, shard.file)) for shard in manifest.shards]
     width = manifest.seq_len + 1
 
     def read(split: str, shuffle_files: bool, seed: int | None = None) -> Any:

@@ -1,6 +1,6 @@
 """The token shards: the one thing that data pipeline and trainer share. Needs numpy and xxhash.
 
-A shard folder holds `manifest.json` and `shard-00000.bin`, `shard-00001.bin`, ...: little-endian uint32 records
+A shard directory holds `manifest.json` and `shard-00000.bin`, `shard-00001.bin`, ...: little-endian uint32 records
 [num_records, T + 1] without header, so that record i is a slice of a memory map (random reads at a gigatoken a second).
 Records are cut from the concatenated documents with stride T: neighbours share one token, every token is a target once.
 
@@ -46,7 +46,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a shard folder holds.
+    """What a shard directory holds.
 
     num_tokens counts the documents' tokens (end-of-text included, padding not), text_bytes their UTF-8 size; language
     is empty for a mixture.
@@ -69,21 +69,21 @@ class Manifest:
         """Changes with any byte of any shard, with the tokenizer, and with the order of the records."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
-    def write(self, folder: str | os.PathLike[str]) -> None:
-        """Writes manifest.json: last, synced and by rename, so that a folder with a manifest is complete."""
+    def write(self, directory: str | os.PathLike[str]) -> None:
+        """Writes manifest.json: last, synced and by rename, so that a directory with a manifest is complete."""
         text = json.dumps(asdict(self) | {"fingerprint": self.fingerprint}, indent=1, ensure_ascii=False)
-        write_atomically(Path(folder) / MANIFEST, text.encode() + b"\n")
+        write_atomically(Path(directory) / MANIFEST, text.encode() + b"\n")
 
 
 class ShardWriter:
     """Packs documents into records of T + 1 tokens and writes them; a context manager.
 
-    Files appear under their names only when complete, the manifest last: a killed writer leaves no folder that reads.
+    Files appear under their names only when complete, the manifest last: a killed writer leaves no directory that reads.
     """
 
     def __init__(
         self,
-        folder: str | os.PathLike[str],
+        directory: str | os.PathLike[str],
         *,
         seq_len: int,
         vocab_size: int,
@@ -97,11 +97,13 @@ class ShardWriter:
             raise ValueError(f"vocab_size={vocab_size} does not fit the 30 bits of a token id")
         if not 0 <= pad_id < vocab_size:
             raise ValueError(f"pad_id={pad_id} is outside the vocabulary of {vocab_size}")
-        self.folder = Path(folder)
-        if (self.folder / MANIFEST).exists():
-            raise ValueError(f"{self.folder}: holds a finished shard set already; choose another folder or remove it")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for left in self.folder.glob("*.part"):
+        self.directory = Path(directory)
+        if (self.directory / MANIFEST).exists():
+            raise ValueError(
+                f"{self.directory}: holds a finished shard set already; choose another directory or remove it"
+            )
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for left in self.directory.glob("*.part"):
             left.unlink()
         self.seq_len, self.vocab_size, self.tokenizer_hash = seq_len, vocab_size, tokenizer_hash
         self.pad_id, self.source, self.language = pad_id, source, language
@@ -124,7 +126,7 @@ class ShardWriter:
 
     def abort(self) -> None:
         """Removes what was written."""
-        written = [self.folder / shard.file for shard in self._shards]
+        written = [self.directory / shard.file for shard in self._shards]
         if self._file is not None:
             written.append(Path(self._file.name))
             with contextlib.suppress(OSError):  # a full disk fails again when the buffer is flushed
@@ -171,7 +173,7 @@ class ShardWriter:
     def _write(self, records: np.ndarray) -> None:
         while len(records):
             if self._file is None:
-                self._file = open(self.folder / f"shard-{len(self._shards):05d}.bin.part", "wb")  # noqa: SIM115
+                self._file = open(self.directory / f"shard-{len(self._shards):05d}.bin.part", "wb")  # noqa: SIM115
                 self._hash, self._in_shard = xxhash.xxh3_64(), 0
             take = records[: self.records_per_shard - self._in_shard]
             raw = np.ascontiguousarray(take, dtype="<u4").tobytes()
@@ -194,7 +196,7 @@ class ShardWriter:
         self._shards.append(Shard(final.name, self._in_shard, final.stat().st_size, self._hash.hexdigest()))
 
     def close(self) -> Manifest:
-        """Pads the last record (padding is no target and a document of its own), writes the manifest, returns it."""
+        """Pads the last record (padding is not a target and a document of its own), writes the manifest, returns it."""
         self._flush()
         if self._tail_len > 1 or (self._tail_len == 1 and not self._shards and self._file is None):
             stream = self._tail[0]
@@ -216,13 +218,13 @@ class ShardWriter:
             language=self.language,
             shards=tuple(self._shards),
         )
-        manifest.write(self.folder)
+        manifest.write(self.directory)
         return manifest
 
 
-def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
+def read_manifest(directory: str | os.PathLike[str]) -> Manifest:
     """Raises ValueError, naming the file, when there is no manifest or it is of another version or shape."""
-    path = Path(folder) / MANIFEST
+    path = Path(directory) / MANIFEST
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         if fields.get("format_version") != FORMAT_VERSION:
@@ -233,18 +235,18 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
         fields["shards"] = tuple(Shard(**s) for s in fields["shards"])
         manifest = Manifest(**fields)
     except FileNotFoundError:
-        why = "holds no finished shard set" if Path(folder).is_dir() else "no such folder"
-        raise ValueError(f"{folder}: {why} (no {MANIFEST}); make it with `python -m opencoder_data.pack`") from None
+        why = "holds no finished shard set" if Path(directory).is_dir() else "no such directory"
+        raise ValueError(f"{directory}: {why} (no {MANIFEST}); make it with `python -m opencoder_data.pack`") from None
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not a shard manifest ({error}); pack the corpus again") from None
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
     if stated != manifest.fingerprint:
-        raise ValueError(f"{path}: damaged or edited, its fingerprint does not fit; copy it or pack the corpus again")
+        raise ValueError(f"{path}: corrupt or edited, its fingerprint does not fit; copy it or pack the corpus again")
     return manifest
 
 
-def verify(folder: str | os.PathLike[str], manifest: Manifest, *, mode: str = "full") -> None:
+def verify(directory: str | os.PathLike[str], manifest: Manifest, *, mode: str = "full") -> None:
     """Compares the files with the manifest.
 
     Args:
@@ -257,9 +259,9 @@ def verify(folder: str | os.PathLike[str], manifest: Manifest, *, mode: str = "f
     """
     if mode not in VERIFY_MODES:
         raise ValueError(f"verify={mode!r}: choose one of {', '.join(VERIFY_MODES)}")
-    folder = Path(folder)
+    directory = Path(directory)
     for shard in manifest.shards:
-        path = folder / shard.file
+        path = directory / shard.file
         if not path.exists():
             raise ValueError(f"{path}: missing; the manifest lists it. Pack the corpus again")
         size = path.stat().st_size
@@ -269,18 +271,20 @@ def verify(folder: str | os.PathLike[str], manifest: Manifest, *, mode: str = "f
             )
     if mode == "size":
         return
-    known = _KnownGood(folder, manifest.vocab_size)
+    known = _KnownGood(directory, manifest.vocab_size)
     unread = [shard for shard in manifest.shards if mode == "always" or shard not in known]
     with ThreadPoolExecutor() as pool:
-        for shard, (found, largest) in zip(unread, pool.map(lambda s: _checksum(folder / s.file), unread), strict=True):
+        for shard, (found, largest) in zip(
+            unread, pool.map(lambda s: _checksum(directory / s.file), unread), strict=True
+        ):
             if found != shard.xxh3:
                 raise ValueError(
-                    f"{folder / shard.file}: checksum {found}, the manifest says {shard.xxh3}: damaged. "
+                    f"{directory / shard.file}: checksum {found}, the manifest says {shard.xxh3}: corrupt. "
                     "Copy or pack it again"
                 )
             if largest >= manifest.vocab_size:
                 raise ValueError(
-                    f"{folder / shard.file}: holds token id {largest}, the manifest's vocabulary ends at "
+                    f"{directory / shard.file}: holds token id {largest}, the manifest's vocabulary ends at "
                     f"{manifest.vocab_size - 1}: made with another tokenizer. Pack the corpus again"
                 )
             known.add(shard)
@@ -289,13 +293,13 @@ def verify(folder: str | os.PathLike[str], manifest: Manifest, *, mode: str = "f
 
 
 class _KnownGood:
-    """Shards of one folder whose checksum was right and whose ids were in the vocabulary, by size, modification time and
+    """Shards of one directory whose checksum was right and whose ids were in the vocabulary, by size, modification time and
     inode; kept in the user's cache."""
 
-    def __init__(self, folder: Path, vocab_size: int):
-        self._folder, self._vocab_size = folder.resolve(), vocab_size
+    def __init__(self, directory: Path, vocab_size: int):
+        self._directory, self._vocab_size = directory.resolve(), vocab_size
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        name = hashlib.sha256(str(self._folder).encode()).hexdigest()[:16]
+        name = hashlib.sha256(str(self._directory).encode()).hexdigest()[:16]
         self._path = cache / "opencoder" / "verified-shards" / f"{name}.json"
         self._entries: dict[str, list] = {}
         with contextlib.suppress(OSError, ValueError):
@@ -303,7 +307,7 @@ class _KnownGood:
             self._entries = entries if isinstance(entries, dict) else {}
 
     def _stamp(self, shard: Shard) -> list:
-        stat = (self._folder / shard.file).stat()
+        stat = (self._directory / shard.file).stat()
         return [shard.xxh3, stat.st_size, stat.st_mtime_ns, stat.st_ino, self._vocab_size]
 
     def __contains__(self, shard: Shard) -> bool:
@@ -357,13 +361,13 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 class ShardReader:
-    """Random access to the records of a shard folder through memory maps."""
+    """Random access to the records of a shard directory through memory maps."""
 
-    def __init__(self, folder: str | os.PathLike[str], *, check: str = "full"):
+    def __init__(self, directory: str | os.PathLike[str], *, check: str = "full"):
         """check: full, size or always, see `verify`. Raises: ValueError as `read_manifest` and `verify` do."""
-        self.folder = Path(folder)
-        self.manifest = read_manifest(folder)
-        verify(folder, self.manifest, mode=check)
+        self.directory = Path(directory)
+        self.manifest = read_manifest(directory)
+        verify(directory, self.manifest, mode=check)
         self._ends = list(itertools.accumulate(s.num_records for s in self.manifest.shards))
         self._maps: dict[int, np.ndarray] = {}
 
@@ -373,7 +377,7 @@ class ShardReader:
     def __getitem__(self, index: int) -> np.ndarray:
         """Record `index`, uint32 [T + 1]: a view of the file."""
         if not 0 <= index < len(self):
-            raise IndexError(f"record {index} of {len(self)} in {self.folder}")
+            raise IndexError(f"record {index} of {len(self)} in {self.directory}")
         shard = bisect.bisect_right(self._ends, index)
         records = self._maps.get(shard)
         if records is None:
@@ -385,7 +389,7 @@ class ShardReader:
         info = self.manifest.shards[shard]
         shape = (info.num_records, self.manifest.seq_len + 1)
         # A plain view: slicing np.memmap itself runs Python code each time.
-        records = np.memmap(self.folder / info.file, "<u4", "r", shape=shape).view(np.ndarray)
+        records = np.memmap(self.directory / info.file, "<u4", "r", shape=shape).view(np.ndarray)
         if len(self._maps) >= _MAX_MAPS:
             self._maps.pop(next(iter(self._maps)), None)
         self._maps[shard] = records

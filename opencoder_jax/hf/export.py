@@ -1,10 +1,10 @@
 """PyTorch release, both ways, tensor by tensor.
 
-    python -m opencoder_jax.hf.export --checkpoint RUN --to FOLDER [--dtype bf16|fp32] [--tokenizer PATH]
-    python -m opencoder_jax.hf.export import --from FOLDER --to RUN
+    python -m opencoder_jax.hf.export --checkpoint RUN --to DIRECTORY [--dtype bf16|fp32] [--tokenizer PATH]
+    python -m opencoder_jax.hf.export import --from DIRECTORY --to RUN
 
-The folder is what `AutoModelForCausalLM` and `AutoTokenizer` load with no code of ours. It is written under another
-name and renamed at the end: a folder with the given name is complete. The reverse makes a run that `--init_from`,
+The directory is what `AutoModelForCausalLM` and `AutoTokenizer` load with no code of ours. It is written under another
+name and renamed at the end: a directory with the given name is complete. The reverse makes a run that `--init_from`,
 `generate` and `export` take.
 """
 
@@ -55,17 +55,17 @@ def export(
     tokenizer: str | Path | None = None,
     max_shard_gb: float = 5.0,
 ) -> Path:
-    """Writes a checkpoint as a Hugging Face model folder.
+    """Writes a checkpoint as a Hugging Face model directory.
 
     Args:
-      checkpoint: RUN (its newest sound checkpoint) or RUN/checkpoints/STEP.
-      to: a folder that does not exist yet, or is empty.
+      checkpoint: RUN (its newest valid checkpoint) or RUN/checkpoints/STEP.
+      to: a directory that does not exist yet, or is empty.
       dtype: bf16 or fp32.
-      tokenizer: tokenizer.model or its folder; default RUN/tokenizer.model if that is there. Without one the folder
+      tokenizer: tokenizer.model or its directory; default RUN/tokenizer.model if that is there. Without one the directory
         holds no tokenizer files.
       max_shard_gb: size of a safetensors file, in 10^9 bytes.
 
-    Returns: the folder. Memory: one parameter (all layers' matrices of one kind) in fp32 and one tensor.
+    Returns: the directory. Memory: one parameter (all layers' matrices of one kind) in fp32 and one tensor.
     Raises: ValueError in one line for what the user can change; nothing is left behind then.
     """
     if dtype not in DTYPES:
@@ -76,10 +76,10 @@ def export(
     spelled = _tokenizer(tokenizer, source, record, config.model.vocab_size)
     name, kind = DTYPES[dtype]
     rows = hf.table(config.model)
-    with complete_folder(Path(to), lm.num_params(config.model) * kind.itemsize) as folder:
+    with complete_directory(Path(to), lm.num_params(config.model) * kind.itemsize) as directory:
         # Files in the order a reader expects: embedding, layer after layer, norm, output.
         shapes = {row.name: row.shape for row in sorted(rows, key=_file_order)}
-        with Writer(folder, shapes, kind, int(max_shard_gb * 1e9)) as writer:
+        with Writer(directory, shapes, kind, int(max_shard_gb * 1e9)) as writer:
             for path, group in hf.grouped(rows).items():
                 whole = read_parameter(source, path)
                 for row in group:
@@ -95,20 +95,20 @@ def export(
             from opencoder_data.tokenizer.export_hf import export_hf
 
             generation["pad_token_id"] = spelled.pad_id
-            export_hf(spelled, folder, model_max_length=config.model.max_seq_len)
-        _write_json(folder / "config.json", fields)
-        _write_json(folder / "generation_config.json", generation)
-        (folder / "README.md").write_text(model_card(config, record, source, dtype=name), encoding="utf-8")
+            export_hf(spelled, directory, model_max_length=config.model.max_seq_len)
+        _write_json(directory / "config.json", fields)
+        _write_json(directory / "generation_config.json", generation)
+        (directory / "README.md").write_text(model_card(config, record, source, dtype=name), encoding="utf-8")
     return Path(to)
 
 
 def import_hf(source: str | Path, to: str | Path, *, memory_gb: float = 4.0) -> Path:
-    """Makes a run at step 0 of a Hugging Face Llama folder (any of bf16, fp16, fp32; parameters become fp32).
+    """Makes a run at step 0 of a Hugging Face Llama directory (any of bf16, fp16, fp32; parameters become fp32).
 
     Adam's moments start at zero, as those of a new run. The parameters pass through files on disk; memory holds one
     tensor and memory_gb (10^9 bytes) on their way into the checkpoint, at least the largest parameter.
 
-    Returns: the run folder, which must not exist yet or be empty.
+    Returns: the run directory, which must not exist yet or be empty.
     Raises: ValueError in one line: another architecture, a tensor that is missing, cut short or of another shape.
     """
     source = Path(source)
@@ -116,15 +116,15 @@ def import_hf(source: str | Path, to: str | Path, *, memory_gb: float = 4.0) -> 
         fields = json.loads((source / "config.json").read_text())
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{source / 'config.json'}: cannot be read ({error}); give the folder of a Hugging Face model"
+            f"{source / 'config.json'}: cannot be read ({error}); give the directory of a Hugging Face model"
         ) from None
     cfg = hf.model_config(fields, str(source / "config.json"))
     reader = Reader(source)
     hf.check_names(cfg, reader.shapes, str(source))
     config = imported_config(cfg, Path(to).name)
     # Parameters and two moments, and the parameters once more as scratch.
-    with complete_folder(Path(to), 4 * 4 * lm.num_params(cfg)) as folder:
-        scratch = folder / "scratch"
+    with complete_directory(Path(to), 4 * 4 * lm.num_params(cfg)) as directory:
+        scratch = directory / "scratch"
         scratch.mkdir()
         mesh = sharding.make_mesh(MeshConfig(fsdp=1), jax.devices("cpu")[:1])
         with jax.set_mesh(mesh):
@@ -140,25 +140,25 @@ def import_hf(source: str | Path, to: str | Path, *, memory_gb: float = 4.0) -> 
 
         state = jax.tree_util.tree_map_with_path(leaf, abstract)
         record = run_record(config, 0, {}) | {"imported_from": fields.get("_name_or_path") or source.name}
-        _save(folder / "checkpoints" / "0", plain(state), record, memory_gb)
+        _save(directory / "checkpoints" / "0", plain(state), record, memory_gb)
         del state
         shutil.rmtree(scratch)
-        (folder / "config.json").write_text(to_json(config), encoding="utf-8")
+        (directory / "config.json").write_text(to_json(config), encoding="utf-8")
         if (source / "tokenizer.model").is_file():
-            shutil.copyfile(source / "tokenizer.model", folder / "tokenizer.model")
+            shutil.copyfile(source / "tokenizer.model", directory / "tokenizer.model")
     return Path(to)
 
 
-def _save(folder: Path, state: Any, record: dict[str, Any], memory_gb: float) -> None:
+def _save(directory: Path, state: Any, record: dict[str, Any], memory_gb: float) -> None:
     """A checkpoint as `Checkpoints` writes it, but array after array where that one copies the whole state first."""
-    (folder / "run").mkdir(parents=True)
+    (directory / "run").mkdir(parents=True)
     pieces = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), state)
     memory_gb = max(memory_gb, 1e-9 * max(x.nbytes for x in jax.tree.leaves(state)))
     handler = ocp.PyTreeCheckpointHandler(save_concurrent_gb=memory_gb)  # pyright: ignore[reportArgumentType]
     with ocp.Checkpointer(handler) as writer:
-        writer.save(folder / "state", args=ocp.args.PyTreeSave(state, save_args=pieces))
-    (folder / "run" / "metadata").write_text(json.dumps(record))
-    write_checksums(folder)
+        writer.save(directory / "state", args=ocp.args.PyTreeSave(state, save_args=pieces))
+    (directory / "run" / "metadata").write_text(json.dumps(record))
+    write_checksums(directory)
 
 
 def imported_config(cfg: Any, name: str) -> RunConfig:
@@ -190,18 +190,20 @@ def read_parameter(checkpoint: Path, path: tuple[str, ...]) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def complete_folder(final: Path, num_bytes: int) -> Iterator[Path]:
-    """A folder under another name that becomes `final` when the block ends well and vanishes when it does not.
+def complete_directory(final: Path, num_bytes: int) -> Iterator[Path]:
+    """A directory under another name that becomes `final` when the block ends well and vanishes when it does not.
 
     Raises: ValueError when `final` is there already, or the disk has not num_bytes free or gets full.
     """
     final = final.absolute()
     if final.exists() and (not final.is_dir() or any(final.iterdir())):
-        raise ValueError(f"{final}: exists already; remove it or give another folder")
+        raise ValueError(f"{final}: exists already; remove it or give another directory")
     existing = next(p for p in final.parents if p.exists())
     free = shutil.disk_usage(existing).free
     if free < num_bytes:
-        raise ValueError(f"{existing}: {num_bytes / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free; make room")
+        raise ValueError(
+            f"{existing}: {num_bytes / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free; free some space"
+        )
     _remove_abandoned(final)
     part = final.with_name(f"{_part_prefix(final)}{os.getpid()}")
     try:
@@ -219,10 +221,10 @@ def _part_prefix(final: Path) -> str:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Holds the folder's lock, which the system takes back however this process ends; False where another holds it, or
+def _locked(directory: Path) -> Iterator[bool]:
+    """Holds the directory's lock, which the system takes back however this process ends; False where another holds it, or
     the file system has no locks."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
         ours = True
         try:
@@ -295,21 +297,21 @@ def _main(arguments: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if importing:
-        parser.add_argument("--from", dest="source", required=True, help="folder of a Hugging Face model")
+        parser.add_argument("--from", dest="source", required=True, help="directory of a Hugging Face model")
     else:
-        parser.add_argument("--checkpoint", required=True, help="run folder, or RUN/checkpoints/STEP")
+        parser.add_argument("--checkpoint", required=True, help="run directory, or RUN/checkpoints/STEP")
         parser.add_argument("--dtype", default="bf16", help="bf16 (default) or fp32")
         parser.add_argument("--tokenizer", help="tokenizer.model (default: RUN/tokenizer.model)")
         parser.add_argument("--max_shard_gb", type=float, default=5.0)
-    parser.add_argument("--to", required=True, help="folder to make")
+    parser.add_argument("--to", required=True, help="directory to make")
     args = parser.parse_args(arguments[1:] if importing else arguments)
     if importing:
         print(f"run at step 0: {import_hf(args.source, args.to)}")
         return 0
     options = {"dtype": args.dtype, "tokenizer": args.tokenizer, "max_shard_gb": args.max_shard_gb}
-    folder = export(args.checkpoint, args.to, **options)
-    print(f"model folder: {folder}")
-    if not (folder / "tokenizer.json").exists():
+    directory = export(args.checkpoint, args.to, **options)
+    print(f"model directory: {directory}")
+    if not (directory / "tokenizer.json").exists():
         print("warning: no tokenizer files: give --tokenizer", file=sys.stderr)
     return 0
 

@@ -42,7 +42,7 @@ def model_card(config: RunConfig, record: dict[str, Any], checkpoint: Path, *, d
     training = [
         ("steps of this run", f"{step:,}"),
         ("tokens of this run", f"{tokens:,}"),
-        ("parameters taken over from", config.init_from or record.get("imported_from") or "none: drawn at random"),
+        ("parameters inherited from", config.init_from or record.get("imported_from") or "none: drawn at random"),
         ("devices", record.get("devices", "?")),
         *((f"data fingerprint: {name}", value) for name, value in record["data"].items() if name != "position"),
         *((f"last {name}", value) for name, value in _last_metrics(checkpoint).items()),

@@ -1,4 +1,4 @@
-"""Safetensors folders read and written tensor by tensor, in any order, with one tensor in memory at a time.
+"""Safetensors directories read and written tensor by tensor, in any order, with one tensor in memory at a time.
 
 The `safetensors` library writes a file from tensors that are all in memory; here a file is laid out first (an 8-byte
 length, a JSON header, the data) and each tensor is then written to its place.
@@ -36,15 +36,15 @@ class _Place:
 
 
 class Writer:
-    """Lays out a model's files in `folder` and fills them. Use as a context: leaving it without all tensors is a bug.
+    """Lays out a model's files in `directory` and fills them. Use as a context: leaving it without all tensors is a bug.
 
     Args:
       shapes: every tensor's shape, in the order of the files.
       max_file_bytes: a new file begins before this is exceeded.
     """
 
-    def __init__(self, folder: Path, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, max_file_bytes: int):
-        self._folder, self._left, self._files = folder, set(shapes), {}
+    def __init__(self, directory: Path, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype, max_file_bytes: int):
+        self._directory, self._left, self._files = directory, set(shapes), {}
         groups: list[list[str]] = [[]]
         size = {name: int(np.prod(shape, dtype=np.int64)) * dtype.itemsize for name, shape in shapes.items()}
         for name in shapes:
@@ -66,7 +66,7 @@ class Writer:
             for name in group:
                 offset = 8 + len(text) + header[name]["data_offsets"][0]
                 self._places[name] = _Place(file, offset, tuple(shapes[name]), dtype)
-            handle = (folder / file).open("wb")
+            handle = (directory / file).open("wb")
             self._files[file] = handle
             handle.write(struct.pack("<Q", len(text)) + text)
         if count > 1:
@@ -74,10 +74,10 @@ class Writer:
                 "metadata": {"total_size": sum(size.values())},
                 "weight_map": {name: place.file for name, place in self._places.items()},
             }
-            (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+            (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
     def write(self, name: str, array: np.ndarray) -> None:
-        """Converts to the folder's dtype (round to nearest even) and writes."""
+        """Converts to the directory's dtype (round to nearest even) and writes."""
         place = self._places[name]
         assert array.shape == place.shape, (name, array.shape, place.shape)
         handle = self._files[place.file]
@@ -98,16 +98,16 @@ class Writer:
 
 
 class Reader:
-    """Tensors of a folder, as memory maps.
+    """Tensors of a directory, as memory maps.
 
     Raises (constructor): ValueError naming the file that is missing, cut short or no safetensors file.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, directory: Path):
+        self.directory = directory
         self._places: dict[str, _Place] = {}
-        for file in _files(folder):
-            self._places |= _header(folder / file)
+        for file in _files(directory):
+            self._places |= _header(directory / file)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -116,20 +116,20 @@ class Reader:
     def read(self, name: str) -> np.ndarray:
         """[shape] in the file's dtype; pages are read on access."""
         place = self._places[name]
-        raw = np.memmap(self.folder / place.file, np.uint8, "r", place.offset, (place.num_bytes,))
+        raw = np.memmap(self.directory / place.file, np.uint8, "r", place.offset, (place.num_bytes,))
         return np.asarray(raw).view(place.dtype).reshape(place.shape)
 
 
-def _files(folder: Path) -> list[str]:
-    if (folder / INDEX).is_file():
+def _files(directory: Path) -> list[str]:
+    if (directory / INDEX).is_file():
         try:
-            weight_map = json.loads((folder / INDEX).read_text())["weight_map"]
+            weight_map = json.loads((directory / INDEX).read_text())["weight_map"]
             return sorted(set(weight_map.values()))
         except (ValueError, KeyError, AttributeError) as error:
-            raise ValueError(f"{folder / INDEX}: damaged ({error}); download the model again") from None
-    if (folder / SINGLE).is_file():
+            raise ValueError(f"{directory / INDEX}: corrupt ({error}); download the model again") from None
+    if (directory / SINGLE).is_file():
         return [SINGLE]
-    raise ValueError(f"{folder}: neither {SINGLE} nor {INDEX}; give the folder of a Hugging Face model")
+    raise ValueError(f"{directory}: neither {SINGLE} nor {INDEX}; give the directory of a Hugging Face model")
 
 
 def _header(path: Path) -> dict[str, _Place]:

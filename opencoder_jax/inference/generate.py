@@ -164,7 +164,7 @@ def generate_text(
 
     Args:
       stop: the one that begins first counts, wherever tokens and characters are cut.
-      allow_special: names of special tokens in a prompt (a chat's `<|im_start|>`) stand for these tokens.
+      allow_special: names of special tokens in a prompt (a chat's `<|im_start|>`) mean these tokens.
 
     Raises: ValueError as `generate_tokens`, and for an empty stop string.
     """
@@ -294,9 +294,9 @@ def main(arguments: list[str]) -> int:
 
 def _main(arguments: list[str]) -> int:
     parser = command.Parser(prog="python -m opencoder_jax.inference.generate", description=__doc__)
-    parser.add_argument("--checkpoint", required=True, help="run folder, or RUN/checkpoints/STEP")
+    parser.add_argument("--checkpoint", required=True, help="run directory, or RUN/checkpoints/STEP")
     parser.add_argument("--prompt", action="append", required=True, help="text to continue; may be given several times")
-    parser.add_argument("--tokenizer", help="tokenizer.model or its folder (default: RUN/tokenizer.model)")
+    parser.add_argument("--tokenizer", help="tokenizer.model or its directory (default: RUN/tokenizer.model)")
     parser.add_argument("--num_samples", type=int, default=1, help="completions of each prompt (default 1)")
     parser.add_argument("--max_new_tokens", type=int, default=128)
     parser.add_argument("--temperature", type=float, default=0.0, help="0 (default): greedy")

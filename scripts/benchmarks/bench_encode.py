@@ -1,6 +1,6 @@
 """Encoding speed on one core: the fast encoder against SentencePiece, same words, same ids, alternating.
 
-    python scripts/benchmarks/bench_encode.py --input FOLDER [--tokenizer PATH] [--vocab_size 96640] [--mb 20]
+    python scripts/benchmarks/bench_encode.py --input DIRECTORY [--tokenizer PATH] [--vocab_size 96640] [--mb 20]
 
 Without `--input` the code of this Python (standard library and installed packages) is read; without `--tokenizer` one is
 trained on it. SentencePiece appears twice: as the reference tokenizer runs it, on the words of the split, and given
@@ -57,8 +57,8 @@ def main() -> None:
 
     texts = read(args.input)
     print(f"corpus: {len(texts)} files, {size(texts):.1f} MB")
-    with tempfile.TemporaryDirectory() as folder:
-        path = args.tokenizer or train(texts, args.vocab_size, folder, progress=False)
+    with tempfile.TemporaryDirectory() as directory:
+        path = args.tokenizer or train(texts, args.vocab_size, directory, progress=False)
         tokenizer = Tokenizer(path)
     sample = take(texts, args.mb)
     print(f"{tokenizer.vocab_size} tokens; timed on {len(sample)} files, {size(sample):.1f} MB, one core")

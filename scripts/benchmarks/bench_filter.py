@@ -9,7 +9,7 @@
 corpus.jsonl: one file per line with path, filename (stem), ext, program_lang, doc_type, lang, text, size. With
 `--peer-root` (a checkout of the released filter) and `--peer-python` (its own environment: Python 3.11, numpy 1.26.4,
 pygments 2.21, jieba, zhconv, esprima, beautifulsoup4, nltk, regex), the two take turns on slices of the corpus in one
-run and the ratio of their CPU times is printed, by language and by size of file. `--before` takes the folder that holds
+run and the ratio of their CPU times is printed, by language and by size of file. `--before` takes the directory that holds
 another version's package opencoder_data, which takes its turns too. `--guarded` measures the way through the child process
 that the stage takes: processor time of both processes, beside that of the signals alone. reference.jsonl holds the peer's decisions and signals, as
 scripts/benchmarks/bench_filter_peer.py writes them.
@@ -63,13 +63,13 @@ def run_ours(rows: list[dict], profile: str, rules) -> list[float]:
     return spent
 
 
-def run_before(rows: list[dict], profile: str, folder: str) -> list[float]:
+def run_before(rows: list[dict], profile: str, directory: str) -> list[float]:
     """`run_ours` of another version of the package, in a process of its own."""
     with tempfile.TemporaryDirectory() as tmp:
         source, target = Path(tmp) / "in.jsonl", Path(tmp) / "out.json"
         source.write_text("".join(json.dumps(r) + "\n" for r in rows))
         command = [sys.executable, __file__, "--corpus", str(source), "--profile", profile, "--seconds", str(target)]
-        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": folder})
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": directory})
         return json.loads(target.read_text())
 
 
@@ -248,7 +248,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--peer-root")
     parser.add_argument("--peer-python", default=sys.executable)
-    parser.add_argument("--before", help="folder that holds another version's opencoder_data")
+    parser.add_argument("--before", help="directory that holds another version's opencoder_data")
     parser.add_argument("--guarded", action="store_true")
     parser.add_argument("--seconds", help="write the seconds of each row of ours to this file, and nothing else")
     parser.add_argument("--agreement", metavar="REFERENCE")

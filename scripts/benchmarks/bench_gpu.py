@@ -4,7 +4,7 @@
     python scripts/benchmarks/bench_gpu.py --models tiny     on a CPU: does the script run? Its figures are no measurements
 
 The whole model with a real optimizer step, on synthetic tokens, each try in a process of its own. One GPU lacks the
-memory that 512 have together: what is given up is tried in the order of TRIES until one fits, and stands in the report
+memory that 512 have together: what is given up is tried in the order of TRIES until one fits, and is in the report
 (8b keeps fp32 weights, 8b_bf16 does not).
 Writes report.md, results.jsonl and each try's trace, HLO and profile table.
 """
@@ -94,15 +94,15 @@ def bench(name: str, steps: str, out: Path, more: list[str]) -> list[dict[str, A
         config = overrides.apply(
             overrides.load(name.removesuffix("_bf16")), TARGETS[name].fixed | changes | overrides.split(more)
         )
-        folder = out / f"try-{i}"
-        folder.mkdir(parents=True, exist_ok=True)
+        directory = out / f"try-{i}"
+        directory.mkdir(parents=True, exist_ok=True)
         print(f"{name}: {words}", flush=True)
         own = {"steps": steps, "warmup": "3", "fake": "", "timeout": "3600"}
         row = {
             "model": name,
             "given_up": words,
-            "folder": str(folder),
-            **sweep.run_everywhere(ALONE, 0, config, own, folder),
+            "directory": str(directory),
+            **sweep.run_everywhere(ALONE, 0, config, own, directory),
         }
         rows.append(row)
         print(f"  {row.get('error') or f'{row["tokens_per_second"]:,.0f} tokens/s'}", flush=True)
@@ -140,7 +140,7 @@ def report(rows: list[dict[str, Any]], out: Path) -> str:
         *(f"{row['model']}, {row['given_up']}: did not run: {row['error']}" for row in rows if "error" in row),
     ]
     for row in ran:
-        profile = next(Path(row["folder"]).glob("*.profile.md"))
+        profile = next(Path(row["directory"]).glob("*.profile.md"))
         lines += ["", f"# {row['model']}: where the time goes", "", profile.read_text()]
     lines += ["", f"Traces, HLO and logs: {out}"]
     return "\n".join(lines) + "\n"

@@ -33,10 +33,10 @@ def main() -> None:
     args = parser.parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         sources = []
         for s in range(args.sources):
-            path = Path(folder, str(s))
+            path = Path(directory, str(s))
             with ShardWriter(
                 path, seq_len=args.seq_len, vocab_size=96_640, tokenizer_hash="bench", pad_id=3, records_per_shard=4_096
             ) as writer:

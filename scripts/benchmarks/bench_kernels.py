@@ -7,7 +7,7 @@
 
 Times are medians of single calls: on a GPU of the summed time of a call's kernels (CUPTI; the gaps between kernels, copies
 and memsets are not in it), elsewhere of wall-clock time, and the report says which; inputs and cotangents are random. The ratio is to the yardstick of the same run: cuDNN for attention without packing, the plain matrix
-products alone for the linear cross-entropy, XLA otherwise. The share is of a bf16 matrix product of 8192 x 8192 x 8192
+products alone for the linear cross-entropy, XLA otherwise. The share is of a bf16 matmul of 8192 x 8192 x 8192
 (copy bandwidth for the norm) measured in the same run. Memory is what the compiled program needs beside its arguments
 and results.
 """
@@ -57,7 +57,7 @@ class Case:
       build: implementation -> function of the arguments.
       arguments: makes them.
       flops, bytes: that have to be done and moved, forward and forward + backward.
-      products: makes (function, arguments) of the bare matrix products of a direction, or None.
+      products: makes (function, arguments) of the bare matmuls of a direction, or None.
     """
 
     operation: str
@@ -165,7 +165,7 @@ def measured(f, args, repeats: int) -> tuple[float, int]:
     """Median time of one call in milliseconds, and bytes of temporaries."""
     f = jax.jit(f).lower(*args).compile()
     memory = f.memory_analysis()
-    assert memory is not None  # None: a back end that does not say
+    assert memory is not None  # None: a backend that does not say
     temporaries = memory.temp_size_in_bytes
     jax.block_until_ready(f(*args))
     if jax.default_backend() == "gpu":
@@ -179,7 +179,7 @@ def measured(f, args, repeats: int) -> tuple[float, int]:
 
 
 def ceilings(repeats: int) -> dict[str, float]:
-    """Measured bf16 matrix product (FLOP/s) and copy (bytes/s, read and written)."""
+    """Measured bf16 matmul (FLOP/s) and copy (bytes/s, read and written)."""
     n = 8192 if jax.default_backend() != "cpu" else 512
     a, b = random(0, (n, n)), random(1, (n, n))
     copied = random(2, (2**28 if n == 8192 else 2**20,))
@@ -190,7 +190,7 @@ def ceilings(repeats: int) -> dict[str, float]:
 
 
 def attempt(case: Case, implementation: str, direction: str, repeats: int) -> tuple[float, int] | str:
-    """Time and temporaries, or why there are none: refused, or failed."""
+    """Time and temporaries, or why there are none: rejected, or failed."""
     try:
         if implementation == PRODUCTS:
             assert case.products is not None
@@ -198,7 +198,7 @@ def attempt(case: Case, implementation: str, direction: str, repeats: int) -> tu
         f, args = case.build(implementation), case.arguments()
         return measured(*((f, args) if direction == FORWARD else with_gradient(f, args)), repeats)
     except ValueError as error:  # the implementation says why it cannot
-        return "refused: " + str(error).split("\n")[0]
+        return "rejected: " + str(error).split("\n")[0]
     except (
         RuntimeError,
         NotImplementedError,
@@ -307,7 +307,7 @@ def main() -> None:
         header |= {
             "device": device.device_kind,
             "clock": f"{clock}, median of {args.repeats}",
-            "matrix product": f"{limits['matmul_flops'] / 1e12:.1f} TFLOP/s",
+            "matmul": f"{limits['matmul_flops'] / 1e12:.1f} TFLOP/s",
             "copy": f"{limits['copy_bytes'] / 1e12:.3f} TB/s, read and written",
         }
         name = f"kernels_{device.device_kind.lower().replace(' ', '_')}"

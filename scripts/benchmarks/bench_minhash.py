@@ -1,8 +1,8 @@
 """Text to signature of 2,048 slots: speed per core and recall, beside the libraries of PyPI, by turns in one run.
 
-    python scripts/benchmarks/bench_minhash.py --input FOLDER --peer-python PY [--libraries rensa,...] [--files 800] [--repeat 3]
+    python scripts/benchmarks/bench_minhash.py --input DIRECTORY --peer-python PY [--libraries rensa,...] [--files 800] [--repeat 3]
 
-FOLDER holds code with near duplicates (scripts/tools/gather_corpus.py: two releases of some packages). Of its files of 1 to
+DIRECTORY holds code with near duplicates (scripts/tools/gather_corpus.py: two releases of some packages). Of its files of 1 to
 100 kB those come first that have a partner of Jaccard similarity 0.7 or more, then others, in the order of their hashes, up to
 `--files`. PY is the interpreter of an environment with rensa, datasketch, datatrove, text-dedup and daft. A slow
 library sketches only as many files as it can in about `--seconds` when timed, and all of them once for its recall:

@@ -1,7 +1,7 @@
 """Notice removal on real files: how often, how much, how fast, and whether what is left parses as before.
 
-    python scripts/benchmarks/bench_notices.py --root FOLDER [--root FOLDER ...] --limit 900 --save new.jsonl
-    PYTHONPATH=OTHER_CHECKOUT/data python scripts/benchmarks/bench_notices.py --root FOLDER --save old.jsonl     # another commit
+    python scripts/benchmarks/bench_notices.py --root DIRECTORY [--root DIRECTORY ...] --limit 900 --save new.jsonl
+    PYTHONPATH=OTHER_CHECKOUT/data python scripts/benchmarks/bench_notices.py --root DIRECTORY --save old.jsonl     # another commit
     python scripts/benchmarks/bench_notices.py --compare old.jsonl new.jsonl
 
 Files are taken in the order of a hash of their path, at most `--limit` per language. `--parse` reads every second changed

@@ -71,14 +71,14 @@ def main() -> int:
 
     ours, theirs, our_losses, their_losses = [], [], [], []
     mine = other = float("nan")
-    with tempfile.TemporaryDirectory() as folder:
-        golden.save_model(folder, cfg, weights)
+    with tempfile.TemporaryDirectory() as directory:
+        golden.save_model(directory, cfg, weights)
         for turn in range(args.rounds):
             # One step to warm up on either side, not counted.
             arrays = {"tokens": tokens, "targets": targets, "mask": np.ones(tokens.shape, np.float32)}
             result = client.call(
                 "time",
-                folder,
+                directory,
                 **arrays,
                 **golden.adamw(config),
                 rate=np.array(RATE),

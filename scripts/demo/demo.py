@@ -1,7 +1,7 @@
-"""From a folder of source code to a trained, resumed, released model and a report: what `make demo` runs.
+"""From a directory of source code to a trained, resumed, released model and a report: what `make demo` runs.
 
 Every step is a command that a user could type; each is printed, timed and can be found in OUT/logs. A second run goes on
-where the first one stopped. `SOURCE=folder make demo` takes another corpus than the code that Python brought along.
+where the first one stopped. `SOURCE=directory make demo` takes another corpus than the code that Python brought along.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from opencoder_jax.checkpoint import resolve
 
 # Files up to this size make the demo's corpus: in a few minutes the model should see many files rather than a few long ones.
 MAX_FILE_BYTES = 20_000
-# Held out by content hash. A language with fewer files or bytes than this among them is no sample: it trains.
+# Held out by content hash. A language with fewer files or bytes than this among them is not a sample: it trains.
 HOLD_OUT = ("--holdout_min_files=8", "--holdout_min_bytes=20000", "--holdout_max_bytes=120000")
 # Shares to hold out, the first that leaves a sample of some language: a small corpus needs a larger one.
 HOLD_OUT_SHARES = (0.04, 0.1, 0.2)
@@ -93,13 +93,15 @@ def main() -> int:
 
 def _main() -> int:
     parser = command.Parser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--source", default="", help="folder of source code (default: Python's library and packages)")
-    parser.add_argument("--out", default="demo", help="folder for everything the demo makes")
+    parser.add_argument(
+        "--source", default="", help="directory of source code (default: Python's library and packages)"
+    )
+    parser.add_argument("--out", default="demo", help="directory for everything the demo makes")
     args = parser.parse_args()
     sources = [args.source] if args.source else [sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")]
     for source in sources:
         if not Path(source).is_dir():
-            raise ValueError(f"SOURCE={source}: no such folder")
+            raise ValueError(f"SOURCE={source}: no such directory")
     began = time.monotonic()
     out = Path(args.out)
     check_same_source(out, sources)
@@ -121,18 +123,18 @@ def _main() -> int:
             if (data / "held_out").exists():
                 break
     token_sources = token_sources_of(data / "train", sysconfig.get_path("stdlib"))
-    held_out_folders = sorted((data / "held_out").iterdir()) if (data / "held_out").exists() else []
-    if not held_out_folders or not token_sources["code"]:
+    held_out_directories = sorted((data / "held_out").iterdir()) if (data / "held_out").exists() else []
+    if not held_out_directories or not token_sources["code"]:
         raise ValueError("SOURCE holds too little code for a training and a held-out part (some 1 MB are needed)")
     tokenizer = out / "tokenizer"
     if not (tokenizer / "tokenizer.model").exists():
         size = [f"--vocab_size={VOCAB_SIZE}", f"--output={tokenizer}"]
         demo.run("3-tokenizer", "opencoder_data.tokenizer", "train", f"--input={data}/train", *size)
     seq_len = overrides.load("tiny").data.seq_len
-    for name, folders in token_sources.items():
-        pack(demo, folders, tokenizer, out / "shards" / name, seq_len)
-    for folder in held_out_folders:
-        pack(demo, [folder], tokenizer, out / "shards" / "held_out" / folder.name, seq_len)
+    for name, directories in token_sources.items():
+        pack(demo, directories, tokenizer, out / "shards" / name, seq_len)
+    for directory in held_out_directories:
+        pack(demo, [directory], tokenizer, out / "shards" / "held_out" / directory.name, seq_len)
 
     held_out = ",".join(str(p) for p in sorted((out / "shards" / "held_out").iterdir()))
     pretrained, annealed = out / "runs" / "tiny", out / "runs" / "tiny_anneal"
@@ -172,26 +174,26 @@ def _main() -> int:
 
 
 def check_same_source(out: Path, sources: list[str]) -> None:
-    """A folder holds one demo: another corpus wants another folder."""
+    """A directory holds one demo: another corpus wants another directory."""
     path = out / "source.json"
     if path.exists() and json.loads(path.read_text()) != sources:
-        raise ValueError(f"{out} holds the demo of {json.loads(path.read_text())}; give --out=FOLDER or remove it")
+        raise ValueError(f"{out} holds the demo of {json.loads(path.read_text())}; give --out=DIRECTORY or remove it")
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(sources).encode())
 
 
 def token_sources_of(train: Path, standard_library: str) -> dict[str, list[Path]]:
-    """The folders INPUT.TYPE of the hand-over by the token source that they belong to."""
+    """The directories INPUT.TYPE of the hand-over by the token source that they belong to."""
     sources: dict[str, list[Path]] = {"code": [], "standard_library": [], "text": []}
-    for folder in sorted(train.iterdir()):
-        name, _, doc_type = folder.name.rpartition(".")
+    for directory in sorted(train.iterdir()):
+        name, _, doc_type = directory.name.rpartition(".")
         library = name == Path(standard_library).name
-        sources["text" if doc_type != "code" else "standard_library" if library else "code"].append(folder)
+        sources["text" if doc_type != "code" else "standard_library" if library else "code"].append(directory)
     return sources
 
 
 def pretrain_mixture(data: Path, token_sources: dict[str, list[Path]]) -> dict[str, float]:
-    """Weights of the hand-over, summed over the folders of each token source that pre-training reads."""
+    """Weights of the hand-over, summed over the directories of each token source that pre-training reads."""
     weights = {k: v["weight"] for k, v in json.loads((data / "handover.json").read_text())["train"].items()}
     shares = {k: sum(weights[f.name] for f in token_sources[k]) for k in PRETRAIN_SOURCES if token_sources[k]}
     return {k: round(share / sum(shares.values()), 6) for k, share in shares.items()}
@@ -241,8 +243,8 @@ def _last_step(run_dir: Path) -> int:
 
 
 def _saved(run_dir: Path) -> list[int]:
-    folder = run_dir / "checkpoints"
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
+    directory = run_dir / "checkpoints"
+    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit()) if directory.is_dir() else []
 
 
 if __name__ == "__main__":

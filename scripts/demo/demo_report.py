@@ -99,9 +99,9 @@ def bits_per_byte(out: Path) -> list[dict]:
     """One row per language: files, bytes, and bits per byte of the baselines and of the model at the end of each stage."""
     stages = {"pretrained": _evaluation(out / "runs" / "tiny"), "model": _evaluation(out / "runs" / "tiny_anneal")}
     counts = np.ones(_vocab_size(out), np.int64)
-    for folder in sorted((out / "shards").iterdir()):
-        if (folder / "manifest.json").exists():
-            for record in ShardReader(folder, check="size"):
+    for directory in sorted((out / "shards").iterdir()):
+        if (directory / "manifest.json").exists():
+            for record in ShardReader(directory, check="size"):
                 counts += np.bincount(record[1:] & TOKEN_ID, minlength=len(counts))
     token_bits = -np.log2(counts / counts.sum())
     rows = []
@@ -159,7 +159,7 @@ def completions(out: Path, prompts: Sequence[str]) -> Iterable[str]:
 
 
 def _evaluation(run: Path) -> dict[str, float]:
-    """Bits per byte by held-out folder at the run's last evaluation."""
+    """Bits per byte by held-out directory at the run's last evaluation."""
     rows = [json.loads(line) for line in (run / "eval.jsonl").read_text().splitlines()]
     return {r["source"]: r["bits_per_byte"] for r in rows}
 

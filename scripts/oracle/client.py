@@ -19,7 +19,7 @@ def available() -> bool:
 
 
 def call(command: str, model: str | Path, *, timeout: float = 600, **arrays: Any) -> dict[str, np.ndarray]:
-    """Runs one command on a Hugging Face model folder.
+    """Runs one command on a Hugging Face model directory.
 
     Raises: RuntimeError with the oracle's last words; ValueError when there is no oracle environment.
     """
@@ -27,7 +27,7 @@ def call(command: str, model: str | Path, *, timeout: float = 600, **arrays: Any
         raise ValueError(f"{PYTHON}: no oracle environment; make it with `make .venv-oracle/ready`")
     with tempfile.TemporaryDirectory() as work:
         np.savez(f"{work}/in.npz", **arrays)
-        # -P and an empty PYTHONPATH: the folder kernels/ at the root would pass for a package that transformers knows.
+        # -P and an empty PYTHONPATH: the directory kernels/ at the root would pass for a package that transformers knows.
         script = str(ROOT / "scripts" / "oracle" / "llama.py")
         files = ["--model", str(model), "--input", f"{work}/in.npz", "--output", f"{work}/out.npz"]
         done = subprocess.run(

@@ -85,11 +85,13 @@ def rates(config: RunConfig) -> np.ndarray:
     return np.array([float(np.asarray(schedule(step))) for step in range(config.num_steps)])
 
 
-def save_model(folder: str | Path, cfg: ModelConfig, tensors: dict[str, np.ndarray]) -> None:
+def save_model(directory: str | Path, cfg: ModelConfig, tensors: dict[str, np.ndarray]) -> None:
     fields = hf.hf_config(cfg, dtype="float32", bos_token_id=None, eos_token_id=None)
-    (Path(folder) / "config.json").write_text(json.dumps(fields))
+    (Path(directory) / "config.json").write_text(json.dumps(fields))
     save_file(
-        {k: np.ascontiguousarray(v) for k, v in tensors.items()}, Path(folder) / "model.safetensors", {"format": "pt"}
+        {k: np.ascontiguousarray(v) for k, v in tensors.items()},
+        Path(directory) / "model.safetensors",
+        {"format": "pt"},
     )
 
 
@@ -108,9 +110,9 @@ def adamw(config: RunConfig) -> dict[str, Any]:
     return {"adamw": np.array([o.b1, o.b2, o.eps, o.weight_decay]), "clip": np.array(o.clip_norm)}
 
 
-def oracle_results(cfg: ModelConfig, seed: int, folder: str | Path) -> dict[str, np.ndarray]:
+def oracle_results(cfg: ModelConfig, seed: int, directory: str | Path) -> dict[str, np.ndarray]:
     """logits, loss, grad.*; losses of the trajectory; greedy tokens."""
-    save_model(folder, cfg, weights(cfg, seed))
+    save_model(directory, cfg, weights(cfg, seed))
     config = run_config(cfg)
     inputs: dict[str, dict[str, Any]] = {
         "gradients": {name: array[0] for name, array in batches(cfg, seed, 1).items()},
@@ -118,7 +120,7 @@ def oracle_results(cfg: ModelConfig, seed: int, folder: str | Path) -> dict[str,
         "generate": prompts(cfg, seed) | {"steps": NEW},
     }
     arrays = {f"{command}.{name}": array for command, group in inputs.items() for name, array in group.items()}
-    return {name.split(".", 1)[1]: array for name, array in call("parity", folder, **arrays).items()}
+    return {name.split(".", 1)[1]: array for name, array in call("parity", directory, **arrays).items()}
 
 
 def sample(name: str, array: np.ndarray) -> np.ndarray:
@@ -132,8 +134,8 @@ def sample(name: str, array: np.ndarray) -> np.ndarray:
 def main() -> None:
     arrays = {}
     for family, cfg in FAMILIES.items():
-        with tempfile.TemporaryDirectory() as folder:
-            for name, array in oracle_results(cfg, 0, folder).items():
+        with tempfile.TemporaryDirectory() as directory:
+            for name, array in oracle_results(cfg, 0, directory).items():
                 arrays[f"{family}/{name}"] = sample(name, array)
     GOLDEN.parent.mkdir(exist_ok=True)
     np.savez_compressed(GOLDEN, config=np.array(json.dumps({k: asdict(v) for k, v in FAMILIES.items()})), **arrays)

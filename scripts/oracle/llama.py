@@ -1,6 +1,6 @@
 """The oracle: Hugging Face's LlamaForCausalLM, run in an environment of its own (`make oracle`).
 
-    .venv-oracle/bin/python -P scripts/oracle/llama.py COMMAND --model FOLDER --input IN.npz --output OUT.npz
+    .venv-oracle/bin/python -P scripts/oracle/llama.py COMMAND --model DIRECTORY --input IN.npz --output OUT.npz
 
 COMMAND    input arrays                               output arrays
 gradients  tokens, targets int64 [B,T], mask [B,T]    logits fp32 [B,T,V], loss (summed), grad.NAME for every weight
@@ -13,7 +13,7 @@ tokenize   texts (unicode array)                      ids (one flat array), leng
 harness    contexts, texts, prompts (unicode arrays), lm-eval's prefix token; log-likelihood of each text after its
            steps                                      context and of all texts by themselves; continuations of prompts
 
-All in fp32. FOLDER holds config.json and safetensors. `-P` keeps this folder and the repository's root off the path:
+All in fp32. DIRECTORY holds config.json and safetensors. `-P` keeps this directory and the repository's root off the path:
 transformers looks for a package called `kernels`.
 """
 
@@ -26,8 +26,10 @@ import torch  # pyright: ignore[reportMissingImports]
 import transformers  # pyright: ignore[reportMissingImports]
 
 
-def load(folder):
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+def load(directory):
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, attn_implementation="sdpa"
+    )
     assert type(model).__name__ == "LlamaForCausalLM", type(model)
     return model
 
@@ -99,8 +101,8 @@ def generate(model, data):
     return {"greedy": out[:, -steps:].numpy()}
 
 
-def tokenize(folder, data):
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+def tokenize(directory, data):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
     assert tokenizer.is_fast
     texts = [str(t) for t in data["texts"]]
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
@@ -123,12 +125,12 @@ def tokenize(folder, data):
     }
 
 
-def harness(folder, data):
-    """lm-eval's own Hugging Face back end on the folder, as `lm_eval --model hf --model_args pretrained=FOLDER` makes it."""
+def harness(directory, data):
+    """lm-eval's own Hugging Face backend on the directory, as `lm_eval --model hf --model_args pretrained=DIRECTORY` makes it."""
     from lm_eval.api.instance import Instance  # pyright: ignore[reportMissingImports]
     from lm_eval.models.huggingface import HFLM  # pyright: ignore[reportMissingImports]
 
-    scorer = HFLM(pretrained=folder, device="cpu", dtype="float32", batch_size=3)
+    scorer = HFLM(pretrained=directory, device="cpu", dtype="float32", batch_size=3)
 
     def ask(kind, arguments):
         requests = [Instance(kind, {}, a, i) for i, a in enumerate(arguments)]
@@ -145,12 +147,12 @@ def harness(folder, data):
     }
 
 
-def parity(folder, data):
+def parity(directory, data):
     results = {}
     for command in (gradients, train, generate):
         prefix = command.__name__ + "."
         mine = {name.removeprefix(prefix): array for name, array in data.items() if name.startswith(prefix)}
-        results |= {prefix + name: array for name, array in command(load(folder), mine).items()}
+        results |= {prefix + name: array for name, array in command(load(directory), mine).items()}
     return results
 
 

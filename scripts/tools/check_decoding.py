@@ -5,10 +5,10 @@
 1. `--ascii N` small ASCII sources, one letter or sign of cp1252 put in each, in places where they occur: at the end of a
    word before a bracket, a quote, a dollar sign, a backslash; in comments and strings. Every letter read wrong counts.
 2. Real UTF-8 sources (no gettext catalogs) whose characters beyond ASCII are of one language, encoded in each encoding that can
-   hold them; files with under 20 letters beyond ASCII apart. Right when the text comes back equal, refused when it does not come back at all, else wrong.
+   hold them; files with under 20 letters beyond ASCII apart. Right when the text comes back equal, rejected when it does not come back at all, else wrong.
 
 `--detector charset-normalizer` measures the library's answer as it was used before (threshold 0.3, the window around the
-first byte that is no UTF-8).
+first byte that is not UTF-8).
 """
 
 import argparse
@@ -129,7 +129,7 @@ def one_letter(texts: list[str], read: Callable[[bytes], str | None]) -> None:
 
 
 def state_of(got: str | None, text: str) -> str:
-    return "right" if got == text else "refused" if got is None else "wrong"
+    return "right" if got == text else "rejected" if got is None else "wrong"
 
 
 def main() -> None:
@@ -158,7 +158,7 @@ def main() -> None:
             if len(by_language[language, few]) < args.most:
                 by_language[language, few].append((path, text))
     one_letter(plain, read)
-    print("| letters | encoding | files | right | refused | wrong |\n|---|---|---|---|---|---|")
+    print("| letters | encoding | files | right | rejected | wrong |\n|---|---|---|---|---|---|")
     for (language, few), files in by_language.items():
         for encoding in ENCODINGS[language]:
             outcome: Counter[str] = Counter()
@@ -178,7 +178,7 @@ def main() -> None:
                 if state != "right":
                     wrong.append(f"{state} {path}")
             print(
-                f"| {language}{few} | {encoding} | {outcome.total()} | {outcome['right']} | {outcome['refused']} | {outcome['wrong']} |"
+                f"| {language}{few} | {encoding} | {outcome.total()} | {outcome['right']} | {outcome['rejected']} | {outcome['wrong']} |"
             )
             for line in wrong[:8]:
                 print(f"    {line}")

@@ -25,7 +25,7 @@ _MAX_BYTES = 2_000_000
 
 
 def read(path: Path) -> str | None:
-    """Text of a file as the pipeline decodes it; None when it refuses it."""
+    """Text of a file as the pipeline decodes it; None when it rejects it."""
     if path.is_symlink() or not path.is_file() or path.stat().st_size > _MAX_BYTES:
         return None
     return decode(path.read_bytes()).text
@@ -33,9 +33,9 @@ def read(path: Path) -> str | None:
 
 def samples(root: Path) -> Iterator[tuple[str, Path]]:
     """(language by directory, file)."""
-    for folder in sorted(p for p in root.iterdir() if p.is_dir()):
-        name = folder.name.lower()
-        for path in sorted(folder.rglob("*")):
+    for directory in sorted(p for p in root.iterdir() if p.is_dir()):
+        name = directory.name.lower()
+        for path in sorted(directory.rglob("*")):
             if path.is_file():
                 yield _RENAMED.get(name, name), path
 
@@ -46,14 +46,14 @@ def compare_samples(root: Path, per_pair: int) -> None:
     total: Counter[str] = Counter()
     wrong: dict[tuple[str, str], list[str]] = defaultdict(list)
     unknown: set[str] = set()
-    refused = 0
+    rejected = 0
     for language, path in samples(root):
         if language not in t.types and language not in t.by_content_only:
             unknown.add(language)
             continue
         text = read(path)
         if text is None:
-            refused += 1
+            rejected += 1
             continue
         found = detect(path.name, text).name
         total[language] += 1
@@ -61,7 +61,7 @@ def compare_samples(root: Path, per_pair: int) -> None:
         if found != language:
             wrong[language, str(found)].append(str(path.relative_to(root)))
     report("samples", total, agree, wrong, per_pair)
-    print(f"not in the table: {len(unknown)} languages; refused by decoding: {refused} files")
+    print(f"not in the table: {len(unknown)} languages; rejected by decoding: {rejected} files")
 
 
 def _says_something(path: Path) -> bool:

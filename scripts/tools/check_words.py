@@ -3,8 +3,7 @@
     python scripts/tools/check_words.py [FILE ...]       every file of the checkout unless files are named
 
 Prints `file:line: found -> write` for each; exit code 1 when there are any. Read: names, comments, docstrings and messages
-of Python files, and Markdown. Not read: the measurements of earlier days (docs/experiments/2026-11-21-*), which stay as they were
-written.
+of Python files, and Markdown. Not read: the log (docs/experiments/), which stays as it was written, and test samples.
 """
 
 from __future__ import annotations
@@ -31,10 +30,11 @@ WORDS: dict[str, str] = {
     r"thin[-_ ]line": "minimal pipeline",
     r"drawn[-_ ]shapes?": "random shapes",
     r"poison(?:ed|s)?": "NaN-filled memory",
-    r"rooms?": "packages",
+    r"rooms": "packages",
+    r"damage[ds]?": "corrupt, corruption",
     r"at hand": "available",
     r"under way": "in progress",
-    r"(?:is|are|was|were) no (?=[a-z])(?!longer|more|less|better|worse|different|other|such|need|way|point|room|reason|wider|larger|slower|faster|later|earlier|one\b|mesh|value|limit)": "is not a",
+    r"(?<!there )(?:is|are|was|were) no (?=[a-z])(?!obstacle|help|time|import|measurements|longer|more|less|better|worse|different|other|such|need|way|point|room|reason|wider|larger|slower|faster|later|earlier|one\b|mesh|value|limit)": "is not a",
     r"stands? (?:in|on|at|for|there|here|beside)": "is in, means",
     r"lies? (?:in|on|at|there|outside|beside|within|under|along|between|where)": "is in",
     r"bears? (?:the|a|its)": "has",
@@ -46,7 +46,7 @@ WORDS: dict[str, str] = {
 FIND = re.compile("|".join(f"(?P<w{i}>\\b{pattern}\\b)" for i, pattern in enumerate(WORDS)), re.IGNORECASE)
 # `foo_handover_bar` is three words.
 SEPARATE = re.compile(r"(?<=[a-z])_(?=[a-z])")
-SKIPPED = re.compile(r"^docs/experiments/2026-11-21|^scripts/tools/check_words\.py$|^\.github/|^LICENSE$|^uv\.lock$")
+SKIPPED = re.compile(r"^docs/experiments/|/samples/|^scripts/tools/check_words\.py$|^\.github/|^LICENSE$|^uv\.lock$")
 
 
 def findings(path: Path) -> list[tuple[int, str, str]]:

@@ -1,7 +1,7 @@
-"""Choose files of a folder for scripts/benchmarks/bench_filter.py: `python scripts/tools/filter_corpus.py --input DIR --output corpus.jsonl`.
+"""Choose files of a directory for scripts/benchmarks/bench_filter.py: `python scripts/tools/filter_corpus.py --input DIR --output corpus.jsonl`.
 
 --counts python=200,c=150,*=20 files by language ('*': each other one); --salt S another choice; --exclude OTHER.jsonl no
-file whose text stands there. Which files: those whose SHA-256 of salt and path is least. UTF-8 only, no two of equal
+file whose text is there. Which files: those whose SHA-256 of salt and path is least. UTF-8 only, no two of equal
 text, up to 3,000,000 bytes. Written per line: path, filename (stem), ext, program_lang, doc_type, lang, text, size.
 """
 

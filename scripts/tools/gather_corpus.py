@@ -4,10 +4,10 @@
 
 Needs uv, npm, apt-get with dpkg's tools and git; which hosts they ask is their configuration, not ours. The package lists
 and pinned versions are the recipes'. A GitHub repository is read from a bare clone at `DIR/downloads/github/OWNER+NAME.git`
-(or from the folder of bare clones that --clones names), which is made where it is missing. Writes `DIR/downloads` (archives, kept between calls), `DIR/corpus/REGISTRY/PACKAGE/`
+(or from the directory of bare clones that --clones names), which is made where it is missing. Writes `DIR/downloads` (archives, kept between calls), `DIR/corpus/REGISTRY/PACKAGE/`
 (unpacked; times are the archives') and `DIR/corpus.json` (files, bytes
 and SHA-256 of each archive, and what could not be had, which also makes the exit code 1). Archives inside the
-packages stay packed. DIR must lie outside the repository.
+packages stay packed. DIR must be outside the repository.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 Fetch = Callable[[str, Path], list[Path]]
-"""(package, folder) -> its archives in that folder."""
+"""(package, directory) -> its archives in that directory."""
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,8 +42,8 @@ def command(*arguments: str, cwd: Path | None = None) -> str:
 def pypi(_: Path) -> Fetch:
     """Source distributions, checked against the index's SHA-256. Nothing is built."""
 
-    def fetch(requirement: str, folder: Path) -> list[Path]:
-        if not list(folder.glob("*.*")):
+    def fetch(requirement: str, directory: Path) -> list[Path]:
+        if not list(directory.glob("*.*")):
             with tempfile.TemporaryDirectory() as tmp:
                 source, lock = Path(tmp) / "requirements.in", Path(tmp) / "pylock.toml"
                 source.write_text(requirement + "\n")
@@ -57,9 +57,9 @@ def pypi(_: Path) -> Fetch:
                 data = answer.read()
             if hashlib.sha256(data).hexdigest() != sdist["hashes"]["sha256"]:
                 raise ValueError(f"{requirement}: the archive's SHA-256 is not the index's")
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / sdist["url"].rsplit("/", 1)[-1]).write_bytes(data)
-        return list(folder.iterdir())
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / sdist["url"].rsplit("/", 1)[-1]).write_bytes(data)
+        return list(directory.iterdir())
 
     return fetch
 
@@ -67,11 +67,11 @@ def pypi(_: Path) -> Fetch:
 def npm(_: Path) -> Fetch:
     """Package tarballs."""
 
-    def fetch(package: str, folder: Path) -> list[Path]:
-        if not list(folder.glob("*.tgz")):
-            folder.mkdir(parents=True, exist_ok=True)
-            command("npm", "pack", "--silent", package, cwd=folder)
-        return list(folder.glob("*.tgz"))
+    def fetch(package: str, directory: Path) -> list[Path]:
+        if not list(directory.glob("*.tgz")):
+            directory.mkdir(parents=True, exist_ok=True)
+            command("npm", "pack", "--silent", package, cwd=directory)
+        return list(directory.glob("*.tgz"))
 
     return fetch
 
@@ -92,27 +92,27 @@ def debian(downloads: Path) -> Fetch:
     ]  # fmt: skip
     command("apt-get", "update", *options)
 
-    def fetch(package: str, folder: Path) -> list[Path]:
-        if not (folder / ".complete").exists():
-            folder.mkdir(parents=True, exist_ok=True)
+    def fetch(package: str, directory: Path) -> list[Path]:
+        if not (directory / ".complete").exists():
+            directory.mkdir(parents=True, exist_ok=True)
             try:
-                command("apt-get", "source", "--download-only", *options, package, cwd=folder)
+                command("apt-get", "source", "--download-only", *options, package, cwd=directory)
             except ValueError:
                 # A mirror may lack the distribution's own part; the upstream archive is what is measured.
-                if not list(folder.glob("*.orig*.tar.*")):
+                if not list(directory.glob("*.orig*.tar.*")):
                     raise
-            (folder / ".complete").touch()
-        return [p for p in folder.iterdir() if ".tar." in p.name and not p.name.endswith(".asc")]
+            (directory / ".complete").touch()
+        return [p for p in directory.iterdir() if ".tar." in p.name and not p.name.endswith(".asc")]
 
     return fetch
 
 
 def github(clones: Path) -> Callable[[Path], Fetch]:
-    """The newest commit of bare clones `clones/OWNER+NAME.git` (or `.../repo` below a folder of that name)."""
+    """The newest commit of bare clones `clones/OWNER+NAME.git` (or `.../repo` below a directory of that name)."""
 
     def prepare(_: Path) -> Fetch:
-        def fetch(repository: str, folder: Path) -> list[Path]:
-            archive = folder / "source.tar"
+        def fetch(repository: str, directory: Path) -> list[Path]:
+            archive = directory / "source.tar"
             if not archive.exists():
                 flat = repository.replace("/", "+")
                 bare = next(
@@ -131,8 +131,8 @@ def github(clones: Path) -> Callable[[Path], Fetch]:
                     if line
                 ]
                 without = [f":(exclude,literal){path}" for entry, path in listed if entry.split()[2] in absent]
-                folder.mkdir(parents=True, exist_ok=True)
-                partial = folder / ".partial"
+                directory.mkdir(parents=True, exist_ok=True)
+                partial = directory / ".partial"
                 command(
                     "git",
                     "-C",

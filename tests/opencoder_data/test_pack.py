@@ -31,24 +31,24 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory, python_texts) -> Path:
-    folder = tmp_path_factory.mktemp("corpus")
+    directory = tmp_path_factory.mktemp("corpus")
     rows = [{"content": t, "language": LANGUAGES[i % 4], "path": f"{i}.py"} for i, t in enumerate(python_texts)]
-    write_parquet(folder / "a.parquet", rows[:100], row_group_size=10)
-    write_parquet(folder / "b.parquet", rows[100:], row_group_size=10)
-    return folder
+    write_parquet(directory / "a.parquet", rows[:100], row_group_size=10)
+    write_parquet(directory / "b.parquet", rows[100:], row_group_size=10)
+    return directory
 
 
-def digest(folder: Path) -> dict[str, str]:
+def digest(directory: Path) -> dict[str, str]:
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
+        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.rglob("*"))
         if path.is_file()
     }
 
 
-def documents_of(folder: Path, tokenizer) -> list[str]:
-    """Texts of a shard folder, shard by shard."""
-    reader = ShardReader(folder)
+def documents_of(directory: Path, tokenizer) -> list[str]:
+    """Texts of a shard directory, shard by shard."""
+    reader = ShardReader(directory)
     texts = []
     first = 0
     for shard in reader.manifest.shards:
@@ -161,9 +161,9 @@ def test_languages_and_holdout_split_the_documents(tmp_path, corpus, tokenizer, 
     languages = {"python", "c++", "Objective-C_++", "unknown"}
     assert set(manifests) == {f"{part}/{language}" for part in ("train", "holdout") for language in languages}
     assert manifests["train/Objective-C_++"].language == "Objective-C/++"
-    everything = [t for folder in manifests for t in documents_of(tmp_path / "out" / folder, tokenizer)]
+    everything = [t for directory in manifests for t in documents_of(tmp_path / "out" / directory, tokenizer)]
     assert sorted(everything) == sorted(t for t in python_texts if t)
-    held_out = sum(m.num_documents for folder, m in manifests.items() if folder.startswith("holdout"))
+    held_out = sum(m.num_documents for directory, m in manifests.items() if directory.startswith("holdout"))
     assert 0.15 < held_out / len(everything) < 0.45
     # The same text goes the same way in any corpus.
     write_jsonl(tmp_path / "one.jsonl", [{"text": documents_of(tmp_path / "out" / "holdout" / "python", tokenizer)[0]}])
@@ -183,7 +183,7 @@ def test_command_line_errors_are_one_line(tmp_path, corpus, tokenizer, capsys):
     (tmp_path / "full" / "x").write_text("")
     (tmp_path / "empty.jsonl").write_text('{"text": ""}\n')
     for changes, message in [
-        ({"input": tmp_path / "none"}, "no such file or folder"),
+        ({"input": tmp_path / "none"}, "no such file or directory"),
         ({"tokenizer": tmp_path / "none"}, "No such file"),
         ({"text_column": "code"}, "no column 'code'"),
         ({"output": tmp_path / "full"}, "not empty"),
@@ -227,7 +227,7 @@ def test_a_full_disk_leaves_no_half_written_unit(tmp_path, packed, corpus, token
     assert digest(output) == digest(packed)
 
 
-def test_a_run_begun_with_other_options_is_refused(tmp_path, corpus, tokenizer, monkeypatch):
+def test_a_run_begun_with_other_options_is_rejected(tmp_path, corpus, tokenizer, monkeypatch):
     output = tmp_path / "out"
     right = pack_module._encode_unit
     monkeypatch.setattr(pack_module, "_encode_unit", lambda *args: right(*args) if args[2] == 0 else 1 / 0)

@@ -28,7 +28,7 @@ def test_nothing_but_the_tasks_imports_tensorflow():
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory, tokenizer, python_texts):
+def directories(tmp_path_factory, tokenizer, python_texts):
     root = tmp_path_factory.mktemp("seqio")
     for name, texts in (("code", python_texts[:60]), ("web", python_texts[60:80])):
         (root / name).mkdir()
@@ -40,10 +40,10 @@ def folders(tmp_path_factory, tokenizer, python_texts):
 
 
 @pytest.fixture(scope="module")
-def registered(folders, tokenizer):
+def registered(directories, tokenizer):
     seqio_tasks = pytest.importorskip("opencoder_data.seqio_tasks")
     mixtures = {"pretrain": {"code": 0.9, "web": 0.1}, "anneal": {"code": 0.5, "web": 0.5}}
-    names = seqio_tasks.register("test", folders, tokenizer.path, mixtures)
+    names = seqio_tasks.register("test", directories, tokenizer.path, mixtures)
     assert names == ["test_code", "test_web", "test_pretrain", "test_anneal"]
     return seqio_tasks
 
@@ -56,8 +56,8 @@ def examples(name, **options):
     return seqio.get_mixture_or_task(name).get_dataset(lengths, "train", **options).as_numpy_iterator()
 
 
-def grain_batches(folders, names, num, **changes):
-    sources = tuple(SourceConfig(folders[n], w) for n, w in names.items())
+def grain_batches(directories, names, num, **changes):
+    sources = tuple(SourceConfig(directories[n], w) for n, w in names.items())
     config = DataConfig(sources=sources, seq_len=T, global_batch_size=4, max_epochs=1e9, **changes)
     data = TrainingData(config, vocab_size=2_048, seed=3)
     steps = data.steps()
@@ -73,20 +73,20 @@ def assert_same(ours, theirs):
 
 
 @pytest.mark.seqio
-def test_a_task_delivers_the_records_that_grain_delivers(folders, registered):
-    for name in folders:
+def test_a_task_delivers_the_records_that_grain_delivers(directories, registered):
+    for name in directories:
         theirs = list(examples(f"test_{name}"))
-        data, ours = grain_batches(folders, {name: 1.0}, len(theirs), shuffle=False)
+        data, ours = grain_batches(directories, {name: 1.0}, len(theirs), shuffle=False)
         assert len(theirs) == len(data._readers[0]) > 100
         for a, b in zip(ours, theirs, strict=True):
             assert_same(a, b)
 
 
 @pytest.mark.seqio
-def test_the_order_of_a_run_is_delivered_exactly(folders, registered, tokenizer):
+def test_the_order_of_a_run_is_delivered_exactly(directories, registered, tokenizer):
     """Shuffled, mixed and with a change of weights: the sequence itself, record by record."""
     names = {"code": 0.9, "web": 0.1}
-    data, ours = grain_batches(folders, names, 300, mixture_changes="40:0.5,0.5")
+    data, ours = grain_batches(directories, names, 300, mixture_changes="40:0.5,0.5")
     name = registered.register_ordered("test_run", data.records, 300, tokenizer.path)
     theirs = list(examples(name))
     assert len(theirs) == 300
@@ -96,13 +96,13 @@ def test_the_order_of_a_run_is_delivered_exactly(folders, registered, tokenizer)
 
 @pytest.mark.seqio
 @pytest.mark.parametrize(("mixture", "share"), [("pretrain", 0.9), ("anneal", 0.5)])
-def test_a_mixture_draws_each_source_in_order_at_its_rate(folders, registered, mixture, share):
+def test_a_mixture_draws_each_source_in_order_at_its_rate(directories, registered, mixture, share):
     drawn = [e["tokens"].tobytes() for e in itertools.islice(examples(f"test_{mixture}", num_epochs=None, seed=1), 800)]
-    per_source = {name: [e["tokens"].tobytes() for e in examples(f"test_{name}")] for name in folders}
-    used = dict.fromkeys(folders, 0)
+    per_source = {name: [e["tokens"].tobytes() for e in examples(f"test_{name}")] for name in directories}
+    used = dict.fromkeys(directories, 0)
     for tokens in drawn:
         # The next record of one of the sources, nothing else.
-        name = next(n for n in folders if per_source[n][used[n] % len(per_source[n])] == tokens)
+        name = next(n for n in directories if per_source[n][used[n] % len(per_source[n])] == tokens)
         used[name] += 1
     assert used["code"] / len(drawn) == pytest.approx(share, abs=0.06)
 
@@ -122,11 +122,11 @@ def test_vocabulary_is_ours(registered, tokenizer):
 
 
 @pytest.mark.seqio
-def test_wrong_tokenizer_and_unknown_source_are_refused(folders, registered, tmp_path, python_texts):
+def test_wrong_tokenizer_and_unknown_source_are_rejected(directories, registered, tmp_path, python_texts):
     from opencoder_data.tokenizer.train import train
 
     other = train(python_texts[:5], 640, tmp_path, progress=False)
     with pytest.raises(ValueError, match=r"code: packed with tokenizer"):
-        registered.register("other", folders, other)
+        registered.register("other", directories, other)
     with pytest.raises(ValueError, match="unknown sources"):
-        registered.register("other", folders, other, {"m": {"x": 1.0}})
+        registered.register("other", directories, other, {"m": {"x": 1.0}})

@@ -32,11 +32,13 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def write(folder, documents, seq_len=7, **options):
-    with ShardWriter(folder, seq_len=seq_len, vocab_size=VOCAB, tokenizer_hash="abc", pad_id=PAD, **options) as writer:
+def write(directory, documents, seq_len=7, **options):
+    with ShardWriter(
+        directory, seq_len=seq_len, vocab_size=VOCAB, tokenizer_hash="abc", pad_id=PAD, **options
+    ) as writer:
         for document in documents:
             writer.add(np.asarray(document), text_bytes=3 * len(document))
-    return read_manifest(folder)
+    return read_manifest(directory)
 
 
 def stream(reader):
@@ -54,9 +56,9 @@ def stream(reader):
 def test_every_token_is_stored_in_order_and_is_a_target_once(tmp_path_factory, lengths, seq_len, records_per_shard):
     rng = np.random.default_rng(0)
     documents = [rng.integers(0, PAD, n) for n in lengths]
-    folder = tmp_path_factory.mktemp("shards") / "s"
-    manifest = write(folder, documents, seq_len, records_per_shard=records_per_shard)
-    reader = ShardReader(folder)
+    directory = tmp_path_factory.mktemp("shards") / "s"
+    manifest = write(directory, documents, seq_len, records_per_shard=records_per_shard)
+    reader = ShardReader(directory)
     tokens, records = stream(reader)
     expected = np.concatenate(documents)
     starts = np.zeros(len(expected), bool)
@@ -126,27 +128,27 @@ def test_a_failing_writer_leaves_nothing(tmp_path):
         ShardReader(tmp_path / "s")
 
 
-def test_a_finished_folder_is_not_written_over(tmp_path):
+def test_a_finished_directory_is_not_written_over(tmp_path):
     write(tmp_path / "s", [[1, 2]])
     with pytest.raises(ValueError, match="finished shard set already"):
         write(tmp_path / "s", [[1, 2]])
 
 
 @pytest.mark.parametrize("mode", ["full", "always"])
-def test_a_flipped_byte_is_refused_by_name(tmp_path, mode):
+def test_a_flipped_byte_is_rejected_by_name(tmp_path, mode):
     write(tmp_path / "s", [np.arange(100)], records_per_shard=4)
     path = tmp_path / "s" / "shard-00001.bin"
     data = bytearray(path.read_bytes())
     data[17] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"shard-00001\.bin: checksum .* damaged"):
+    with pytest.raises(ValueError, match=r"shard-00001\.bin: checksum .* corrupt"):
         ShardReader(tmp_path / "s", check=mode)
     ShardReader(tmp_path / "s", check="size")
 
 
 @pytest.mark.parametrize("mode", shard_format.VERIFY_MODES)
 @pytest.mark.parametrize("change", ["short", "long", "missing"])
-def test_wrong_sizes_are_refused_by_name(tmp_path, mode, change):
+def test_wrong_sizes_are_rejected_by_name(tmp_path, mode, change):
     write(tmp_path / "s", [np.arange(100)], records_per_shard=4)
     path = tmp_path / "s" / "shard-00001.bin"
     if change == "missing":
@@ -166,7 +168,7 @@ def test_wrong_sizes_are_refused_by_name(tmp_path, mode, change):
         ('"seq_len"', '"sequence"', "not a shard manifest"),
     ],
 )
-def test_a_changed_manifest_is_refused(tmp_path, old, new, message):
+def test_a_changed_manifest_is_rejected(tmp_path, old, new, message):
     write(tmp_path / "s", [np.arange(100)])
     path = tmp_path / "s" / "manifest.json"
     text = path.read_text()
@@ -177,70 +179,70 @@ def test_a_changed_manifest_is_refused(tmp_path, old, new, message):
 
 
 def test_files_found_good_are_not_read_again_unless_changed(tmp_path, monkeypatch):
-    folder = tmp_path / "s"
-    manifest = write(folder, [np.arange(100)], records_per_shard=4)
+    directory = tmp_path / "s"
+    manifest = write(directory, [np.arange(100)], records_per_shard=4)
     read = []
     right = shard_format._checksum
     monkeypatch.setattr(shard_format, "_checksum", lambda path: read.append(path.name) or right(path))
-    verify(folder, manifest)
+    verify(directory, manifest)
     assert sorted(read) == [s.file for s in manifest.shards]
     read.clear()
-    verify(folder, manifest)
+    verify(directory, manifest)
     assert read == []
-    verify(folder, manifest, mode="always")
+    verify(directory, manifest, mode="always")
     assert len(read) == len(manifest.shards)
     read.clear()
-    path = folder / "shard-00002.bin"
+    path = directory / "shard-00002.bin"
     data = path.read_bytes()
     path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
     os.utime(path, ns=(1, 1))
-    with pytest.raises(ValueError, match="damaged"):
-        verify(folder, manifest)
+    with pytest.raises(ValueError, match="corrupt"):
+        verify(directory, manifest)
     assert read == ["shard-00002.bin"]
 
 
-def put_id(folder, record, place, value):
-    """Writes a token into a finished folder and makes checksum and manifest fit, as a packer with another tokenizer does."""
-    manifest = read_manifest(folder)
+def put_id(directory, record, place, value):
+    """Writes a token into a finished directory and makes checksum and manifest fit, as a packer with another tokenizer does."""
+    manifest = read_manifest(directory)
     shards = []
     for shard in manifest.shards:
-        tokens = np.fromfile(folder / shard.file, "<u4").reshape(shard.num_records, -1)
+        tokens = np.fromfile(directory / shard.file, "<u4").reshape(shard.num_records, -1)
         if 0 <= record < len(tokens):
             tokens[record, place] = value
-            tokens.tofile(folder / shard.file)
+            tokens.tofile(directory / shard.file)
         record -= len(tokens)
         shards.append(dataclasses.replace(shard, xxh3=xxhash.xxh3_64(tokens.tobytes()).hexdigest()))
-    dataclasses.replace(manifest, shards=tuple(shards)).write(folder)
+    dataclasses.replace(manifest, shards=tuple(shards)).write(directory)
 
 
 @pytest.mark.parametrize("value", [VOCAB, VOCAB | int(DOCUMENT_START), VOCAB | int(NOT_A_TARGET), int(TOKEN_ID)])
 @pytest.mark.parametrize(("record", "place"), [(0, 0), (13, 7)])
-def test_an_id_beyond_the_vocabulary_is_refused_by_full_verification(tmp_path, value, record, place):
-    folder = tmp_path / "s"
-    write(folder, [np.arange(100)], records_per_shard=4)
-    put_id(folder, record, place, value)
+def test_an_id_beyond_the_vocabulary_is_rejected_by_full_verification(tmp_path, value, record, place):
+    directory = tmp_path / "s"
+    write(directory, [np.arange(100)], records_per_shard=4)
+    put_id(directory, record, place, value)
     for mode in ("full", "always"):
         with pytest.raises(
             ValueError,
             match=rf"shard-0000{record // 4}.bin: holds token id {value & int(TOKEN_ID)}, the .* ends at 999",
         ):
-            ShardReader(folder, check=mode)
-    ShardReader(folder, check="size")
+            ShardReader(directory, check=mode)
+    ShardReader(directory, check="size")
 
 
 def test_the_last_id_of_the_vocabulary_is_none_beyond_it(tmp_path):
     for value in (VOCAB - 1, (VOCAB - 1) | int(DOCUMENT_START) | int(NOT_A_TARGET)):
-        folder = tmp_path / str(value)
-        write(folder, [np.arange(100)])
-        put_id(folder, 3, 3, value)
-        ShardReader(folder)
+        directory = tmp_path / str(value)
+        write(directory, [np.arange(100)])
+        put_id(directory, 3, 3, value)
+        ShardReader(directory)
 
 
 def test_ids_are_found_across_blocks_and_short_reads(tmp_path, monkeypatch):
     """Reads that end inside a token, as some file systems give them."""
-    folder = tmp_path / "s"
-    write(folder, [np.arange(900)])
-    put_id(folder, 50, 2, VOCAB)
+    directory = tmp_path / "s"
+    write(directory, [np.arange(900)])
+    put_id(directory, 50, 2, VOCAB)
     monkeypatch.setattr(shard_format, "_READ_BYTES", 64)
     right = shard_format._fill
 
@@ -253,26 +255,26 @@ def test_ids_are_found_across_blocks_and_short_reads(tmp_path, monkeypatch):
 
     monkeypatch.setattr(shard_format, "_fill", lambda file, block: right(Short(file), block))
     with pytest.raises(ValueError, match="holds token id 1000"):
-        ShardReader(folder)
+        ShardReader(directory)
 
 
 def test_files_found_good_before_ids_were_checked_are_read_again(tmp_path, cache):
     """What an earlier version noted says nothing of ids; nor does a check against another vocabulary."""
-    folder = tmp_path / "s"
-    write(folder, [np.arange(100)])
-    ShardReader(folder)
-    put_id(folder, 3, 3, VOCAB)
-    manifest = read_manifest(folder)
+    directory = tmp_path / "s"
+    write(directory, [np.arange(100)])
+    ShardReader(directory)
+    put_id(directory, 3, 3, VOCAB)
+    manifest = read_manifest(directory)
     (note,) = (tmp_path / "cache" / "opencoder" / "verified-shards").iterdir()
-    stat = (folder / "shard-00000.bin").stat()
+    stat = (directory / "shard-00000.bin").stat()
     old = [manifest.shards[0].xxh3, stat.st_size, stat.st_mtime_ns, stat.st_ino]
     for stamp in (old, [*old, VOCAB + 1]):
         note.write_text(json.dumps({"shard-00000.bin": stamp}))
         with pytest.raises(ValueError, match="holds token id"):
-            ShardReader(folder)
+            ShardReader(directory)
 
 
-def test_padding_outside_the_vocabulary_is_refused_when_written(tmp_path):
+def test_padding_outside_the_vocabulary_is_rejected_when_written(tmp_path):
     for pad_id in (-1, VOCAB):
         with pytest.raises(ValueError, match=f"pad_id={pad_id} is outside"):
             ShardWriter(tmp_path / "s", seq_len=7, vocab_size=VOCAB, tokenizer_hash="abc", pad_id=pad_id)

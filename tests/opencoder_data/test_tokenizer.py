@@ -61,9 +61,9 @@ def encoder(tokenizer, python_texts) -> FastEncoder:
 def hf(tokenizer, tmp_path_factory):
     import tokenizers
 
-    folder = tmp_path_factory.mktemp("hf")
-    export_hf(tokenizer, folder)
-    loaded = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    directory = tmp_path_factory.mktemp("hf")
+    export_hf(tokenizer, directory)
+    loaded = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
     # As transformers does with split_special_tokens=True: compare plain encoding.
     loaded.encode_special_tokens = True
     return loaded
@@ -169,15 +169,15 @@ def test_special_tokens_only_where_allowed(tokenizer):
     only = tokenizer.encode(text, allow_special=["<|endoftext|>"])
     assert only[-1] == tokenizer.endoftext_id
     assert tokenizer.special_ids["<|im_start|>"] not in only
-    # Refused tokens are plain text, words and all.
+    # Rejected tokens are plain text, words and all.
     assert only[:-1] == tokenizer.encode("<|im_start|>user\nx")
     with pytest.raises(ValueError, match="no_such"):
         tokenizer.encode(text, allow_special=["<no_such>"])
 
 
-def test_lone_surrogates_are_refused(tokenizer, encoder):
+def test_lone_surrogates_are_rejected(tokenizer, encoder):
     for encode in (tokenizer.encode, lambda text: encoder.encode_batch([text])):
-        with pytest.raises(ValueError, match="no valid Unicode"):
+        with pytest.raises(ValueError, match="not valid Unicode"):
             encode("a\ud800b")
 
 

@@ -1,4 +1,4 @@
-"""Every numeric field of a run has declared bounds; what no run can have is refused by field, value and range."""
+"""Every numeric field of a run has declared bounds; what no run can have is rejected by field, value and range."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_field_without_a_range_is_found():
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_what_is_out_of_range_is_refused_by_field_value_and_range(name):
+def test_what_is_out_of_range_is_rejected_by_field_value_and_range(name):
     field = FIELDS[name]
     assert field.range is not None
     huge = 10**40
@@ -133,7 +133,7 @@ def test_annotations_are_plain_numbers_to_others():
 
 
 def test_saved_configurations_are_read_whatever_their_values():
-    """A run of an earlier version may have been saved with values that are refused now."""
+    """A run of an earlier version may have been saved with values that are rejected now."""
     old = replace(CONFIG, optimizer=replace(CONFIG.optimizer, eps=0.0))
     assert overrides.from_json(overrides.to_json(old)) == old
 

@@ -47,7 +47,7 @@ def test_two_processes_train_as_one_and_stop_together(tmp_path):
     np.testing.assert_allclose(trainer.losses("two"), trainer.losses("one"), rtol=1e-5)
 
 
-def test_different_commands_are_refused(tmp_path):
+def test_different_commands_are_rejected(tmp_path):
     """With sixty sources, whose names come before the field that differs."""
     sources = ",".join(f"/{'far' * 20}/{i}:{i + 1}" for i in range(60))
     processes = two(Trainer(tmp_path), "run", second={"seed": 1}, data__sources=sources)

@@ -1,4 +1,4 @@
-"""Export and import: byte-equal round trip, what users load, refusals that leave nothing behind."""
+"""Export and import: byte-equal round trip, what users load, rejections that leave nothing behind."""
 
 import errno
 import json
@@ -37,19 +37,19 @@ def tokenizer(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tokenizer):
-    """A run folder with a checkpoint at step 7 and logs beside it."""
-    folder = tmp_path_factory.mktemp("runs") / "parity"
+    """A run directory with a checkpoint at step 7 and logs beside it."""
+    directory = tmp_path_factory.mktemp("runs") / "parity"
     mesh = sharding.make_mesh(CONFIG.mesh, jax.devices()[:1])
     with jax.set_mesh(mesh):
         ts = make_train_step(CONFIG, mesh)
         state = jax.tree.map(lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), ts.abstract_state)
         state["params"] = jax.device_put(hf.from_hf(CFG, golden.weights(CFG, 0)))
-        checkpoints = Checkpoints(folder, CONFIG.checkpoint)
+        checkpoints = Checkpoints(directory, CONFIG.checkpoint)
         checkpoints.save(7, state, run_record(CONFIG, 7, {"tokenizer": tokenizer.hash, "shards": "abc"}))
         checkpoints.close()
-    (folder / "metrics.jsonl").write_text('{"step": 6, "loss": 2.5}\n{"step": 9, "loss": 1.0}\n{"st')
-    (folder / "eval.jsonl").write_text('{"step": 7, "source": "python", "bits_per_byte": 1.25}\n')
-    return folder
+    (directory / "metrics.jsonl").write_text('{"step": 6, "loss": 2.5}\n{"step": 9, "loss": 1.0}\n{"st')
+    (directory / "eval.jsonl").write_text('{"step": 7, "source": "python", "bits_per_byte": 1.25}\n')
+    return directory
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,9 @@ def released(run, tokenizer, tmp_path_factory):
     return ex.export(run, to, dtype="fp32", tokenizer=tokenizer.path, max_shard_gb=2e-4)
 
 
-def read_all(folder):
+def read_all(directory):
     tensors = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(directory.glob("*.safetensors")):
         with safe_open(path, "numpy") as file:
             tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     return tensors
@@ -155,7 +155,7 @@ def test_training_starts_from_an_import(released, tmp_path):
         ("num_hidden_layers", 3, "missing, first model.layers.2"),
     ],
 )
-def test_import_refuses_other_models(released, tmp_path, field, value, message):
+def test_import_rejects_other_models(released, tmp_path, field, value, message):
     source = tmp_path / "source"
     shutil.copytree(released, source)
     fields = json.loads((source / "config.json").read_text()) | {field: value}
@@ -166,14 +166,14 @@ def test_import_refuses_other_models(released, tmp_path, field, value, message):
     assert nothing_left(tmp_path / "to")
 
 
-@pytest.mark.parametrize("damage", ["missing", "short", "header"])
-def test_import_refuses_damaged_files(released, tmp_path, damage):
+@pytest.mark.parametrize("corruption", ["missing", "short", "header"])
+def test_import_rejects_corrupt_files(released, tmp_path, corruption):
     source = tmp_path / "source"
     shutil.copytree(released, source)
     victim = sorted(source.glob("*.safetensors"))[1]
-    if damage == "missing":
+    if corruption == "missing":
         victim.unlink()
-    elif damage == "short":
+    elif corruption == "short":
         victim.write_bytes(victim.read_bytes()[:-100])
     else:
         victim.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
@@ -182,7 +182,7 @@ def test_import_refuses_damaged_files(released, tmp_path, damage):
     assert not (tmp_path / "run").exists()
 
 
-def test_export_refuses_another_tokenizer(run, tokenizer, tmp_path):
+def test_export_rejects_another_tokenizer(run, tokenizer, tmp_path):
     texts = ["something else entirely " * 50, Path(ex.__file__).read_text()]
     other = train(texts, 512, tmp_path / "other", num_threads=1, progress=False)
     with pytest.raises(ValueError, match=tokenizer.hash):
@@ -190,7 +190,7 @@ def test_export_refuses_another_tokenizer(run, tokenizer, tmp_path):
     assert not (tmp_path / "to").exists()
 
 
-def test_an_existing_folder_is_not_touched(run, tmp_path):
+def test_an_existing_directory_is_not_touched(run, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="exists already"):
         ex.export(run, tmp_path)
@@ -205,7 +205,7 @@ def test_what_a_killed_export_left_is_removed_and_a_running_ones_is_not(run, tmp
     for part in [*names.values(), *others]:
         part.mkdir()
         (part / "model.safetensors").write_text("")
-    with ex._locked(names[9]), ex.complete_folder(target, 0) as mine:
+    with ex._locked(names[9]), ex.complete_directory(target, 0) as mine:
         assert set(tmp_path.iterdir()) == {names[9], mine, *others}
         (mine / "x").write_text("")
         with ex._locked(mine) as free:
@@ -227,13 +227,13 @@ def test_full_disk_leaves_nothing(run, tmp_path, monkeypatch, capsys):
     assert "No space left" in error
     assert nothing_left(tmp_path / "to")
     monkeypatch.setattr(ex.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
-    with pytest.raises(ValueError, match="make room"):
+    with pytest.raises(ValueError, match="free some space"):
         ex.export(run, tmp_path / "to" / "model")
     assert nothing_left(tmp_path / "to")
 
 
 def test_command_line(run, tmp_path):
-    """In a process of its own: exit code 0 and the folder; exit code 2 and one line."""
+    """In a process of its own: exit code 0 and the directory; exit code 2 and one line."""
     command = [sys.executable, "-m", "opencoder_jax.hf.export"]
     done = subprocess.run(
         [*command, "--checkpoint", run, "--to", tmp_path / "model"], capture_output=True, text=True, timeout=300
@@ -350,7 +350,7 @@ def test_transformers_loads_the_release(released, tokenizer, tmp_path):
 
 @pytest.mark.oracle
 def test_lm_eval_scores_and_generates_as_we_do(released, run, tokenizer):
-    """lm-eval's own back end on the folder: its prefix token is <|endoftext|>, its padded batches change nothing."""
+    """lm-eval's own backend on the directory: its prefix token is <|endoftext|>, its padded batches change nothing."""
     contexts = ["", "def f(x):\n", "", "x = [1, 2"]
     texts = ["import os\nimport sys\n", "    return x\n", "# déjà vu 12345", ", 3]\n"]
     prompts = ["def f(x):\n    return", "x", "class Stack:\n    def __init__(self, items=()):\n        self"]

@@ -44,13 +44,13 @@ def trainer(tmp_path_factory) -> Trainer:
 def here(trainer, capsys, monkeypatch):
     """Runs in this process: code and what was printed, standard error last. Changes: as for `Trainer.start`."""
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(trainer.folder / "cache"))
-    if not (trainer.folder / "shards").exists():
-        write_shards(trainer.folder / "shards")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(trainer.directory / "cache"))
+    if not (trainer.directory / "shards").exists():
+        write_shards(trainer.directory / "shards")
 
     def run(name: str, code: int = 0, **changes) -> str:
         values = trainer.overrides | {key.replace("__", "."): value for key, value in changes.items()}
-        config = micro_config(trainer.folder / "shards", run_dir=trainer.folder / name, **values)
+        config = micro_config(trainer.directory / "shards", run_dir=trainer.directory / name, **values)
         monkeypatch.setattr("opencoder_jax.overrides.parse", lambda _: config)
         capsys.readouterr()
         got = main([])
@@ -64,9 +64,9 @@ def here(trainer, capsys, monkeypatch):
 @pytest.fixture
 def whole(trainer, here) -> Path:
     """A run that nothing happened to."""
-    if not (trainer.folder / "whole").exists():
+    if not (trainer.directory / "whole").exists():
         here("whole")
-    return trainer.folder / "whole"
+    return trainer.directory / "whole"
 
 
 def last_line(printed: str) -> str:
@@ -97,8 +97,8 @@ def full() -> OSError:
 @pytest.mark.parametrize(
     ("what", "calls", "error", "message"),
     [
-        (EVENT, 60, full(), "tensorboard: No space left on device; make room"),
-        ("opencoder_jax.metrics.json.dumps", 12, full(), "metrics.jsonl: No space left on device; make room"),
+        (EVENT, 60, full(), "tensorboard: No space left on device; free some space"),
+        ("opencoder_jax.metrics.json.dumps", 12, full(), "metrics.jsonl: No space left on device; free some space"),
         (COMMIT, 0, full(), "disk full while saving .* checkpoint.max_rolling=2 or raise checkpoint.keep_every=8"),
         (READ, 40, full(), "No space left on device"),
         (READ, 40, OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "too many open files; raise the limit"),
@@ -151,7 +151,7 @@ def test_silence_ends_the_run_with_one_line(trainer, tmp_path, what, calls, mess
 
 @pytest.mark.parametrize("what", [pytest.param(READ, marks=SLOW), EVENT, LOAD], ids=["loader", "events", "evaluation"])
 def test_sigterm_ends_a_run_in_which_something_hangs(trainer, tmp_path, what):
-    evaluation = {"data__eval_sources": trainer.folder / "shards", "eval_every": 4} if what == LOAD else {}
+    evaluation = {"data__eval_sources": trainer.directory / "shards", "eval_every": 4} if what == LOAD else {}
     patch = hangs(tmp_path / "hangs", what, {READ: 40, EVENT: 60, LOAD: 1}[what])
     process = trainer.start(tmp_path.name, patch=patch, **evaluation)
     while not (tmp_path / "hangs").exists() and process.poll() is None:
@@ -171,11 +171,11 @@ def test_ctrl_c_saves_as_sigterm_does(trainer):
     assert process.returncode == 3, printed
     saved = len(trainer.rows("interrupted"))
     assert f"stopped by Ctrl-C at step {saved}, saved" in printed
-    assert (trainer.folder / "interrupted" / "checkpoints" / str(saved)).is_dir()
+    assert (trainer.directory / "interrupted" / "checkpoints" / str(saved)).is_dir()
 
 
-def test_one_run_folder_one_trainer(trainer, here):
-    """The second is refused with the first's pid; SIGKILL frees the folder at once; the first is not disturbed."""
+def test_one_run_directory_one_trainer(trainer, here):
+    """The second is rejected with the first's pid; SIGKILL frees the directory at once; the first is not disturbed."""
     first = trainer.start("shared", num_steps=8_000)
     try:
         while len(trainer.rows("shared")) < 2 and first.poll() is None:
@@ -215,7 +215,7 @@ def test_closed_standard_streams_do_not_matter(trainer, whole):
 
 
 def test_a_checkpoint_of_a_newer_version_is_named_by_its_field(trainer, here, whole):
-    run = trainer.folder / "newer"
+    run = trainer.directory / "newer"
     shutil.copytree(whole, run)
     for checkpoint in (run / "checkpoints").iterdir():
         path = checkpoint / "run" / "metadata"
@@ -230,8 +230,8 @@ def test_a_checkpoint_of_a_newer_version_is_named_by_its_field(trainer, here, wh
             read(run)
 
 
-def test_warm_start_from_another_tokenizer_is_refused_and_changed_fields_are_said(trainer, here, whole):
-    other = write_shards(trainer.folder / "other", tokenizer_hash="u")
+def test_warm_start_from_another_tokenizer_is_rejected_and_changed_fields_are_said(trainer, here, whole):
+    other = write_shards(trainer.directory / "other", tokenizer_hash="u")
     options = {"init_from": whole, "num_steps": 2, "schedule__warmup_steps": 0}
     line = last_line(here("warm", code=2, data__sources=other, **options))
     assert "was trained with tokenizer t, data.sources were packed with u" in line
@@ -245,7 +245,7 @@ def test_warm_start_from_another_tokenizer_is_refused_and_changed_fields_are_sai
     assert [line for line in allowed.splitlines() if line.startswith("warning: ") and "tokenizer t" in line]
 
 
-def test_fewer_steps_than_done_are_refused(here, whole):
+def test_fewer_steps_than_done_are_rejected(here, whole):
     line = last_line(here("whole", code=2, num_steps=STEPS - 1))
     assert f"num_steps={STEPS - 1} is below step {STEPS}" in line
     assert "done" in here("whole")
@@ -253,7 +253,7 @@ def test_fewer_steps_than_done_are_refused(here, whole):
 
 def test_another_batch_size_goes_on_at_the_recorded_position(trainer, here, whole):
     """24 steps of 8, then 6 of 16, then 6 of 4: every record of the stream once, and the counts right."""
-    shutil.copytree(whole, trainer.folder / "batches")
+    shutil.copytree(whole, trainer.directory / "batches")
     allowed = {"checkpoint__allow_data_change": "true"}
     here("batches", num_steps=STEPS + 6, data__global_batch_size=16, **allowed)
     # In two goes, the second of which has nothing to allow.
@@ -288,14 +288,14 @@ def test_space_is_estimated_at_start(here, monkeypatch):
 def test_kernels_that_were_chosen_are_said_and_recorded(trainer, here):
     printed = here("kernels", num_steps=5)
     assert "attention xla" in next(line for line in printed.splitlines() if line.startswith("kernels: "))
-    (start,) = [json.loads(line) for line in (trainer.folder / "kernels" / "starts.jsonl").read_text().splitlines()]
-    record = read_record(resolve(trainer.folder / "kernels"))
+    (start,) = [json.loads(line) for line in (trainer.directory / "kernels" / "starts.jsonl").read_text().splitlines()]
+    record = read_record(resolve(trainer.directory / "kernels"))
     assert start["kernels"] == record["kernels"]
     assert set(start["kernels"]) == {"attention", "swiglu", "rms_norm", "linear_cross_entropy"}
     assert set(start["kernels"].values()) == {"xla"}
 
 
-def test_a_run_folder_that_is_no_text_in_this_locale_is_refused(here, trainer):
+def test_a_run_directory_that_is_not_text_in_this_locale_is_rejected(here, trainer):
     line = last_line(here("caf\udce9", code=2))
     assert "set LC_ALL=C.UTF-8 or PYTHONUTF8=1" in line
     assert "done" in here("café", num_steps=5)
@@ -320,7 +320,7 @@ def test_a_disk_that_fills_while_training(trainer, tmp_path):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("no mounts here")
     try:
-        (trainer.folder / "small").symlink_to(disk)
+        (trainer.directory / "small").symlink_to(disk)
         line = last_line(
             trainer.run("small/run", code=2, num_steps=8_000, log_every=1000, checkpoint__keep_every=0, timeout=200)
         )

@@ -114,7 +114,7 @@ def test_sampling_follows_the_distribution():
     [
         ([0.25] * 4, 0.5, [0, 1]),  # ties: no more than it takes, smaller ids first
         ([0.25] * 4, 0.51, [0, 1, 2]),
-        ([0.1] * 10, 0.7, range(7)),  # 0.7 is no sum of fp32 tenths
+        ([0.1] * 10, 0.7, range(7)),  # 0.7 is not a sum of fp32 tenths
         ([0.1, 0.3, 0.3, 0.3], 0.3, [1]),
         ([0.1, 0.3, 0.3, 0.3], 0.6, [1, 2]),
         ([0.1, 0.3, 0.3, 0.3], 0.95, [0, 1, 2, 3]),
@@ -162,7 +162,7 @@ def test_tiny_temperatures_are_greedy(params, prompts):
     + [("max_new_tokens", v) for v in (0, -1)]
     + [("seed", v) for v in (2**63, -(2**63) - 1)],
 )
-def test_values_that_cannot_be_are_refused_by_name(field, value):
+def test_values_that_cannot_be_are_rejected_by_name(field, value):
     with pytest.raises(ValueError, match=rf"^{field}="):
         Sampling(**{field: value})
 
@@ -208,7 +208,7 @@ def test_no_prompts_no_rows(params):
 
 
 def test_end_tokens_and_length(params, prompts):
-    """A row ends with the first end token; others go on; 20 is no multiple of the block."""
+    """A row ends with the first end token; others go on; 20 is not a multiple of the block."""
     free = generate_tokens(CFG, params, prompts, Sampling(20))
     assert [len(row) for row in free] == [20, 20, 20]
     end = free[0][7]
@@ -280,7 +280,7 @@ BYTES = "é→\U0001f600"  # 2, 3 and 4 bytes, none with a piece of its own
         (f"ab{BYTES}cd", ["\U0001f600"], "abé→"),
         (f"ab{BYTES}cd", ["→\U0001f600c", "zz"], "abé"),
         (f"ab{BYTES}cd", ["é"], "ab"),
-        (f"ab{BYTES}cd", ["\ufffd"], f"ab{BYTES}cd"),  # half a character is no replacement character
+        (f"ab{BYTES}cd", ["\ufffd"], f"ab{BYTES}cd"),  # half a character is not a replacement character
         ("stop", ["stop"], ""),
         ("no such thing", ["never", "n\n"], "no such thing"),
         ("ends wit", ["with"], "ends wit"),  # only the beginning of a stop
@@ -306,7 +306,7 @@ def test_tokens_spell_the_text_where_no_stop_cuts_it(texts_model, tokenizer):
         assert tokenizer.decode(row.tokens) == row.text
 
 
-def test_an_empty_stop_is_refused(texts_model, tokenizer):
+def test_an_empty_stop_is_rejected(texts_model, tokenizer):
     cfg, weights = texts_model
     with pytest.raises(ValueError, match="stop=''"):
         generate_text(cfg, weights, tokenizer, ["x"], Sampling(3), stop=["a", ""])
@@ -359,6 +359,6 @@ def test_command_line(texts_model, tokenizer, tmp_path, capsys):
         assert error.count("\n") == 1
 
 
-def test_ids_outside_the_vocabulary_are_refused(params):
+def test_ids_outside_the_vocabulary_are_rejected(params):
     with pytest.raises(ValueError, match="vocab_size=160"):
         generate_tokens(CFG, params, [[1, 160]], Sampling(2))

@@ -158,7 +158,7 @@ def test_round_trip_is_byte_equal(family):
 def test_config_round_trip(name):
     cfg = load(name).model
     fields = json.loads(json.dumps(hf.hf_config(cfg, dtype="bfloat16", bos_token_id=1, eos_token_id=96_539)))
-    # What is no part of the architecture has no place in their file.
+    # What is not a part of the architecture has no place in their file.
     assert replace(hf.model_config(fields, "x"), remat=cfg.remat) == cfg
 
 
@@ -191,14 +191,14 @@ def test_published_config_fields():
         ({"intermediate_size": None}, "intermediate_size"),
     ],
 )
-def test_other_architectures_are_refused(change, message):
+def test_other_architectures_are_rejected(change, message):
     fields = hf.hf_config(load("tiny").model, dtype="float32", bos_token_id=1, eos_token_id=2) | change
     fields = {k: v for k, v in fields.items() if not (k in change and v is None)}
     with pytest.raises(ValueError, match=message):
         hf.model_config(fields, "config.json")
 
 
-def test_wrong_tensors_are_refused():
+def test_wrong_tensors_are_rejected():
     cfg = golden.FAMILIES["gqa"]
     tensors = golden.weights(cfg, 0)
     name = "model.layers.1.mlp.up_proj.weight"

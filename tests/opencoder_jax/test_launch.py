@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from opencoder_jax.distributed import Coordinates, coordinates
-from tests.opencoder_jax.stand_ins import JobSet, end, kill, slurm
+from tests.opencoder_jax.fakes import JobSet, end, kill, slurm
 from tests.opencoder_jax.training import FAST_COMPILE, Trainer, free_port
 
 STEPS = 60
@@ -32,8 +32,8 @@ def trainer(tmp_path_factory) -> Trainer:
 
 def arguments(trainer: Trainer, run: str, hosts: int) -> list[str]:
     return [
-        f"--config={trainer.folder / 'micro.py'}",
-        f"--run_dir={trainer.folder / run}",
+        f"--config={trainer.directory / 'micro.py'}",
+        f"--run_dir={trainer.directory / run}",
         f"--mesh.data={hosts}",
         "--mesh.fsdp=1",
         *(f"--{name}={value}" for name, value in trainer.overrides.items()),
@@ -57,18 +57,18 @@ def job_id() -> int:
             return job
 
 
-def check_slurm(trainer: Trainer, folder: Path, hosts: int, *, terminate: bool = True) -> None:
+def check_slurm(trainer: Trainer, directory: Path, hosts: int, *, terminate: bool = True) -> None:
     """terminate: the job also gets SIGTERM once, and is started a third time."""
     run, job = f"slurm-{hosts}", job_id()
 
     def start(restart: int) -> subprocess.Popen:
         command = arguments(trainer, run, hosts)
-        return slurm(folder, *command, job=job, hosts=hosts, restart=restart, XLA_FLAGS=FAST_COMPILE)
+        return slurm(directory, *command, job=job, hosts=hosts, restart=restart, XLA_FLAGS=FAST_COMPILE)
 
     # One task is killed: the others are ended, the job is requeued.
     batch = start(0)
     wait_for_step(trainer, run, 20, batch)
-    os.kill(int((folder / "pids").read_text().split()[-1]), signal.SIGKILL)
+    os.kill(int((directory / "pids").read_text().split()[-1]), signal.SIGKILL)
     printed = batch.communicate(timeout=60)[0]
     assert batch.returncode == 137, printed
     assert "requeued" in printed
@@ -86,8 +86,8 @@ def check_slurm(trainer: Trainer, folder: Path, hosts: int, *, terminate: bool =
     batch = start(2)
     printed = batch.communicate(timeout=120)[0]
     assert batch.returncode == 0, printed
-    assert (folder / "scontrol").read_text() == f"requeue {job}\n" * (1 + terminate)
-    logs = sorted((folder / "logs").glob("host-*.log"))
+    assert (directory / "scontrol").read_text() == f"requeue {job}\n" * (1 + terminate)
+    logs = sorted((directory / "logs").glob("host-*.log"))
     assert len(logs) == hosts
     first = logs[0].read_text()
     assert f"{hosts} process(es)" in first
@@ -95,10 +95,10 @@ def check_slurm(trainer: Trainer, folder: Path, hosts: int, *, terminate: bool =
     np.testing.assert_allclose(trainer.losses(run), trainer.losses("one"), rtol=1e-5)
 
 
-def check_jobset(trainer: Trainer, folder: Path, hosts: int) -> None:
+def check_jobset(trainer: Trainer, directory: Path, hosts: int) -> None:
     run = f"jobset-{hosts}"
     command = arguments(trainer, run, hosts)
-    pods = JobSet(folder, command, hosts=hosts, port=free_port(), variables={"XLA_FLAGS": FAST_COMPILE})
+    pods = JobSet(directory, command, hosts=hosts, port=free_port(), variables={"XLA_FLAGS": FAST_COMPILE})
     running = pods.start()
     wait_for_step(trainer, run, 20, running[1])
     kill(running[0])
@@ -111,7 +111,7 @@ def check_jobset(trainer: Trainer, folder: Path, hosts: int) -> None:
         assert [p.wait(timeout=120) for p in running] == [0] * hosts
     finally:
         end(running)
-    logs = sorted((folder / "logs" / "opencoder").glob("host-*.log"))
+    logs = sorted((directory / "logs" / "opencoder").glob("host-*.log"))
     assert len(logs) == hosts
     assert "resumed" in logs[0].read_text()
     np.testing.assert_allclose(trainer.losses(run), trainer.losses("one"), rtol=1e-5)
@@ -131,20 +131,20 @@ def test_four_hosts(trainer, tmp_path, check):
     check(trainer, tmp_path, 4)
 
 
-def exit_with(folder: Path, code: int, before: str = "") -> str:
+def exit_with(directory: Path, code: int, before: str = "") -> str:
     """A PYTHON whose training leaves with a code at once, or after what `before` does."""
-    path = folder / "python"
+    path = directory / "python"
     path.write_text(f"#!/bin/bash\n{before}\nexit {code}\n")
     path.chmod(0o755)
     return str(path)
 
 
-def batch(folder: Path, **settings: str) -> tuple[int, str, bool]:
+def batch(directory: Path, **settings: str) -> tuple[int, str, bool]:
     """Exit code and output of the batch script, and whether it requeued the job."""
-    (folder / "scontrol").unlink(missing_ok=True)
-    process = slurm(folder, "--config=tiny", job=7, hosts=2, **settings)
+    (directory / "scontrol").unlink(missing_ok=True)
+    process = slurm(directory, "--config=tiny", job=7, hosts=2, **settings)
     printed = process.communicate(timeout=30)[0]
-    return process.returncode, printed, (folder / "scontrol").exists()
+    return process.returncode, printed, (directory / "scontrol").exists()
 
 
 @pytest.mark.parametrize(("code", "requeued"), [(0, False), (2, False), (3, True), (4, False), (1, True)])

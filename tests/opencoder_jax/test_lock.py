@@ -1,4 +1,4 @@
-"""One run folder, one trainer: on this host, after SIGKILL, and where another host shares the folder but not its locks."""
+"""One run directory, one trainer: on this host, after SIGKILL, and where another host shares the directory but not its locks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def held(run: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_the_second_is_refused_with_pid_and_host_and_takes_over_after_sigkill(tmp_path):
+def test_the_second_is_rejected_with_pid_and_host_and_starts_after_sigkill(tmp_path):
     run = tmp_path / "run"
     process = held(run)
     try:
@@ -57,7 +57,7 @@ def test_the_second_is_refused_with_pid_and_host_and_takes_over_after_sigkill(tm
     assert (run / FILE).read_text() == ""
 
 
-def test_two_names_of_one_folder_are_one(tmp_path):
+def test_two_names_of_one_directory_are_one(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "run")
     mine = RunLock(tmp_path / "run")
     mine.acquire()
@@ -105,7 +105,7 @@ def test_a_pid_that_was_given_again_is_not_the_holder(tmp_path, change):
     mine.release()
 
 
-def test_without_system_locks_a_living_holder_is_still_refused(tmp_path, monkeypatch):
+def test_without_system_locks_a_living_holder_is_still_rejected(tmp_path, monkeypatch):
     def unsupported(*_):
         raise OSError(95, "Operation not supported")
 

@@ -1,4 +1,4 @@
-"""Every mesh computes what one device computes, and the state is really cut over the devices."""
+"""Every mesh computes what one device computes, and the state is really sharded over the devices."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_losses_equal_one_device(results, index):
 
 
 @pytest.mark.parametrize("index", range(len(MESHES)), ids=str)
-def test_state_is_cut_over_fsdp_and_tensor(results, index):
+def test_state_is_sharded_over_fsdp_and_tensor(results, index):
     axes, result = MESHES[index], results[1 + index]
     parts = axes.get("fsdp", 1) * axes.get("tensor", 1)
     # Norm scales and the step count are on every device: 4 of 20,000 weights.

@@ -221,7 +221,7 @@ def test_decode_continues_as_the_whole_sequence_would(params):
         ({"scan_unroll": 3}, "scan_unroll=3"),
     ],
 )
-def test_impossible_shapes_are_refused(change, field):
+def test_impossible_shapes_are_rejected(change, field):
     with pytest.raises(ValueError, match=field):
         lm.check(replace(CFG, **change))
 

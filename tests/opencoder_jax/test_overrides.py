@@ -90,14 +90,17 @@ def test_values_take_the_type_of_their_field():
         (["--config=tiny", "--schedule.kind=linear"], "schedule.kind='linear': choose wsd or cosine"),
         (["--config=tiny", "--mesh.data=3"], "axis sizes must multiply to 1"),
         (["--config=tiny", "--grad_accum=3"], "is not divisible by grad_accum=3"),
-        (["--config=tiny", "--model.num_kv_heads=3"], "model.num_query_heads=4 is no multiple of model.num_kv_heads=3"),
+        (
+            ["--config=tiny", "--model.num_kv_heads=3"],
+            "model.num_query_heads=4 is not a multiple of model.num_kv_heads=3",
+        ),
         (["--config=tiny", "--model.num_layers=0"], "model.num_layers=0 must be at least 1"),
         (
             ["--config=tiny", "--model.compute_dtype=float17"],
             "model.compute_dtype='float17': choose float32 or bfloat16",
         ),
         ([f"--config={__file__}"], "has no attribute 'config'"),
-        (["--config=tiny"], "data.sources is empty: give shard folders"),
+        (["--config=tiny"], "data.sources is empty: give shard directories"),
         (["--config=tiny", "--data.sources=/nowhere"], "/nowhere"),
     ],
     ids=lambda value: " ".join(value[1:]) or value[0] if isinstance(value, list) else "",
@@ -109,7 +112,7 @@ def test_errors_are_one_line_and_exit_code_2(arguments, message, capsys, tmp_pat
     assert len(lines) == 1
     assert lines[0].startswith("error: ")
     assert message in lines[0]
-    assert list(tmp_path.glob("runs/*")) == [], "a refused run leaves nothing behind"
+    assert list(tmp_path.glob("runs/*")) == [], "a rejected run leaves nothing behind"
 
 
 def test_a_path_names_a_configuration_too(tmp_path):
@@ -130,7 +133,7 @@ def test_a_path_names_a_configuration_too(tmp_path):
         ("from opencoder_jax.overrides import load\ndef config():\n    return load('tinny')\n", "did you mean tiny?"),
     ],
 )
-def test_a_file_that_is_no_configuration(tmp_path, text, message):
+def test_a_file_that_is_not_a_configuration(tmp_path, text, message):
     path = tmp_path / "mine.py"
     path.write_text(text)
     with pytest.raises(ValueError, match=message) as error:

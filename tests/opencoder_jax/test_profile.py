@@ -34,7 +34,7 @@ ENTRY %main (a: f32[4,4]) -> f32[4,4] {
 
 @pytest.fixture(scope="module")
 def profiled(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("profile")
+    directory = tmp_path_factory.mktemp("profile")
     done = subprocess.run(
         [
             sys.executable,
@@ -45,7 +45,7 @@ def profiled(tmp_path_factory):
             "--buffers",
             "--model.num_layers=1",
             "--model.scan_unroll=1",
-            f"--out={folder}",
+            f"--out={directory}",
         ],
         env=environment({}),
         cwd=ROOT,
@@ -54,7 +54,7 @@ def profiled(tmp_path_factory):
         timeout=240,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    return folder, done.stdout
+    return directory, done.stdout
 
 
 def rows(text: str, title: str) -> list[list[str]]:
@@ -86,16 +86,16 @@ def test_top_operations_are_ranked_and_name_their_place(profiled):
 
 def test_files(profiled):
     """HLO before and after, XLA's buffer assignment, and a trace that this program reads again by itself."""
-    folder, printed = profiled
-    before = (folder / "hlo" / "train_step.stablehlo.mlir").read_text()
-    after = folder / "hlo" / "train_step.optimized.hlo"
+    directory, printed = profiled
+    before = (directory / "hlo" / "train_step.stablehlo.mlir").read_text()
+    after = directory / "hlo" / "train_step.optimized.hlo"
     assert "stablehlo.dot_general" in before
     assert hlo.parse(after.read_text()).is_scheduled
-    (buffers,) = (folder / "hlo" / "xla").glob("*train_step*buffer-assignment.txt")
+    (buffers,) = (directory / "hlo" / "xla").glob("*train_step*buffer-assignment.txt")
     assert re.search(r"allocation 0: size \d+", buffers.read_text())
-    assert list(folder.glob("plugins/profile/*/*.xplane.pb"))
-    assert profile.tables(folder, after) in printed
-    assert (folder / "profile.md").read_text() in printed
+    assert list(directory.glob("plugins/profile/*/*.xplane.pb"))
+    assert profile.tables(directory, after) in printed
+    assert (directory / "profile.md").read_text() in printed
 
 
 def test_exposed_communication_and_gaps_are_measured_exactly():
@@ -132,7 +132,7 @@ def test_bad_input(arguments, said):
         profile.run(arguments)
 
 
-def test_a_trace_of_another_program_is_refused():
+def test_a_trace_of_another_program_is_rejected():
     module = hlo.parse(HLO)
     with pytest.raises(ValueError, match="no operation in common"):
         table.summarise(Trace([Event("foreign", "a", 0, 1)], [(0, 0, 1)]), module)

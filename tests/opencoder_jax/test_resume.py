@@ -1,4 +1,4 @@
-"""Runs as real processes: killed at any moment, stopped, damaged, moved to another mesh; the losses stay the same."""
+"""Runs as real processes: killed at any moment, stopped, corrupt, moved to another mesh; the losses stay the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from opencoder_jax.checkpoint import Checkpoints, damage, load_params, newest_sound
+from opencoder_jax.checkpoint import Checkpoints, corruption, load_params, newest_valid
 from opencoder_jax.config import CheckpointConfig
 from tests.opencoder_jax.training import FAST_COMPILE, Trainer, fake_devices, write_shards
 
@@ -38,7 +38,7 @@ def kill(trainer: Trainer, run: str, choice: random.Random, during_save: bool) -
     target = choice.randrange(len(rows) + 1, STEPS) if len(rows) + 1 < STEPS else STEPS
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
-        saving = any((trainer.folder / run / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
+        saving = any((trainer.directory / run / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
         enough = (trainer.rows(run) or [{"step": 0}])[-1]["step"] >= target
         if enough and (saving or not during_save):
             break
@@ -55,15 +55,15 @@ def check_killed(trainer: Trainer, run: str, kills: int) -> None:
         kill(trainer, run, choice, during_save=i % 2 == 0)
         if len(trainer.rows(run)) >= STEPS:  # it came to its end: start over, so that every kill interrupts something
             assert trainer.losses(run) == trainer.losses("whole")
-            shutil.rmtree(trainer.folder / run)
+            shutil.rmtree(trainer.directory / run)
     # The last kill may have come before the first checkpoint: then there is nothing to resume yet.
-    while not any(p.name.isdigit() for p in (trainer.folder / run / "checkpoints").glob("*")):
+    while not any(p.name.isdigit() for p in (trainer.directory / run / "checkpoints").glob("*")):
         kill(trainer, run, choice, during_save=True)
     printed = trainer.run(run)
     assert "resumed" in printed
     # Every step once, every loss bit for bit, and the same weights.
     assert trainer.losses(run) == trainer.losses("whole")
-    mine, whole = (load_params(trainer.folder / r)[0] for r in (run, "whole"))
+    mine, whole = (load_params(trainer.directory / r)[0] for r in (run, "whole"))
     assert all(np.array_equal(a, b) for a, b in zip(flatten(mine), flatten(whole), strict=True))
 
 
@@ -91,15 +91,15 @@ def test_sigterm_saves_and_exits_with_3(trainer):
     assert process.returncode == 3, printed
     assert "stopped by SIGTERM" in printed
     saved = len(trainer.rows("stopped"))
-    assert (trainer.folder / "stopped" / "checkpoints" / str(saved)).is_dir()
-    assert f"resumed {trainer.folder / 'stopped'} at step {saved}" in trainer.run("stopped")
+    assert (trainer.directory / "stopped" / "checkpoints" / str(saved)).is_dir()
+    assert f"resumed {trainer.directory / 'stopped'} at step {saved}" in trainer.run("stopped")
     assert trainer.losses("stopped") == trainer.losses("whole")
 
 
 @pytest.mark.parametrize("harm", ["flip", "half-written"])
-def test_damaged_checkpoint_gives_way_to_the_one_before(trainer, harm):
-    run = trainer.folder / f"damaged-{harm}"
-    shutil.copytree(trainer.folder / "whole", run)
+def test_corrupt_checkpoint_gives_way_to_the_one_before(trainer, harm):
+    run = trainer.directory / f"corrupt-{harm}"
+    shutil.copytree(trainer.directory / "whole", run)
     steps = sorted(int(p.name) for p in (run / "checkpoints").iterdir())
     newest = run / "checkpoints" / str(steps[-1])
     file = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
@@ -130,25 +130,25 @@ HARM = {
 
 
 @pytest.mark.parametrize("words", HARM)
-def test_every_damaged_file_is_found(trainer, words, tmp_path):
+def test_every_corrupt_file_is_found(trainer, words, tmp_path):
     """One harmed file after another, of those that a restore reads."""
-    shutil.copytree(trainer.folder / "whole" / "checkpoints", tmp_path / "checkpoints")
+    shutil.copytree(trainer.directory / "whole" / "checkpoints", tmp_path / "checkpoints")
     newest = max((int(p.name), p) for p in (tmp_path / "checkpoints").iterdir())[1]
     files = [p for part in ("state", "run") for p in (newest / part).rglob("*") if p.is_file()]
     assert len(files) > 5
-    assert damage(newest) is None
+    assert corruption(newest) is None
     for file in files:
         raw = file.read_bytes()
         HARM[words](file)
-        reason = damage(newest)
+        reason = corruption(newest)
         assert reason is not None, file
         assert words in reason
         assert str(file) in reason
         if words == "bytes where":
-            assert damage(newest, "size") is not None
+            assert corruption(newest, "size") is not None
         file.write_bytes(raw)
     (newest / "checksums.json").unlink()
-    assert "checksums.json: No such file" in str(damage(newest))
+    assert "checksums.json: No such file" in str(corruption(newest))
 
 
 FORMS = {
@@ -167,25 +167,27 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_checksums_of_another_form_are_damage(trainer, tmp_path, form):
-    newest = max((int(p.name), p) for p in (trainer.folder / "whole" / "checkpoints").iterdir() if p.name.isdigit())[1]
+def test_checksums_of_another_form_are_corruption(trainer, tmp_path, form):
+    newest = max((int(p.name), p) for p in (trainer.directory / "whole" / "checkpoints").iterdir() if p.name.isdigit())[
+        1
+    ]
     shutil.copytree(newest, tmp_path / newest.name)
     path = tmp_path / newest.name / "checksums.json"
     path.write_text(json.dumps(FORMS[form](json.loads(path.read_text()))))
-    reason = damage(tmp_path / newest.name)
+    reason = corruption(tmp_path / newest.name)
     assert reason is not None
     assert "checksums.json" in reason
     assert "\n" not in reason
-    with pytest.raises(ValueError, match="no sound checkpoint is left"):
-        newest_sound(tmp_path)
+    with pytest.raises(ValueError, match="no valid checkpoint is left"):
+        newest_valid(tmp_path)
 
 
-def test_no_sound_checkpoint_is_refused(trainer, tmp_path):
-    shutil.copytree(trainer.folder / "whole" / "checkpoints", tmp_path / "checkpoints")
+def test_no_valid_checkpoint_is_rejected(trainer, tmp_path):
+    shutil.copytree(trainer.directory / "whole" / "checkpoints", tmp_path / "checkpoints")
     for checkpoint in (tmp_path / "checkpoints").iterdir():
         (checkpoint / "checksums.json").write_text("{")
-    with pytest.raises(ValueError, match="no sound checkpoint is left"):
-        newest_sound(tmp_path / "checkpoints", tidy=True)
+    with pytest.raises(ValueError, match="no valid checkpoint is left"):
+        newest_valid(tmp_path / "checkpoints", tidy=True)
 
 
 def test_resumes_on_another_mesh(trainer):
@@ -202,10 +204,10 @@ def test_resumes_on_another_mesh(trainer):
     np.testing.assert_allclose(trainer.losses("moved"), trainer.losses("whole")[:20], rtol=1e-5)
 
 
-def test_other_data_is_refused_unless_allowed(trainer):
-    run = trainer.folder / "other-data"
-    shutil.copytree(trainer.folder / "whole", run)
-    other = write_shards(trainer.folder / "other", seed=9)
+def test_other_data_is_rejected_unless_allowed(trainer):
+    run = trainer.directory / "other-data"
+    shutil.copytree(trainer.directory / "whole", run)
+    other = write_shards(trainer.directory / "other", seed=9)
     printed = trainer.run(run.name, code=2, data__sources=other, num_steps=STEPS + 2)
     assert "shards, mixture changed" in printed.splitlines()[-1]
     allowed = {"data__sources": other, "num_steps": STEPS + 2, "checkpoint__allow_data_change": "true"}
@@ -213,23 +215,23 @@ def test_other_data_is_refused_unless_allowed(trainer):
     assert len(trainer.losses(run.name)) == STEPS + 2
 
 
-def test_other_architecture_is_refused(trainer):
+def test_other_architecture_is_rejected(trainer):
     printed = trainer.run("whole", code=2, model__ffn_dim=128)
     assert "another architecture" in printed.splitlines()[-1]
     assert "model.ffn_dim=64" in printed.splitlines()[-1]
 
 
-def test_annealing_takes_over_parameters_and_moments(trainer):
-    other = write_shards(trainer.folder / "anneal-shards", seed=3)
+def test_annealing_inherits_parameters_and_moments(trainer):
+    other = write_shards(trainer.directory / "anneal-shards", seed=3)
     printed = trainer.run(
         "annealed",
-        init_from=trainer.folder / "whole",
-        data__sources=f"{trainer.folder / 'shards'}:1,{other}:3",
+        init_from=trainer.directory / "whole",
+        data__sources=f"{trainer.directory / 'shards'}:1,{other}:3",
         schedule__warmup_steps=0,
         schedule__decay_steps=40,
         num_steps=40,
     )
-    assert "parameters and optimizer state taken over" in printed
+    assert "parameters and optimizer state inherited" in printed
     rows = trainer.rows("annealed")
     assert [rows[0]["step"], rows[0]["learning_rate"]] == [1, pytest.approx(3e-3)]
     assert rows[-1]["learning_rate"] == pytest.approx(1e-5 * (3e-3 / 1e-5) ** (1 / 40), rel=1e-4)
@@ -251,7 +253,7 @@ def test_disk_full_is_one_line_and_leaves_nothing_half_written(trainer):
     assert len(errors) == 1
     assert "saving failed" in errors[0]
     assert "File too large" in errors[0]
-    assert list((trainer.folder / "full" / "checkpoints").iterdir()) == []
+    assert list((trainer.directory / "full" / "checkpoints").iterdir()) == []
     assert "Traceback" not in printed
 
 
@@ -263,7 +265,7 @@ def test_disk_full_names_the_remedy(tmp_path):
 
     with pytest.raises(
         ValueError,
-        match=r"disk full while saving .* make room or lower checkpoint.max_rolling.* or raise checkpoint.keep_every",
+        match=r"disk full while saving .* free some space or lower checkpoint.max_rolling.* or raise checkpoint.keep_every",
     ):
         checkpoints._guard(no_space)
 
@@ -274,4 +276,4 @@ def checkpoint_steps(run: Path) -> list[int]:
 
 def test_permanent_checkpoints_stay_and_rolling_ones_go(trainer):
     trainer.run("kept", num_steps=19, checkpoint__keep_every=6, checkpoint__save_minutes=0)
-    assert checkpoint_steps(trainer.folder / "kept") == [6, 12, 18, 19]
+    assert checkpoint_steps(trainer.directory / "kept") == [6, 12, 18, 19]

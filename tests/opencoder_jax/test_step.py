@@ -162,11 +162,11 @@ def test_non_finite_updates_are_skipped_and_counted(shards):
     good, _ = run(shards, train, batch)
     before = jax.tree.map(np.copy, good)
     before["params"]["embed"].get_value()[int(batch["tokens"][0, 0, 0]), 0] = np.inf
-    poisoned = jax.device_put(before)
+    nan_filled = jax.device_put(before)
     for count in (1, 2):
-        poisoned, metrics = train.step(poisoned, batch)
+        nan_filled, metrics = train.step(nan_filled, batch)
         assert [int(metrics["nonfinite"]), int(metrics["skipped"])] == [count, count]
-    after = jax.device_get(poisoned)
+    after = jax.device_get(nan_filled)
     assert int(after["step"]) == int(before["step"]) + 2
     for name in ("params", "opt_state"):
         for a, b in zip(jax.tree.leaves(before[name]), jax.tree.leaves(after[name]), strict=True):
@@ -239,7 +239,7 @@ def test_schedule_errors():
 
 
 def test_optimizer_state_holds_no_schedule(shards):
-    """Annealing takes over the moments of another run; a step count of the schedule in them would move its start."""
+    """Annealing inherits the moments of another run; a step count of the schedule in them would move its start."""
     _, train, _ = one_device(shards)
     state = train.abstract_state["opt_state"]
     assert [type(s) for s in state] == [optax.EmptyState, optax.ScaleByAdamState, optax.MaskedState]

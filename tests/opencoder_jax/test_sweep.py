@@ -19,8 +19,8 @@ from tests.opencoder_jax.training import FAST_COMPILE, ROOT, environment, micro_
 MESHES = "fsdp=1;tensor=3;fsdp=2,tensor=2"  # 8 heads are not divisible by 3
 
 
-def run(folder, *arguments: str, meshes: str = MESHES, code: int) -> str:
-    config = folder / "micro.py"
+def run(directory, *arguments: str, meshes: str = MESHES, code: int) -> str:
+    config = directory / "micro.py"
     config.write_text(
         "from tests.opencoder_jax.training import micro_config\ndef config():\n    return micro_config()\n"
     )
@@ -33,7 +33,7 @@ def run(folder, *arguments: str, meshes: str = MESHES, code: int) -> str:
         "--fake",
     ]
     done = subprocess.run(
-        [*command, "--steps=3", "--warmup=1", f"--out={folder / 'out'}", *arguments],
+        [*command, "--steps=3", "--warmup=1", f"--out={directory / 'out'}", *arguments],
         env=environment({"XLA_FLAGS": FAST_COMPILE}),
         cwd=ROOT,
         capture_output=True,
@@ -46,31 +46,31 @@ def run(folder, *arguments: str, meshes: str = MESHES, code: int) -> str:
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """(folder, what it printed, what it printed when started again with one more step for nobody)."""
-    folder = tmp_path_factory.mktemp("sweep")
-    first = run(folder, code=1)
-    return folder, first, run(folder, code=1)
+    """(directory, what it printed, what it printed when started again with one more step for nobody)."""
+    directory = tmp_path_factory.mktemp("sweep")
+    first = run(directory, code=1)
+    return directory, first, run(directory, code=1)
 
 
 def test_a_failing_mesh_does_not_end_the_sweep(swept):
-    folder, printed, _ = swept
-    rows = [json.loads(line) for line in (folder / "out" / "results.jsonl").read_text().splitlines()][:3]
+    directory, printed, _ = swept
+    rows = [json.loads(line) for line in (directory / "out" / "results.jsonl").read_text().splitlines()][:3]
     assert ["error" in row for row in rows] == [False, True, False]
     assert "model.num_query_heads=8 is not divisible by mesh tensor=3; sizes that fit: [1]" in rows[1]["error"]
     assert "tensor=3: model.num_query_heads=8" in printed
-    assert (folder / "out" / "tensor-3.log").is_file()
+    assert (directory / "out" / "tensor-3.log").is_file()
 
 
 def test_what_is_done_is_not_run_again(swept):
-    folder, _, again = swept
+    directory, _, again = swept
     assert [line for line in again.splitlines() if line.endswith(": running")] == ["tensor=3: running"]
-    rows = [json.loads(line) for line in (folder / "out" / "results.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (directory / "out" / "results.jsonl").read_text().splitlines()]
     assert len(rows) == 4
 
 
 def test_losses_agree_and_the_figures_belong_together(swept):
-    folder, _, _ = swept
-    one, _, four, _ = [json.loads(line) for line in (folder / "out" / "results.jsonl").read_text().splitlines()]
+    directory, _, _ = swept
+    one, _, four, _ = [json.loads(line) for line in (directory / "out" / "results.jsonl").read_text().splitlines()]
     assert (one["num_devices"], four["num_devices"]) == (1, 4)
     assert len(one["losses"]) == 1 + 3 + 2
     assert sweep_report.loss_difference(four, one) < 1e-5
@@ -85,13 +85,13 @@ def test_losses_agree_and_the_figures_belong_together(swept):
 
 
 def test_report_says_that_devices_are_fake_and_draws(swept):
-    folder, printed, _ = swept
-    report = (folder / "out" / "report.md").read_text()
+    directory, printed, _ = swept
+    report = (directory / "out" / "report.md").read_text()
     assert sweep_report.FAKE in report
     assert report in printed
     assert "fsdp=2 tensor=2" in report
     assert "tensor=3 failed: " in report
-    assert (folder / "out" / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert (directory / "out" / "report.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_child_that_was_killed_is_named_as_such(tmp_path, monkeypatch):

@@ -15,16 +15,16 @@ from opencoder_jax.perf.sweep import report as sweep_report
 from tests.opencoder_jax.training import FAST_COMPILE, ROOT, environment, free_port
 
 
-def two(folder: Path, *command: str) -> list[str]:
+def two(directory: Path, *command: str) -> list[str]:
     """What each of two processes printed."""
-    (folder / "micro.py").write_text(
+    (directory / "micro.py").write_text(
         "from tests.opencoder_jax.training import micro_config\ndef config():\n    return micro_config()\n"
     )
     shared = {
         "JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}", "JAX_NUM_PROCESSES": "2", "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"{FAST_COMPILE} --xla_force_host_platform_device_count=2",
     }  # fmt: skip
-    line = [sys.executable, "-m", *command, f"--config={folder / 'micro.py'}", f"--out={folder / 'out'}"]
+    line = [sys.executable, "-m", *command, f"--config={directory / 'micro.py'}", f"--out={directory / 'out'}"]
     processes = [
         subprocess.Popen(
             line, env=environment(shared | {"JAX_PROCESS_ID": str(i)}), cwd=ROOT, text=True,
@@ -42,7 +42,7 @@ def two(folder: Path, *command: str) -> list[str]:
 
 
 def test_a_sweep_goes_from_one_host_to_two(tmp_path):
-    """fsdp=2 is the first host's alone, fsdp=4 takes both, three devices are no whole hosts: that one fails alone."""
+    """fsdp=2 is the first host's alone, fsdp=4 takes both, three devices are not whole hosts: that one fails alone."""
     printed = two(
         tmp_path, "opencoder_jax.perf.sweep.sweep", "--meshes=fsdp=2;data=3;fsdp=4", "--fake", "--steps=2", "--warmup=1"
     )
@@ -78,7 +78,7 @@ def test_a_mesh_takes_the_first_hosts(devices, hosts):
 
 
 @pytest.mark.parametrize("devices", [12, 40])
-def test_a_mesh_that_is_no_whole_hosts_is_refused(devices):
+def test_a_mesh_that_is_not_whole_hosts_is_rejected(devices):
     with pytest.raises(ValueError, match=rf"asks for {devices} devices of 4 .* or one of \[8, 16, 24, 32\]"):
         HOSTS.taken(devices)
 

@@ -22,11 +22,12 @@ STEPS = 12
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """(trainer, what the run `full` printed): profile, HLO, evaluation on two sources, every compilation logged."""
-    folder = tmp_path_factory.mktemp("train")
+    directory = tmp_path_factory.mktemp("train")
     held_out = [
-        write_shards(folder / name, seed=seed, records=records) for name, seed, records in (("c", 5, 13), ("go", 6, 3))
+        write_shards(directory / name, seed=seed, records=records)
+        for name, seed, records in (("c", 5, 13), ("go", 6, 3))
     ]
-    trainer = Trainer(folder, {"num_steps": STEPS})
+    trainer = Trainer(directory, {"num_steps": STEPS})
     printed = trainer.run(
         "full",
         variables={"JAX_LOG_COMPILES": "1"},
@@ -79,7 +80,7 @@ def test_tensorboard_holds_every_step(run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     trainer, _ = run
-    events = EventAccumulator(str(trainer.folder / "full" / "tensorboard"))
+    events = EventAccumulator(str(trainer.directory / "full" / "tensorboard"))
     events.Reload()
     loss = events.Scalars("loss")
     assert [e.step for e in loss] == list(range(1, STEPS + 1))
@@ -89,23 +90,23 @@ def test_tensorboard_holds_every_step(run):
 
 def test_profile_and_hlo(run):
     trainer, _ = run
-    traces = list((trainer.folder / "full" / "profile").rglob("*.xplane.pb"))
+    traces = list((trainer.directory / "full" / "profile").rglob("*.xplane.pb"))
     assert len(traces) == 1
     assert b"train_step" in traces[0].read_bytes()
-    hlo = (trainer.folder / "full" / "hlo" / "train_step.optimized.hlo").read_text()
+    hlo = (trainer.directory / "full" / "hlo" / "train_step.optimized.hlo").read_text()
     assert hlo.startswith("HloModule jit_train_step")
-    assert "func.func public @main" in (trainer.folder / "full" / "hlo" / "train_step.stablehlo.mlir").read_text()
+    assert "func.func public @main" in (trainer.directory / "full" / "hlo" / "train_step.stablehlo.mlir").read_text()
 
 
 def test_evaluation_is_loss_over_every_target(run):
     """Against a sum over all records by the dense formula; bits per byte with log2 V for each document's first token."""
     trainer, _ = run
-    rows = [json.loads(line) for line in (trainer.folder / "full" / "eval.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (trainer.directory / "full" / "eval.jsonl").read_text().splitlines()]
     assert [(r["step"], r["source"]) for r in rows] == [(6, "c"), (6, "go"), (12, "c"), (12, "go")]
-    params, config, record = load_params(trainer.folder / "full")
+    params, config, record = load_params(trainer.directory / "full")
     assert record["step"] == STEPS
     for row in rows[2:]:
-        reader = ShardReader(trainer.folder / row["source"])
+        reader = ShardReader(trainer.directory / row["source"])
         batch = to_batch(np.stack([reader[i] for i in range(len(reader))]))
 
         def losses(params, batch=batch):
@@ -124,10 +125,10 @@ def test_evaluation_is_loss_over_every_target(run):
 
 def test_evaluating_a_checkpoint_gives_the_same_figures(run):
     trainer, _ = run
-    arguments = [f"--checkpoint={trainer.folder / 'full'}", f"--data.eval_sources={trainer.folder / 'go'}"]
+    arguments = [f"--checkpoint={trainer.directory / 'full'}", f"--data.eval_sources={trainer.directory / 'go'}"]
     code = "import sys; from opencoder_jax.evaluate import main; sys.exit(main(sys.argv[1:]))"
     got = run_python(code, *arguments, variables={"XLA_FLAGS": FAST_COMPILE})
-    row = json.loads((trainer.folder / "full" / "eval.jsonl").read_text().splitlines()[-1])
+    row = json.loads((trainer.directory / "full" / "eval.jsonl").read_text().splitlines()[-1])
     assert got["checkpoint"].endswith(f"checkpoints/{STEPS}")
     assert got["sources"] == [{"name": "go"} | {k: v for k, v in row.items() if k not in ("step", "source")}]
 
@@ -143,10 +144,10 @@ def test_evaluating_a_checkpoint_gives_the_same_figures(run):
 )
 def test_evaluation_errors(run, arguments, message, capsys):
     trainer, _ = run
-    other = trainer.folder / "u"
+    other = trainer.directory / "u"
     if not other.exists():
         write_shards(other, tokenizer_hash="u")
-    arguments = [a.format(run=trainer.folder / "full") for a in arguments]
+    arguments = [a.format(run=trainer.directory / "full") for a in arguments]
     if not any(a.startswith("--data") for a in arguments):
         arguments.append(f"--data.eval_sources={other}")
     assert evaluate.main(arguments) == 2
@@ -157,7 +158,7 @@ def test_evaluation_errors(run, arguments, message, capsys):
 
 def test_checkpoint_record(run):
     trainer, _ = run
-    checkpoint = resolve(trainer.folder / "full")
+    checkpoint = resolve(trainer.directory / "full")
     assert checkpoint.name == str(STEPS)
     assert resolve(checkpoint) == checkpoint
     record = read_record(checkpoint)
@@ -165,13 +166,13 @@ def test_checkpoint_record(run):
     assert set(record["data"]) == {"shards", "tokenizer", "mixture", "position"}
     assert record["random"] == {"seed": 0}
     assert record["versions"]["jax"] == jax.__version__
-    saved = overrides.from_json((trainer.folder / "full" / "config.json").read_text())
+    saved = overrides.from_json((trainer.directory / "full" / "config.json").read_text())
     assert overrides.from_dict(record["config"]) == saved
-    assert (saved.num_steps, saved.grad_accum, saved.run_dir) == (STEPS, 2, str(trainer.folder / "full"))
+    assert (saved.num_steps, saved.grad_accum, saved.run_dir) == (STEPS, 2, str(trainer.directory / "full"))
 
 
 def test_nothing_to_resume_from_is_said(tmp_path):
-    with pytest.raises(ValueError, match=r"no checkpoint there; give a run folder"):
+    with pytest.raises(ValueError, match=r"no checkpoint there; give a run directory"):
         resolve(tmp_path)
 
 
@@ -184,13 +185,13 @@ def test_non_finite_run_is_given_up(run):
     assert [r["nonfinite"] for r in rows] == [0, 1, 2, 3]
     assert [r["grad_norm"] is None for r in rows] == [False, True, True, True]
     with pytest.raises(ValueError, match="no checkpoint there"):
-        resolve(trainer.folder / "diverged")
+        resolve(trainer.directory / "diverged")
 
 
-def test_unfinished_evaluation_shards_are_refused_before_the_first_step(run):
+def test_unfinished_evaluation_shards_are_rejected_before_the_first_step(run):
     trainer, _ = run
-    other = write_shards(trainer.folder / "other-tokenizer", tokenizer_hash="u")
-    printed = trainer.run("refused", code=2, data__eval_sources=other)
+    other = write_shards(trainer.directory / "other-tokenizer", tokenizer_hash="u")
+    printed = trainer.run("rejected", code=2, data__eval_sources=other)
     assert str(other) in printed.splitlines()[-1]
     assert "tokenizer" in printed.splitlines()[-1]
-    assert not (trainer.folder / "refused").exists()
+    assert not (trainer.directory / "rejected").exists()

@@ -62,10 +62,12 @@ def micro_config(*sources: Path | str, **changes: object) -> RunConfig:
     return overrides.apply(config, {name: str(value) for name, value in changes.items()})
 
 
-def write_shards(folder: Path, *, records: int = 64, seed: int = 0, step: int = 1, tokenizer_hash: str = "t") -> Path:
+def write_shards(
+    directory: Path, *, records: int = 64, seed: int = 0, step: int = 1, tokenizer_hash: str = "t"
+) -> Path:
     """Documents of some 20 tokens, each token `step` more than the last but for a tenth of noise: soon learnt."""
     rng = np.random.default_rng(seed)
-    with ShardWriter(folder, seq_len=T, vocab_size=VOCAB, tokenizer_hash=tokenizer_hash, pad_id=0) as writer:
+    with ShardWriter(directory, seq_len=T, vocab_size=VOCAB, tokenizer_hash=tokenizer_hash, pad_id=0) as writer:
         total = 0
         while total < records * T:
             n = int(rng.integers(8, 32))
@@ -74,7 +76,7 @@ def write_shards(folder: Path, *, records: int = 64, seed: int = 0, step: int = 
             ids[noise] = rng.integers(VOCAB, size=int(noise.sum()))
             writer.add(ids, text_bytes=3 * n)
             total += n
-    return folder
+    return directory
 
 
 def environment(variables: dict[str, str]) -> dict[str, str]:
@@ -112,7 +114,7 @@ def run_python(code: str, *arguments: str, variables: dict[str, str], timeout: f
 class Trainer:
     """`python -m opencoder_jax.train` on `micro_config`, with the overrides and variables of all its runs."""
 
-    folder: Path
+    directory: Path
     overrides: dict[str, Any] = field(default_factory=dict)
     variables: dict[str, str] = field(default_factory=dict)
 
@@ -128,19 +130,21 @@ class Trainer:
     ) -> subprocess.Popen[str]:
         """before: called in the child before it becomes Python. patch: code of the configuration's file, which is run within
         the trainer: what it replaces there is a fault. changes: overrides with __ for the dot."""
-        config = self.folder / (f"micro_{hashlib.sha256(patch.encode()).hexdigest()[:8]}.py" if patch else "micro.py")
+        config = self.directory / (
+            f"micro_{hashlib.sha256(patch.encode()).hexdigest()[:8]}.py" if patch else "micro.py"
+        )
         config.write_text(
             f"{patch}\nfrom tests.opencoder_jax.training import micro_config\n"
-            f"def config():\n    return micro_config({str(self.folder / 'shards')!r})\n"
+            f"def config():\n    return micro_config({str(self.directory / 'shards')!r})\n"
         )
-        if not (self.folder / "shards").exists():
-            write_shards(self.folder / "shards")
+        if not (self.directory / "shards").exists():
+            write_shards(self.directory / "shards")
         values = self.overrides | {name.replace("__", "."): value for name, value in changes.items()}
         return subprocess.Popen(
-            [sys.executable, "-m", "opencoder_jax.train", f"--config={config}", f"--run_dir={self.folder / run}"]
+            [sys.executable, "-m", "opencoder_jax.train", f"--config={config}", f"--run_dir={self.directory / run}"]
             + [f"--{name}={value}" for name, value in values.items()],
             env=environment({"XLA_FLAGS": FAST_COMPILE} | self.variables | (variables or {})),
-            cwd=self.folder,
+            cwd=self.directory,
             preexec_fn=before,
             stdout=stdout,
             stderr=subprocess.STDOUT if stdout is subprocess.PIPE else subprocess.PIPE,
@@ -158,7 +162,7 @@ class Trainer:
         return printed
 
     def rows(self, run: str) -> list[dict[str, Any]]:
-        path = self.folder / run / "metrics.jsonl"
+        path = self.directory / run / "metrics.jsonl"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
 

@@ -60,7 +60,7 @@ def test_block_ranges_hold_every_visible_pair_and_skip_the_rest():
                     assert np.asarray(every)[b, i, full_first:full_end].all()
 
 
-def test_what_it_cannot_do_is_refused_with_the_remedy():
+def test_what_it_cannot_do_is_rejected_with_the_remedy():
     q = jnp.zeros((1, 8, 2, 64), jnp.bfloat16)
     with pytest.raises(ValueError, match="needs a Hopper GPU"):
         attention(q, q, q, implementation="mosaic_gpu")

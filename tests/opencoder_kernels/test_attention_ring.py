@@ -194,7 +194,7 @@ def num_kernels(jaxpr) -> int:
 def test_gradient_of_a_part_of_the_keys(implementation, causal, packing):
     """Kernels' gradients for each half of the keys, given the log-sum-exp over all, add up to that of all.
 
-    Lengths are no multiples of the kernels' blocks.
+    Lengths are not multiples of the kernels' blocks.
     """
     seed = np.random.default_rng().integers(2**32)
     half, scale = 100, 0.2

@@ -1,4 +1,4 @@
-"""What attention on TPU refuses, and which blocks it computes; its results are compared in test_drawn_shapes.py."""
+"""What attention on TPU rejects, and which blocks it computes; its results are compared in test_random_shapes.py."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from opencoder_kernels.attention import tpu
 from tests.opencoder_kernels.compare import errors, normal, value_and_grads
 
 
-def test_refused_elsewhere():
+def test_rejected_elsewhere():
     q = jnp.zeros((1, 8, 2, 64), jnp.bfloat16)
     with pytest.raises(ValueError, match="needs a TPU"):
         attention(q, q, q, implementation="tpu")
 
 
-def test_a_log_sum_exp_that_rounding_moves_is_refused():
+def test_a_log_sum_exp_that_rounding_moves_is_rejected():
     """The default scale is a power of 2 at head dim 64 and not at 128."""
     for H, dtype in ((64, jnp.bfloat16), (128, jnp.float32)):
         q = jnp.zeros((1, 128, 1, H), dtype)
@@ -53,12 +53,12 @@ def test_blocks_of_other_documents_are_not_computed(causal):
 
 
 @pytest.mark.parametrize("rows", [1, 5])
-def test_a_block_is_at_hand_when_it_is_computed_and_the_next_one_before(rows):
+def test_a_block_is_available_when_it_is_computed_and_the_next_one_before(rows):
     rng = np.random.default_rng()
     num, computed = 7, rng.random((rows, 21)) < rng.random()
-    at_hand = np.asarray(tpu._at_hand(jnp.asarray(computed), num))
-    assert at_hand.dtype == np.int8 and np.asarray(tpu._at_hand(jnp.asarray(computed), 200)).dtype == np.int16
-    for row, held in zip(computed, at_hand, strict=True):
+    available = np.asarray(tpu._available(jnp.asarray(computed), num))
+    assert available.dtype == np.int8 and np.asarray(tpu._available(jnp.asarray(computed), 200)).dtype == np.int16
+    for row, held in zip(computed, available, strict=True):
         steps = np.flatnonzero(row)
         for i in range(21):
             later = steps[steps >= i] if (steps >= i).any() else steps

@@ -38,12 +38,12 @@ def test_device_that_cannot(operation):
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_numbers_that_are_no_floats(operation):
+def test_numbers_that_are_not_floats(operation):
     with pytest.raises(ValueError, match=rf"{operation}: (q|x|hidden) must be floats; got int32; cast it"):
         run(operation, "auto", dtype=jnp.int32)
 
 
-def test_ids_that_are_no_integers():
+def test_ids_that_are_not_integers():
     x, w, ids = jnp.zeros((2, 4, 8)), jnp.zeros((8, 16)), jnp.zeros((2, 4))
     q = jnp.zeros((2, 4, 2, 8))
     with pytest.raises(ValueError, match="attention: q_segment_ids must be integers; got float32; cast it"):

@@ -1,4 +1,4 @@
-"""The GPU path of the benchmark over JAX's own profiler, with a stand-in for the CUPTI library beneath it."""
+"""The GPU path of the benchmark over JAX's own profiler, with a fake for the CUPTI library beneath it."""
 
 from __future__ import annotations
 

@@ -7,11 +7,11 @@ import tempfile
 from opencoder_data import address_space
 
 
-def _writable(folder: str) -> bool:
-    """Whether files can be made in a folder, or the folder itself in the nearest one above that exists."""
-    while not os.path.lexists(folder) and os.path.dirname(folder) != folder:
-        folder = os.path.dirname(folder)
-    return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)
+def _writable(directory: str) -> bool:
+    """Whether files can be made in a directory, or the directory itself in the nearest one above that exists."""
+    while not os.path.lexists(directory) and os.path.dirname(directory) != directory:
+        directory = os.path.dirname(directory)
+    return os.path.isdir(directory) and os.access(directory, os.W_OK | os.X_OK)
 
 
 def _give_numba_a_cache() -> None:

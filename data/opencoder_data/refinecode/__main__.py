@@ -1,6 +1,6 @@
 """From raw files to cleaned, filtered and sampled documents::
 
-    python -m opencoder_data.refinecode --input=FOLDER --output=DIR [--config=FILE.toml] [--section.field=value ...]
+    python -m opencoder_data.refinecode --input=DIRECTORY --output=DIR [--config=FILE.toml] [--section.field=value ...]
 
 A stage by itself: ``--stages=transform --input=RUN/04-fuzzy_dedup/docs`` reads the Parquet of an earlier run, or any other
 with a column `content` (or `text`, `code`). The stages are modules of this package, the fields are explained in config.py.
@@ -27,10 +27,10 @@ def main(argv: list[str] | None = None) -> int:
         action="append",
         required=True,
         metavar="PATH",
-        help="folder, archive, git repository, Parquet or JSONL; local or URL; may be repeated",
+        help="directory, archive, git repository, Parquet or JSONL; local or URL; may be repeated",
     )
     parser.add_argument(
-        "--output", required=True, metavar="DIR", help="empty or new folder, or one of the same run; local or URL"
+        "--output", required=True, metavar="DIR", help="empty or new directory, or one of the same run; local or URL"
     )
     parser.add_argument("--config", metavar="FILE.toml", help="any of the fields below, one table per section")
     parser.add_argument("--overwrite", action="store_true", help="redo stages whose configuration or program changed")

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 @cache
 def code_version(module: str, root: Path = ROOT) -> str:
-    """Hex digest for a module of the package whose parent folder is `root`; nothing is imported."""
+    """Hex digest for a module of the package whose parent directory is `root`; nothing is imported."""
     digest = hashlib.blake2b(digest_size=16)
     libraries: set[str] = set()
     for name in sorted(_closure(module, root)):
@@ -85,7 +85,7 @@ def _parse(path: Path, modified: int) -> ast.Module:
     return tree
 
 
-def _tables(tree: ast.AST, folder: Path) -> list[Path]:
+def _tables(tree: ast.AST, directory: Path) -> list[Path]:
     """JSON and TOML files below the module's directory that it names."""
     names = {
         n.value
@@ -95,7 +95,7 @@ def _tables(tree: ast.AST, folder: Path) -> list[Path]:
         and n.value.endswith((".json", ".toml"))
         and "/" not in n.value
     }
-    return sorted(p for p in folder.rglob("*.*") if p.name in names)
+    return sorted(p for p in directory.rglob("*.*") if p.name in names)
 
 
 @cache

@@ -58,9 +58,9 @@ class IngestConfig:
     kind: str = "auto"
     """``auto``, ``tree``, ``git``, ``archive``, ``parquet``, ``arrow`` or ``jsonl``."""
     archives: bool = True
-    """Open archives met in a folder tree."""
+    """Open archives met in a directory tree."""
     git: bool = True
-    """Read git repositories met in a folder tree from HEAD, with the last commit time of each file."""
+    """Read git repositories met in a directory tree from HEAD, with the last commit time of each file."""
     max_file_bytes: int = 8_000_000
     """Files above are not read (paper: 8 MB)."""
     max_archive_bytes: int = 100_000_000_000
@@ -78,7 +78,7 @@ class IngestConfig:
     skip_unread: bool = True
     """Do not read files whose name alone says that pre-processing would drop them."""
     repo_depth: int = 0
-    """How many leading folders of a path name the repository in a folder tree; 0 = the tree is one repository."""
+    """How many leading directories of a path name the repository in a directory tree; 0 = the tree is one repository."""
     skip_dirs: tuple[str, ...] = (".git", ".hg", ".svn", "__pycache__")
     licence: str = ""
     """Licence recorded for files whose source names none."""
@@ -207,7 +207,7 @@ def load(path: str | None = None, overrides: Sequence[str] = ()) -> RefineConfig
         config = _merge(config, nested, "--")
     unknown = [s for s in config.stages if s not in STAGES]
     if unknown:
-        raise ValueError(f"stages: {unknown[0]!r} is no stage; the stages are {', '.join(STAGES)}")
+        raise ValueError(f"stages: {unknown[0]!r} is not a stage; the stages are {', '.join(STAGES)}")
     if list(config.stages) != [s for s in STAGES if s in config.stages]:
         raise ValueError(f"stages must be in the order {', '.join(STAGES)} and named once")
     if not config.stages:
@@ -241,7 +241,7 @@ def _merge(config: Any, values: Mapping[str, Any], where: str, prefix: str = "")
         if name not in hints:
             near = difflib.get_close_matches(name, hints, n=1)
             hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known: {', '.join(hints)}"
-            raise ValueError(f"{where}{full} is no field of the configuration{hint}")
+            raise ValueError(f"{where}{full} is not a field of the configuration{hint}")
         current = getattr(config, name)
         if dataclasses.is_dataclass(current):
             if not isinstance(value, Mapping):

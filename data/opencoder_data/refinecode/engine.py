@@ -29,7 +29,7 @@ _DRIVER_MB, _WORKER_MB, _PER_BATCH_MB, _PER_PARTITION_MB, _PER_SHUFFLE_ROW_BYTES
 
 
 def workers_within(memory_mb: int, layout: LayoutConfig) -> int:
-    """How many workers of this layout fit; ValueError when there is no room for one."""
+    """How many workers of this layout fit; ValueError when there is no space for one."""
     text = _PER_BATCH_MB * layout.batch_mb + _PER_PARTITION_MB * layout.partition_mb
     each = _WORKER_MB + max(text, _PER_SHUFFLE_ROW_BYTES * layout.shuffle_rows / 1e6)
     workers = int((memory_mb - _DRIVER_MB) // each)
@@ -126,12 +126,12 @@ class LocalExecutor:
 
 
 class RayExecutor:
-    """Ray tasks, one CPU each; memory is the cluster's business (`engine.memory_mb` is not used). Input and output must be reachable from every node (shared folder or object store)."""
+    """Ray tasks, one CPU each; memory is the cluster's business (`engine.memory_mb` is not used). Input and output must be reachable from every node (shared directory or object store)."""
 
     name = "ray"
 
     def __init__(self, config: EngineConfig):
-        # Under `uv run` Ray would start the workers by the same command, in a copy of the working folder without its
+        # Under `uv run` Ray would start the workers by the same command, in a copy of the working directory without its
         # environment; every node has the program installed anyway.
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         try:
@@ -172,7 +172,7 @@ class RayExecutor:
                 yield index, ray.get(reference)
 
     def stop(self) -> None:
-        """Tasks under way end with the cluster, or by themselves."""
+        """Tasks in progress end with the cluster, or by themselves."""
 
     def close(self) -> None:
         if self._owned:

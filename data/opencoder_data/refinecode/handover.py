@@ -2,9 +2,9 @@
 
 ``python -m opencoder_data.refinecode.handover --run DIR --output OUT [--group=language] [--holdout=0.01]`` writes
 
-    OUT/train/GROUP/*.parquet          documents, one folder per language, type or input
+    OUT/train/GROUP/*.parquet          documents, one directory per language, type or input
     OUT/held_out/LANGUAGE/*.parquet    held-out documents; training files that repeat one are left out
-    OUT/handover.json                  files, bytes and weight of each folder
+    OUT/handover.json                  files, bytes and weight of each directory
 
 and with ``--tokenizer=MODEL`` packs them into OUT/shards and prints the ``--data.sources`` of the trainer. A weight is the
 group's share of the training text (of the tokens, once packed): each file is then seen equally often.
@@ -40,7 +40,7 @@ _SCHEMA = pa.schema([DOCUMENTS.field(name) for name in _COLUMNS])
 def hand_over(
     output: str, target: str, *, group: tuple[str, ...] = ("language",), hold_out: HoldOut | None = None
 ) -> dict[str, Any]:
-    """Documents of the finished run in `output` as training and held-out folders under `target`; returns the figures.
+    """Documents of the finished run in `output` as training and held-out directories under `target`; returns the figures.
 
     Raises ValueError when the run is not finished or `target` holds something else.
     """
@@ -48,13 +48,13 @@ def hand_over(
         raise ValueError(f"group: choose among {', '.join(GROUPS)}, not {','.join(group)!r}")
     run, hold_out = open_run(output), hold_out or HoldOut()
     last = run.config.stages[-1]
-    written_by = storage.read_json(storage.join(run.folder(last), "stage.json"))
+    written_by = storage.read_json(storage.join(run.directory(last), "stage.json"))
     identity = fingerprint(written_by, list(group), dataclasses.asdict(hold_out))
     state = storage.join(target, "handover.json")
     if storage.exists(state):
         report = storage.read_json(state)
         if report["identity"] != identity:
-            raise ValueError(f"{target} holds the hand-over of another run or other options; give another folder")
+            raise ValueError(f"{target} holds the hand-over of another run or other options; give another directory")
         return report
     _clear(target, identity)
     _index.cache_clear()
@@ -92,10 +92,10 @@ def hand_over(
 
 
 def _clear(target: str, identity: str) -> None:
-    """Begin anew what an interrupted hand-over left; refuse a folder of other things."""
+    """Begin anew what an interrupted hand-over left; reject a directory of other things."""
     marker = storage.join(target, ".handover")
     if not storage.exists(marker) and any(not n.startswith(".") for n in storage.listdir(target)):
-        raise ValueError(f"{target} holds other files; give an empty or new folder")
+        raise ValueError(f"{target} holds other files; give an empty or new directory")
     storage.write_text(marker, identity)
     for name in ("train", "held_out"):
         storage.remove(storage.join(target, name))
@@ -121,11 +121,11 @@ def candidates(run: Run, part: int, hold_out: HoldOut) -> list[tuple[str, str, i
     return found
 
 
-class _Folders:
-    """Appends rows to FOLDER/NAME/part-N.parquet, opened as names come up."""
+class _Directories:
+    """Appends rows to DIRECTORY/NAME/part-N.parquet, opened as names come up."""
 
-    def __init__(self, run: Run, part: int, folder: str, stack: ExitStack):
-        self.run, self.part, self.folder, self.stack = run, part, folder, stack
+    def __init__(self, run: Run, part: int, directory: str, stack: ExitStack):
+        self.run, self.part, self.directory, self.stack = run, part, directory, stack
         self.writers: dict[str, storage.ParquetAppender] = {}
         self.counts: dict[str, tuple[int, int]] = {}
 
@@ -136,9 +136,9 @@ class _Folders:
         for name in sorted(set(names)):
             chosen = rows.filter(pc.equal(column, name))  # pyright: ignore[reportAttributeAccessIssue]
             if name not in self.writers:
-                url = storage.join(self.folder, name, f"part-{self.part:05d}.parquet")
+                url = storage.join(self.directory, name, f"part-{self.part:05d}.parquet")
                 path = self.stack.enter_context(storage.replacing(url))
-                # A row group per batch: however many folders are open, nothing waits in memory.
+                # A row group per batch: however many directories are open, nothing waits in memory.
                 level = self.run.config.layout.compression_level
                 self.writers[name] = storage.ParquetAppender(path, _SCHEMA, 0, level)
             self.writers[name].append(chosen.select(_SCHEMA.names))
@@ -153,15 +153,15 @@ class _Folders:
 
 
 def write_held_out(run: Run, part: int, target: str, chosen: set[str]) -> dict[str, tuple[int, int]]:
-    """Held-out documents of a partition by language; returns (files, bytes) by folder."""
+    """Held-out documents of a partition by language; returns (files, bytes) by directory."""
     with ExitStack() as stack:
-        folders = _Folders(run, part, storage.join(target, "held_out"), stack)
+        directories = _Directories(run, part, storage.join(target, "held_out"), stack)
         for batch in run.documents(run.config.stages[-1], part, list(_COLUMNS)):
             rows = batch.filter(pa.array([sha in chosen for sha in batch.column("sha256").to_pylist()], pa.bool_()))
-            folders.append(
-                [folder_name(language or "unknown") for language in rows.column("language").to_pylist()], rows
+            directories.append(
+                [directory_name(language or "unknown") for language in rows.column("language").to_pylist()], rows
             )
-        return folders.close()
+        return directories.close()
 
 
 def write_training(
@@ -171,7 +171,7 @@ def write_training(
     index = _index(target) if chosen else None
     left_out = 0
     with ExitStack() as stack:
-        folders = _Folders(run, part, storage.join(target, "train"), stack)
+        directories = _Directories(run, part, storage.join(target, "train"), stack)
         for batch in run.documents(run.config.stages[-1], part, list(_COLUMNS)):
             rows = batch.filter(pa.array([sha not in chosen for sha in batch.column("sha256").to_pylist()], pa.bool_()))
             if index is not None and rows.num_rows:
@@ -179,18 +179,18 @@ def write_training(
                 left_out += int((~keep).sum())
                 rows = rows.filter(pa.array(keep))
             columns = [_group_column(rows, name) for name in group]
-            folders.append([folder_name(".".join(values)) for values in zip(*columns, strict=True)], rows)
-        return {"groups": folders.close(), "left_out": left_out}
+            directories.append([directory_name(".".join(values)) for values in zip(*columns, strict=True)], rows)
+        return {"groups": directories.close(), "left_out": left_out}
 
 
 @lru_cache(maxsize=1)
 def _index(target: str) -> OverlapIndex:
     """Once per process: the held-out documents are the same for all partitions."""
-    folder = storage.join(target, "held_out")
+    directory = storage.join(target, "held_out")
     tables = [
-        storage.read_table(storage.join(folder, language, name), ["content"])
-        for language in storage.listdir(folder)
-        for name in storage.listdir(storage.join(folder, language))
+        storage.read_table(storage.join(directory, language, name), ["content"])
+        for language in storage.listdir(directory)
+        for name in storage.listdir(storage.join(directory, language))
     ]
     return OverlapIndex(pa.concat_tables(tables).column("content"))
 
@@ -202,8 +202,8 @@ def _group_column(rows: pa.Table, name: str) -> list[str]:
     return [value or "unknown" for value in rows.column(name).to_pylist()]
 
 
-def folder_name(name: str) -> str:
-    """A group's name as the name of a folder: ``visual basic .net`` gives ``visual_basic_.net``."""
+def directory_name(name: str) -> str:
+    """A group's name as the name of a directory: ``visual basic .net`` gives ``visual_basic_.net``."""
     return re.sub(r"[^\w.+#-]", "_", name).strip(".") or "unknown"
 
 
@@ -212,21 +212,21 @@ def pack_documents(target: str, tokenizer: str, *, seq_len: int = 4_096, num_wor
     report = storage.read_json(storage.join(target, "handover.json"))
     shards = Path(target) / "shards"
     tokens = {}
-    for folder, names in (("train", report["train"]), ("held_out", report["held_out"])):
+    for directory, names in (("train", report["train"]), ("held_out", report["held_out"])):
         for name in names:
             options = PackOptions(seq_len=seq_len, source=name)
-            documents = storage.join(target, folder, name)
-            manifest = pack([documents], tokenizer, shards / folder / name, options, num_workers=num_workers)["."]
-            tokens[folder, name] = manifest.num_tokens
-    total = sum(count for (folder, _), count in tokens.items() if folder == "train")
+            documents = storage.join(target, directory, name)
+            manifest = pack([documents], tokenizer, shards / directory / name, options, num_workers=num_workers)["."]
+            tokens[directory, name] = manifest.num_tokens
+    total = sum(count for (directory, _), count in tokens.items() if directory == "train")
     mixture = {
         "tokens": total,
         "sources": [
-            {"path": str(shards / folder / name), "tokens": count, "weight": count / total}
-            for (folder, name), count in sorted(tokens.items(), key=lambda kv: (-kv[1], kv[0]))
-            if folder == "train"
+            {"path": str(shards / directory / name), "tokens": count, "weight": count / total}
+            for (directory, name), count in sorted(tokens.items(), key=lambda kv: (-kv[1], kv[0]))
+            if directory == "train"
         ],
-        "held_out": [str(shards / folder / name) for folder, name in tokens if folder == "held_out"],
+        "held_out": [str(shards / directory / name) for directory, name in tokens if directory == "held_out"],
     }
     storage.write_json(storage.join(target, "mixture.json"), mixture)
     return mixture
@@ -244,7 +244,7 @@ def _main(argv: list[str] | None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--run", required=True, metavar="DIR", help="output folder of a finished run")
+    parser.add_argument("--run", required=True, metavar="DIR", help="output directory of a finished run")
     parser.add_argument("--output", required=True, metavar="OUT")
     parser.add_argument("--group", default="language", help=f"one or more of {', '.join(GROUPS)}, joined by commas")
     parser.add_argument("--holdout", type=float, default=0.0, help="share of the files kept out of training")
@@ -269,10 +269,12 @@ def _main(argv: list[str] | None) -> int:
         arguments.holdout_overlap,
     )
     report = hand_over(run, target, group=tuple(arguments.group.split(",")), hold_out=hold_out)
-    for folder in ("train", "held_out"):
-        for name, values in report[folder].items():
+    for directory in ("train", "held_out"):
+        for name, values in report[directory].items():
             weight = f", weight {values['weight']:.4f}" if "weight" in values else ""
-            print(f"{storage.join(target, folder, name)}: {values['files']:,} files, {values['bytes']:,} bytes{weight}")
+            print(
+                f"{storage.join(target, directory, name)}: {values['files']:,} files, {values['bytes']:,} bytes{weight}"
+            )
     if report["held_out"]:
         print(f"left out of training, as they repeat a held-out file: {report['left_out_for_overlap']:,} files")
     if arguments.tokenizer:

@@ -18,7 +18,7 @@ class HoldOut:
     share: float = 0.0
     """Of the files, by a hash of their content."""
     min_files: int = 1
-    """A language with fewer files in the share is no sample: it trains."""
+    """A language with fewer files in the share is not a sample: it trains."""
     min_bytes: int = 0
     """As `min_files`, in bytes of text."""
     max_bytes: int = 0

@@ -36,7 +36,7 @@ def parse_rule(raw: dict[str, Any], named: dict[str, str | list[str]]) -> Rule:
       named: patterns that `named_pattern` refers to.
 
     Raises:
-      ValueError: a key that is no condition, a name that `named` lacks, an empty pattern, no language.
+      ValueError: a key that is not a condition, a name that `named` lacks, an empty pattern, no language.
     """
     rest = {key: value for key, value in raw.items() if key != "language"}
     languages = raw.get("language")

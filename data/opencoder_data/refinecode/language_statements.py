@@ -12,7 +12,7 @@ _VIM_SET = re.compile(r"set?[ \t]+([^:]*):")
 _VIM_TYPE = re.compile(r"(?:filetype|ft|syntax|syn)[ \t]*=[ \t]*([\w.+#-]+)$")
 _LOCAL = re.compile(r"^(.*)Local Variables:.*$", re.MULTILINE)
 
-# Major modes and file types under names that are no alias at Linguist.
+# Major modes and file types under names that are not aliases at Linguist.
 MODES = {
     "cperl": "perl", "f90": "fortran", "makefile-gmake": "makefile", "makefile-automake": "makefile", "makefile-bsdmake": "makefile",
     "gnumakefile": "makefile", "shell-script": "shell", "nxml": "xml", "latex": "tex", "plain-tex": "tex", "plaintex": "tex",

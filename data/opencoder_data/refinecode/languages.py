@@ -41,10 +41,10 @@ class _Tables:
     """The tables, read once. Raises ValueError when one of them says what the program cannot follow."""
 
     def __init__(self) -> None:
-        folder = resources.files("opencoder_data.refinecode") / "tables"
-        names = json.loads((folder / "linguist_names.json").read_text())
-        content = json.loads((folder / "linguist_content.json").read_text())
-        own = tomllib.loads((folder / "ambiguous_extensions.toml").read_text())
+        directory = resources.files("opencoder_data.refinecode") / "tables"
+        names = json.loads((directory / "linguist_names.json").read_text())
+        content = json.loads((directory / "linguist_content.json").read_text())
+        own = tomllib.loads((directory / "ambiguous_extensions.toml").read_text())
         self.types: dict[str, str] = {name: entry["type"] for name, entry in names["languages"].items()}
         self.by_content_only: dict[str, str] = content["by_content_only"]
         self.released = {e: name for name, entry in names["languages"].items() for e in entry["extensions"]}
@@ -126,7 +126,7 @@ def candidate(name: str, heuristics: bool = True) -> tuple[str | None, str]:
 
 
 def name_verdict(name: str, notebooks: bool = True) -> str:
-    """Rule that drops a file whatever its content, or "" when it must be read. `name` has no folders."""
+    """Rule that drops a file whatever its content, or "" when it must be read. `name` has no directories."""
     language, extension = candidate(name)
     if extension or (language is None and "." not in name.strip(".")):
         return ""

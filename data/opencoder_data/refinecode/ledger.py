@@ -117,9 +117,11 @@ def _count(rows: dict[str, list[Any]]) -> dict[str, Any]:
 
 def read_ledger(output: str) -> pa.Table:
     """The whole ledger of a finished run."""
-    folder = storage.join(output, "ledger")
+    directory = storage.join(output, "ledger")
     tables = [
-        storage.read_table(storage.join(folder, name)) for name in storage.listdir(folder) if name.endswith(".parquet")
+        storage.read_table(storage.join(directory, name))
+        for name in storage.listdir(directory)
+        if name.endswith(".parquet")
     ]
     return pa.concat_tables(tables) if tables else LEDGER.empty_table()
 

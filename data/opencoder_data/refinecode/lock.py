@@ -1,4 +1,4 @@
-"""One run at a time on an output folder: a lock of the operating system, which ends with the process that holds it."""
+"""One run at a time on an output directory: a lock of the operating system, which ends with the process that holds it."""
 
 import contextlib
 import errno
@@ -16,16 +16,16 @@ NAME = ".lock"
 
 @contextlib.contextmanager
 def held(output: str) -> Iterator[None]:
-    """Holds the lock of a local output folder (created if need be) for the block; object stores have none.
+    """Holds the lock of a local output directory (created if need be) for the block; object stores have none.
 
     Raises ValueError naming process and host where another run holds it.
     """
-    fs, folder = storage.filesystem(output)
+    fs, directory = storage.filesystem(output)
     if not isinstance(fs, LocalFileSystem):
         yield
         return
-    os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, NAME)
+    os.makedirs(directory, exist_ok=True)
+    path = os.path.join(directory, NAME)
     handle = _take(path, output)
     try:
         yield
@@ -47,8 +47,8 @@ def _take(path: str, output: str) -> int:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
             raise ValueError(
-                f"output folder {output} is in use by another run ({holder or 'just starting'}); wait for it or give "
-                "another folder"
+                f"output directory {output} is in use by another run ({holder or 'just starting'}); wait for it or give "
+                "another directory"
             ) from None
         try:
             same = os.path.samestat(os.fstat(handle), os.stat(path))

@@ -34,7 +34,7 @@ def structured_cells(content: str) -> str:
     except (ValueError, RecursionError) as error:
         raise NotebookError(f"no valid JSON: {str(error)[:120]}") from None
     if not isinstance(notebook, dict):
-        raise NotebookError("the JSON is no object")
+        raise NotebookError("the JSON is not an object")
     cells = _cells(notebook)
     if cells is None:
         raise NotebookError("it has no cells")

@@ -20,7 +20,7 @@ def run_pipeline(
     """From raw files to documents, ledger and summary under `output`; returns the summary.
 
     Finished partitions of an earlier run with the same configuration and program are kept. Stages for which either
-    changed are refused, or redone with `overwrite`; with `keep`, what another version of the program finished stays.
+    changed are rejected, or redone with `overwrite`; with `keep`, what another version of the program finished stays.
 
     Raises ValueError for what the caller can put right.
     """
@@ -32,7 +32,7 @@ def run_pipeline(
         if run.inputs.count(url) > 1:
             raise ValueError(f"input {url} is given twice")
         if storage.is_below(run.output, url):
-            raise ValueError(f"output folder {run.output} lies in the input {url}; give another one")
+            raise ValueError(f"output directory {run.output} is in the input {url}; give another one")
     executor = make_executor(config.engine, config.layout)
     try:
         with lock.held(run.output):
@@ -49,11 +49,11 @@ def run_pipeline(
 
 def _run_stages(run: Run, executor: Executor, overwrite: bool, keep: bool) -> dict[str, Any]:
     stale = _check_output(run, overwrite, keep)
-    # The result goes first: what is under way must not look finished, nor mix with documents of the run before.
+    # The result goes first: what is in progress must not look finished, nor mix with documents of the run before.
     for name in ("summary.json", "documents", "ledger") if stale else ():
         storage.remove(storage.join(run.output, name))
     for stage in stale:
-        storage.remove(run.folder(stage))
+        storage.remove(run.directory(stage))
     timings: dict[str, Any] = {}
     for stage in run.config.stages:
         start = time.perf_counter()
@@ -73,14 +73,14 @@ def _check_output(run: Run, overwrite: bool, keep: bool) -> list[str]:
     names = storage.listdir(run.output)
     marker = storage.join(run.output, "run.json")
     if names and not storage.exists(marker) and any(not n.startswith(".") for n in names):
-        raise ValueError(f"output folder {run.output} holds other files; give an empty or new folder")
+        raise ValueError(f"output directory {run.output} holds other files; give an empty or new directory")
     storage.remove_temporaries(run.output)
     reason = ""
     removed: list[str] = []
     for stage in STAGES:
-        state = storage.join(run.folder(stage), "stage.json")
-        # Killed at its beginning, a stage leaves an empty folder or one with nothing but its state.
-        present = bool(set(storage.listdir(run.folder(stage))) - {"stage.json"})
+        state = storage.join(run.directory(stage), "stage.json")
+        # Killed at its beginning, a stage leaves an empty directory or one with nothing but its state.
+        present = bool(set(storage.listdir(run.directory(stage))) - {"stage.json"})
         if stage in run.config.stages and storage.exists(state):
             found = storage.read_json(state)
             if found["fingerprint"] != run.fingerprint(stage):
@@ -96,7 +96,7 @@ def _check_output(run: Run, overwrite: bool, keep: bool) -> list[str]:
         if reason.startswith("another version"):
             remedy += ", or --keep to go on from what it finished"
         raise ValueError(
-            f"output folder {run.output} holds stage {removed[0]} of {reason}; give another folder, or {remedy}"
+            f"output directory {run.output} holds stage {removed[0]} of {reason}; give another directory, or {remedy}"
         )
     storage.write_json(marker, {"inputs": list(run.inputs), "config": to_dict(run.config)})
     return removed
@@ -109,9 +109,9 @@ def program(run: Run, stage: str) -> str:
 
 
 def _open_stage(run: Run, stage: str) -> None:
-    folder = run.folder(stage)
+    directory = run.directory(stage)
     state = {"stage": stage, "fingerprint": run.fingerprint(stage), "program": program(run, stage)}
-    url = storage.join(folder, "stage.json")
+    url = storage.join(directory, "stage.json")
     if not storage.exists(url) or storage.read_json(url) != state:
         storage.write_json(url, state)
 

@@ -1,13 +1,13 @@
-"""One run on disk: folders, fingerprints, resumable steps.
+"""One run on disk: directories, fingerprints, resumable steps.
 
-A run is a chain of stages over the same numbered partitions. Each stage owns a folder::
+A run is a chain of stages over the same numbered partitions. Each stage owns a directory::
 
     03-exact_dedup/
       stage.json          fingerprints of all that its rows depend on, input, configuration and program; written first
       docs/part-00000.parquet, drops/part-00000.parquet
       done/docs/00000.json   a partition is finished when this exists; holds its counts
 
-A finished partition is never computed again; a changed configuration changes the fingerprint and is refused.
+A finished partition is never computed again; a changed configuration changes the fingerprint and is rejected.
 """
 
 import time
@@ -35,7 +35,7 @@ class Run:
     inputs: tuple[str, ...]
     output: str
 
-    def folder(self, stage: str) -> str:
+    def directory(self, stage: str) -> str:
         return storage.join(self.output, f"{STAGES.index(stage) + 1:02d}-{stage}")
 
     def upstream(self, stage: str) -> str:
@@ -43,13 +43,13 @@ class Run:
         return self.config.stages[self.config.stages.index(stage) - 1]
 
     def part(self, stage: str, kind: str, part: int) -> str:
-        return storage.join(self.folder(stage), kind, f"part-{part:05d}.parquet")
+        return storage.join(self.directory(stage), kind, f"part-{part:05d}.parquet")
 
     def done(self, stage: str, step: str, part: int) -> str:
-        return storage.join(self.folder(stage), "done", step, f"{part:05d}.json")
+        return storage.join(self.directory(stage), "done", step, f"{part:05d}.json")
 
     def num_parts(self) -> int:
-        return storage.read_json(storage.join(self.folder("ingest"), "plan.json"))["partitions"]
+        return storage.read_json(storage.join(self.directory("ingest"), "plan.json"))["partitions"]
 
     def stage_config(self, stage: str) -> Any:
         return getattr(self.config, stage)
@@ -82,7 +82,7 @@ def run_step(
     run: Run, executor: Executor, stage: str, name: str, step: Step, parts: Iterable[int], label: str = ""
 ) -> dict[str, float]:
     """Run `step(run, part)` for all parts not finished before; returns summed timings of what ran now."""
-    finished = set(storage.listdir(storage.join(run.folder(stage), "done", name)))
+    finished = set(storage.listdir(storage.join(run.directory(stage), "done", name)))
     parts = list(parts)
     todo = [p for p in parts if f"{p:05d}.json" not in finished]
     results = run_tasks(

@@ -27,7 +27,7 @@ def parse_size(text: str) -> float:
     """Bytes of a size such as ``64GB`` or ``1.5 mb`` (powers of ten); ValueError when it does not parse."""
     match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-z]*)\s*", text.lower())
     if not match or match.group(2) not in _UNITS:
-        raise ValueError(f"{text!r} is no size; write for instance 64GB")
+        raise ValueError(f"{text!r} is not a size; write for instance 64GB")
     return float(match.group(1)) * _UNITS[match.group(2)]
 
 
@@ -55,7 +55,7 @@ def run(run: Run, executor: Executor) -> dict[str, float]:
     check(run.config.sample)
     parts = range(run.num_parts())
     cost = run_step(run, executor, STAGE, "keys", write_keys, parts, "sample: keys")
-    target = storage.join(run.folder(STAGE), "cuts.json")
+    target = storage.join(run.directory(STAGE), "cuts.json")
     if not storage.exists(target):
         storage.write_json(target, _cuts(run))
     more = run_step(run, executor, STAGE, "docs", apply, parts, "sample: write")
@@ -119,7 +119,7 @@ def _cuts(run: Run) -> dict[str, Any]:
 
 
 def apply(run: Run, part: int) -> dict[str, Any]:
-    cuts = storage.read_json(storage.join(run.folder(STAGE), "cuts.json"))
+    cuts = storage.read_json(storage.join(run.directory(STAGE), "cuts.json"))
     return map_documents(run, STAGE, part, lambda batch: _cut(batch, run.config.sample, cuts))
 
 

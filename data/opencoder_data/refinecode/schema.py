@@ -13,7 +13,7 @@ import pyarrow as pa
 DOCUMENTS = pa.schema(
     [
         pa.field("doc_id", pa.string(), nullable=False),  # 32 hex digits of (source, path, index in the source)
-        pa.field("source", pa.string(), nullable=False),  # input item: folder, archive, repository or table file
+        pa.field("source", pa.string(), nullable=False),  # input item: directory, archive, repository or table file
         pa.field("repo", pa.string(), nullable=False),
         pa.field("path", pa.string(), nullable=False),
         pa.field(
@@ -52,7 +52,7 @@ DROPS = pa.schema([LEDGER.field(name) for name in ("doc_id", "language", "doc_ty
 
 
 def doc_id(source: str, path: str, index: int) -> str:
-    """Identity of one input file: a function of where it stands in the input, not of partition or order."""
+    """Identity of one input file: a function of where it is in the input, not of partition or order."""
     key = f"{source}\0{path}\0{index}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(key, digest_size=16).hexdigest()
 

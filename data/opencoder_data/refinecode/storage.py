@@ -43,16 +43,16 @@ def size(url: str) -> int:
     return int(fs.size(path) or 0)
 
 
-def is_below(url: str, folder: str) -> bool:
-    """Whether `url` is the folder or lies in it."""
-    (fs, path), (folder_fs, folder_path) = filesystem(url), filesystem(folder)
-    if isinstance(fs, LocalFileSystem) and isinstance(folder_fs, LocalFileSystem):
-        path, folder_path = os.path.realpath(path), os.path.realpath(folder_path)
-    return fs == folder_fs and f"{path}/".startswith(f"{folder_path.rstrip('/')}/")
+def is_below(url: str, directory: str) -> bool:
+    """Whether `url` is the directory or is in it."""
+    (fs, path), (directory_fs, directory_path) = filesystem(url), filesystem(directory)
+    if isinstance(fs, LocalFileSystem) and isinstance(directory_fs, LocalFileSystem):
+        path, directory_path = os.path.realpath(path), os.path.realpath(directory_path)
+    return fs == directory_fs and f"{path}/".startswith(f"{directory_path.rstrip('/')}/")
 
 
 def listdir(url: str) -> list[str]:
-    """Names in a folder, sorted; empty when there is none."""
+    """Names in a directory, sorted; empty when there is none."""
     fs, path = filesystem(url)
     try:
         names = [posixpath.basename(str(p).rstrip("/")) for p in fs.ls(path, detail=False)]
@@ -62,7 +62,7 @@ def listdir(url: str) -> list[str]:
 
 
 def remove(url: str) -> None:
-    """Delete a file or a whole folder, if present."""
+    """Delete a file or a whole directory, if present."""
     fs, path = filesystem(url)
     if fs.exists(path):
         fs.rm(path, recursive=True)
@@ -80,9 +80,9 @@ def replacing(url: str) -> Iterator[str]:
     """A local path to fill; it takes the place of `url` when the block ends without an exception."""
     fs, path = filesystem(url)
     if isinstance(fs, LocalFileSystem):
-        folder, name = os.path.split(path)
-        os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f"{_TEMPORARY}{name}-", dir=folder)
+        directory, name = os.path.split(path)
+        os.makedirs(directory, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f"{_TEMPORARY}{name}-", dir=directory)
     else:
         handle, temporary = tempfile.mkstemp(prefix="refinecode-")
     os.close(handle)
@@ -102,15 +102,15 @@ def replacing(url: str) -> Iterator[str]:
 
 
 def remove_temporaries(url: str) -> None:
-    """Delete what killed processes left under temporary names in this folder and below it."""
+    """Delete what killed processes left under temporary names in this directory and below it."""
     fs, path = filesystem(url)
     if not isinstance(fs, LocalFileSystem):
-        return  # written to the machine's own temporary folder
-    for folder, _, names in os.walk(path):
+        return  # written to the machine's own temporary directory
+    for directory, _, names in os.walk(path):
         for name in names:
             if name.startswith(_TEMPORARY):
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(folder, name))
+                    os.unlink(os.path.join(directory, name))
 
 
 def write_text(url: str, text: str) -> None:

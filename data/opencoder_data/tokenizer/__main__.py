@@ -1,4 +1,4 @@
-"""`python -m opencoder_data.tokenizer train --input FOLDER --vocab_size 96640 --output FOLDER`; `... info PATH`."""
+"""`python -m opencoder_data.tokenizer train --input DIRECTORY --vocab_size 96640 --output DIRECTORY`; `... info PATH`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def _main(arguments: Sequence[str] | None) -> int:
     parser = command.Parser(prog="python -m opencoder_data.tokenizer", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train", help="train a SentencePiece model on a corpus")
-    train.add_argument("--input", nargs="+", required=True, help="Parquet, JSON lines, or folders of text files")
+    train.add_argument("--input", nargs="+", required=True, help="Parquet, JSON lines, or directories of text files")
     train.add_argument("--vocab_size", type=int, required=True, help="rows of the embedding, a multiple of 128")
-    train.add_argument("--output", required=True, help="folder for tokenizer.model")
+    train.add_argument("--output", required=True, help="directory for tokenizer.model")
     train.add_argument("--format", default="auto", help="auto, parquet, jsonl or files")
     train.add_argument("--text_column", default="", help="default: content, else text")
     train.add_argument("--max_mb", type=float, default=0, help="stop reading after so much text (0: all)")

@@ -19,9 +19,9 @@ from opencoder_data.tokenizer.special_tokens import CHAT_TEMPLATE, ENDOFTEXT, IM
 
 
 def export_hf(
-    tokenizer: Tokenizer, folder: str | os.PathLike[str], *, model_max_length: int = 4096, eos_token: str = IM_END
+    tokenizer: Tokenizer, directory: str | os.PathLike[str], *, model_max_length: int = 4096, eos_token: str = IM_END
 ) -> list[Path]:
-    """Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json and tokenizer.model into `folder`.
+    """Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json and tokenizer.model into `directory`.
 
     As everywhere in `transformers`, the names of special tokens are recognised in text given to the exported tokenizer
     (`split_special_tokens=True` turns that off). SentencePiece's own `<s>`, `</s>`, `<unk>` and `<pad>` are not among
@@ -37,12 +37,12 @@ def export_hf(
         eos_token: `<|im_end|>` as published; the documents of pre-training end with `<|endoftext|>`.
 
     Returns: the files written.
-    Raises: ValueError when `eos_token` is no special token.
+    Raises: ValueError when `eos_token` is not a special token.
     """
     if eos_token not in SPECIAL_TOKENS:
         raise ValueError(f"eos_token={eos_token!r} is not one of the special tokens")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
     special_map = {
         "bos_token": _added_token(ENDOFTEXT),
         "eos_token": _added_token(eos_token),
@@ -75,8 +75,8 @@ def export_hf(
         "tokenizer.model": tokenizer.model_bytes,
     }
     for name, data in files.items():
-        write_atomically(folder / name, data)
-    return [folder / name for name in files]
+        write_atomically(directory / name, data)
+    return [directory / name for name in files]
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def merges(tokenizer: Tokenizer) -> list[list[str]]:
     """
     normal = [(p.score, p.piece.replace(SPACE_PIECE, " ")) for p in tokenizer.proto.pieces if p.type == NORMAL]
     rank = {text: i for i, (_, text) in enumerate(sorted(normal, key=lambda item: -item[0]))}
-    # Single characters are no result of a merge but may rank anywhere.
+    # Single characters are not the result of a merge but may rank anywhere.
     pairs = []
     for text, result in rank.items():
         for cut in range(1, len(text)):

@@ -80,8 +80,8 @@ class _ByteLevelBpe:
         import gigatoken
 
         self._tokenizer: Any = None
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "opencoder.tiktoken"
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory) / "opencoder.tiktoken"
             path.write_bytes(self._rank_file)
             self._tokenizer = gigatoken.Tokenizer.from_tiktoken(os.fspath(path), pretokenizer="cl100k")
         self._memory_when_built = _anonymous_memory()
@@ -93,7 +93,7 @@ class _ByteLevelBpe:
         try:
             rows = self._tokenizer.encode_batch([text.encode() for text in texts], parallel=False)
         except UnicodeEncodeError as error:
-            raise ValueError(f"text is no valid Unicode: {error.reason} at character {error.start}") from None
+            raise ValueError(f"text is not valid Unicode: {error.reason} at character {error.start}") from None
         layout: Any = rows.layout
         starts, stops = np.asarray(layout.starts), np.asarray(layout.stops)
         content = np.asarray(layout.content.data)
@@ -142,7 +142,7 @@ def _byte_level_ranks(tokenizer: Tokenizer) -> tuple[list[bytes], np.ndarray, li
     prefixes = sorted({char[:n] for _, char in multi for n in range(2, len(char))}, key=lambda p: (len(p), p))
     ranks = [bytes([b]) for b in range(256)] + prefixes + [char for _, char in multi] + [word for _, word in words]
     if len(set(ranks)) != len(ranks):
-        raise ValueError("two pieces of the model stand for the same bytes")
+        raise ValueError("two pieces of the model mean the same bytes")
     to_id = np.concatenate(
         [
             single,

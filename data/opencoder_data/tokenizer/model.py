@@ -30,7 +30,7 @@ class Tokenizer:
     pieces give OpenCoder's ids and its 96,640). Special tokens come out of plain text only where `encode` allows it.
 
     Args:
-        path: a SentencePiece model file, or a folder with `tokenizer.model`.
+        path: a SentencePiece model file, or a directory with `tokenizer.model`.
 
     Raises: ValueError, naming the file, when it is missing, no SentencePiece BPE model, without byte pieces, or
         normalises its input (the round trip would not be exact).
@@ -76,7 +76,7 @@ class Tokenizer:
             return self._encode_plain(text)
         allowed = set(SPECIAL_TOKENS) if allow_special is True else set(allow_special)
         if unknown := allowed - set(SPECIAL_TOKENS):
-            raise ValueError(f"allow_special: {sorted(unknown)} are no special tokens of this tokenizer")
+            raise ValueError(f"allow_special: {sorted(unknown)} are not special tokens of this tokenizer")
         ids: list[int] = []
         plain = ""
         for part in self._special_pattern.split(text):
@@ -96,14 +96,14 @@ class Tokenizer:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"text is no valid Unicode: {error.reason} at character {error.start}") from None
+            raise ValueError(f"text is not valid Unicode: {error.reason} at character {error.start}") from None
         words = split_words(text)
         if SPACE_PIECE in text:
             return [i for word in words for i in self._encode_word(word)]
         return [i for ids in self._sentencepiece.encode(words, num_threads=1) for i in ids] if words else []
 
     def _encode_word(self, word: str) -> list[int]:
-        """One word that may hold U+2581, which inside pieces stands for a space: spelt in bytes."""
+        """One word that may hold U+2581, which inside pieces means a space: spelt in bytes."""
         ids: list[int] = []
         for i, part in enumerate(word.split(SPACE_PIECE)):
             if i:
@@ -113,7 +113,7 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = False) -> str:
-        """Text of `ids`; bytes that are no UTF-8 (a sequence cut inside a character) become U+FFFD."""
+        """Text of `ids`; bytes that are not UTF-8 (a sequence cut inside a character) become U+FFFD."""
         return self.decode_bytes(ids, skip_special=skip_special).decode("utf-8", "replace")
 
     def decode_bytes(self, ids: Iterable[int], *, skip_special: bool = False) -> bytes:
@@ -127,7 +127,7 @@ class Tokenizer:
         return b"".join([table[i] for i in ids])
 
     def token_bytes(self, token_id: int) -> bytes:
-        """UTF-8 bytes that a token stands for; special tokens give their name, unused rows nothing."""
+        """UTF-8 bytes that a token means; special tokens give their name, unused rows nothing."""
         return self._token_bytes[token_id]
 
     def text_lengths(self) -> np.ndarray:
@@ -148,7 +148,7 @@ def _checked_proto(path: Path, model: bytes) -> Any:
         proto = _pb2.ModelProto.FromString(model)
         if not proto.pieces:
             raise ValueError("it holds no pieces")
-    except Exception as error:  # protobuf's error class differs between its back ends
+    except Exception as error:  # protobuf's error class differs between its backends
         hint = " (a Git LFS pointer: fetch the file itself)" if model.startswith(b"version https://git-lfs") else ""
         raise ValueError(f"{path}: not a SentencePiece model{hint}: {error}") from None
     spec, normalizer = proto.trainer_spec, proto.normalizer_spec

@@ -56,13 +56,13 @@ def num_pieces_for(vocab_size: int) -> int:
 
     96,640 gives the published 96,499 pieces, so OpenCoder's ids; other sizes leave no row unused.
 
-    Raises: ValueError for sizes that are no multiple of 128 or too small for bytes and special tokens.
+    Raises: ValueError for sizes that are not a multiple of 128 or too small for bytes and special tokens.
     """
     if vocab_size % VOCAB_MULTIPLE:
         near = max(1, round(vocab_size / VOCAB_MULTIPLE)) * VOCAB_MULTIPLE
         raise ValueError(f"vocab_size={vocab_size} is not a multiple of {VOCAB_MULTIPLE}; take {near}")
     if vocab_size < 3 * VOCAB_MULTIPLE:
         raise ValueError(
-            f"vocab_size={vocab_size} has no room for 256 bytes and {len(SPECIAL_TOKENS)} special tokens; take 384 or more"
+            f"vocab_size={vocab_size} has no space for 256 bytes and {len(SPECIAL_TOKENS)} special tokens; take 384 or more"
         )
     return PUBLISHED_NUM_PIECES if vocab_size == PUBLISHED_VOCAB_SIZE else vocab_size - len(SPECIAL_TOKENS)

@@ -2,7 +2,7 @@
 
 SentencePiece is given the distinct words with their counts rather than running text: no merge can then cross a word's
 boundary, exactly as in encoding, and training time depends on the number of distinct words only. Space, tab, newline
-and the other characters to which SentencePiece's trainer gives a meaning of its own travel as private-use stand-ins
+and the other characters to which SentencePiece's trainer gives a meaning of its own travel as private-use fakes
 and are put back in the finished model.
 """
 
@@ -26,16 +26,14 @@ from opencoder_data.tokenizer.special_tokens import num_pieces_for
 
 _pb2: Any = sentencepiece_model_pb2  # generated code, whose classes type checkers do not see
 SPACE_PIECE = "\u2581"
-# What SentencePiece's trainer splits at, drops or writes itself -> stand-ins at the end of the last private-use plane.
-_STAND_INS = {char: chr(0x10FF00 + i) for i, char in enumerate(" \t\n\r\v\f\x00\u2585\xa0\u3000\x85")}
-_TO_STAND_IN = str.maketrans(_STAND_INS)
-_FROM_STAND_IN = str.maketrans(
-    {stand_in: char for char, stand_in in _STAND_INS.items()} | {_STAND_INS[" "]: SPACE_PIECE}
-)
-# Words with these are left out of training: U+2581 stands for a space inside pieces, the rest would be confused.
-_RESERVED = frozenset(_STAND_INS.values()) | {SPACE_PIECE}
+# What SentencePiece's trainer splits at, drops or writes itself -> fakes at the end of the last private-use plane.
+_FAKES = {char: chr(0x10FF00 + i) for i, char in enumerate(" \t\n\r\v\f\x00\u2585\xa0\u3000\x85")}
+_TO_FAKES_DIR = str.maketrans(_FAKES)
+_FROM_FAKES_DIR = str.maketrans({fake: char for char, fake in _FAKES.items()} | {_FAKES[" "]: SPACE_PIECE})
+# Words with these are left out of training: U+2581 means a space inside pieces, the rest would be confused.
+_RESERVED = frozenset(_FAKES.values()) | {SPACE_PIECE}
 # Characters of code that have a piece of their own however rare they are in the corpus.
-_REQUIRED = "".join(map(chr, range(33, 127))) + "".join(_STAND_INS[char] for char in " \t\n\r")
+_REQUIRED = "".join(map(chr, range(33, 127))) + "".join(_FAKES[char] for char in " \t\n\r")
 # Longest piece in characters: indentation up to this depth is one token.
 MAX_PIECE_LENGTH = 64
 # Distinct words kept while counting; beyond it the rarest go. 20 million words take some 2 GB.
@@ -69,13 +67,13 @@ def train(
     words = count_words(texts, max_bytes=max_bytes, progress=progress)
     if not words:
         raise ValueError("tokenizer training: the input holds no text")
-    with temporary_directory() as folder:
-        table = folder / "words.tsv"
+    with temporary_directory() as directory:
+        table = directory / "words.tsv"
         # Ties between merges fall to what SentencePiece read first: sort, so that the model depends on the counts only.
         with table.open("w", encoding="utf-8", newline="\n") as file:
             for word, count in sorted(words.items(), key=lambda item: (-item[1], item[0])):
-                file.write(f"{word.translate(_TO_STAND_IN)}\t{count}\n")
-        prefix = folder / "model"
+                file.write(f"{word.translate(_TO_FAKES_DIR)}\t{count}\n")
+        prefix = directory / "model"
         try:
             sentencepiece.SentencePieceTrainer.train(
                 input=str(table),
@@ -111,9 +109,9 @@ def train(
             raise
         proto = _pb2.ModelProto.FromString(prefix.with_suffix(".model").read_bytes())
     for piece in proto.pieces:
-        piece.piece = piece.piece.translate(_FROM_STAND_IN)
+        piece.piece = piece.piece.translate(_FROM_FAKES_DIR)
     assert len(proto.pieces) == num_pieces and len({p.piece for p in proto.pieces}) == num_pieces
-    # The training file's path is no property of the model: the same words give the same bytes.
+    # The training file's path is not a property of the model: the same words give the same bytes.
     proto.trainer_spec.ClearField("input")
     proto.trainer_spec.ClearField("model_prefix")
     proto.trainer_spec.ClearField("num_threads")
@@ -124,11 +122,11 @@ def train(
 
 def _check_writable(path: Path) -> None:
     """Before hours of counting and training. Raises: PermissionError, NotADirectoryError."""
-    folder = next(p for p in path.absolute().parents if p.exists())
-    if not folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    directory = next(p for p in path.absolute().parents if p.exists())
+    if not directory.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(directory))
 
 
 def count_words(texts: Iterable[str], *, max_bytes: int = 0, progress: bool = False) -> Counter[str]:

@@ -16,7 +16,7 @@ Scores and d probabilities are computed in both: 7 matmuls of T x S x H instead 
                                                  dk += ds q; wait for all wgmma; arrive free[slot]
 
 `ready`: one per slot, completed by TMA, once per array copied. `free`: one per slot, an arrival of each computing warpgroup.
-There is no `turn` as in the forward kernel: dk and dv (H/2 registers each a thread) leave no room for a second block in flight.
+There is no `turn` as in the forward kernel: dk and dv (H/2 registers each a thread) leave no space for a second block in flight.
 
 Constants: BLOCK = 128, two warpgroups of wgmma's 64 rows. STEP = 64: s, p, dp and ds take 32 registers each beside dk and dv;
 at 128, 64 each, more than there are. STAGES = 2: 2 x (q + d_out) of 64 x H bf16 beside k and v of 128 x H are 128 KB at H 128, 160 KB at

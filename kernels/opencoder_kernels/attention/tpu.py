@@ -92,11 +92,11 @@ def _kernels(q, k, causal: bool):
             return every
         some = blocks.visibility(segments.q, segments.kv, T, S, block_q, block_kv, causal)[0][0]
         num_q, num_kv = some.shape
-        by_queries = _at_hand(some.reshape(1, -1), num_kv).reshape(some.shape)
-        by_keys = _at_hand(some.T, num_q).T
+        by_queries = _available(some.reshape(1, -1), num_kv).reshape(some.shape)
+        by_keys = _available(some.T, num_q).T
 
-        def where_computed(info, at_hand):
-            return info._replace(data_next=at_hand[None], block_mask=some[None].astype(jnp.int8), mask_next=None)
+        def where_computed(info, available):
+            return info._replace(data_next=available[None], block_mask=some[None].astype(jnp.int8), mask_next=None)
 
         return splash.SplashAttentionKernel(
             where_computed(every.fwd_mask_info, by_queries),
@@ -108,7 +108,7 @@ def _kernels(q, k, causal: bool):
     return for_row
 
 
-def _at_hand(computed, num: int):
+def _available(computed, num: int):
     """Block to hold at each step, of `num`: the one computed then, or the next that is; after a row's last its first.
 
     Args: computed: bool [rows, steps], in the order of a kernel's grid; step i is block i % num.

@@ -69,7 +69,7 @@ def _matmul(h, w, targets, V: int, gradient: bool):
             for side, s in enumerate(both):
                 tile = col * 2 + side
                 index = plgpu.broadcasted_iota(jnp.int32, s.shape, 1, layout=plgpu.Layout.WGMMA) + tile * TILE
-                if V % (2 * TILE):  # zeros beyond the vocabulary are no logits
+                if V % (2 * TILE):  # zeros beyond the vocabulary are not logits
 
                     def mask(s, index):
                         return jnp.where(index < V, s, MASKED)
@@ -111,7 +111,7 @@ def _matmul(h, w, targets, V: int, gradient: bool):
         ),
         matmuls.barriers(),
         grid={"cols": cols, "rows": M // BLOCK_M},
-        # Rows are summed within four lanes, which takes no scratch; the stages need the room.
+        # Rows are summed within four lanes, which takes no scratch; the stages need the space.
         reduction_scratch_bytes=0,
     )
     return run(h, w, targets)

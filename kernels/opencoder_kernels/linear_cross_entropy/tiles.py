@@ -31,7 +31,7 @@ class TiledSoftmax:
       matmul: (h [M, D], w [D, C], targets int32 [M], vocab, gradient) -> [peak, total, hit] each fp32 [tiles, M], then p
         [M, C] if gradient, 0 from column vocab on; M a multiple of `chunked.ROWS`; a target of -1 hits nothing.
       gradient_from: (p [M, C], scale [tiles, M], targets, weights [M]) -> p scale - weights [target], in place of p.
-      vocab: V, the words (of one device); the columns of w may be more, C, which are no words.
+      vocab: V, the words (of one device); the columns of w may be more, C, which are not words.
     """
 
     matmul: Callable[..., Any]

@@ -5,7 +5,7 @@
     --out=DIR             where plan.md, plan.json and step.hlo.txt go (default runs/plan/CONFIG-TOPOLOGY)
     --search[=K]          ranks meshes, remat policies and micro-batches and compiles the K best (see search.py)
 
-Every other --field=value overrides the configuration, as for training. Exit codes: 0 it fits, 2 refused (one line says
+Every other --field=value overrides the configuration, as for training. Exit codes: 0 it fits, 2 rejected (one line says
 why), 3 it does not fit (the last line says what to change).
 """
 

@@ -201,7 +201,7 @@ def _cycles(pairs: list[tuple[int, ...]]) -> list[list[int]]:
 
 
 def axes_of(groups: Sequence[Sequence[int]], mesh_shape: dict[str, int], whole: bool = True) -> tuple[str, ...]:
-    """Mesh axes along which these groups run; () when they are no set of whole axes and should be.
+    """Mesh axes along which these groups run; () when they are not a set of whole axes and should be.
 
     Partition ids count the mesh's devices in row-major order of its axes. A permutation's groups, its cycles, may be parts
     of an axis, some of a single device.

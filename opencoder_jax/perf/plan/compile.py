@@ -1,4 +1,4 @@
-"""Compiles the training step for an absent machine and reads memory and program out of the result."""
+"""Compiles the training step for a target without hardware and reads memory and program out of the result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Memory:
     params: int
     optimizer: int
     batch: int
-    activations: int  # kept by the forward pass for the backward pass; by arithmetic, from the remat policy
+    activations: int  # kept by the forward pass for the backward pass; analytical estimate, from the remat policy
     temporaries: int  # everything else the step allocates: gradients, gathered weights, workspaces
     peak: int  # arguments + results that reuse no argument + all temporaries
     limit: int
@@ -34,7 +34,7 @@ class Compiled:
     memory: Memory
     hlo: str  # optimised and scheduled
     mesh_shape: dict[str, int]
-    backends: dict[str, str]  # kernel -> back end that the step uses on this machine
+    backends: dict[str, str]  # kernel -> backend that the step uses on this machine
     compiler_options: dict[str, bool | int | str]
     lower_seconds: float
     compile_seconds: float
@@ -70,7 +70,7 @@ def compile_step(config: RunConfig, topology: Topology, compiler: str) -> Compil
         try:
             compiled, options = compile_lowered(lowered, platform, config.xla_flags)
         except jax.errors.JaxRuntimeError as error:
-            raise _refused(error, topology) from error
+            raise _rejected(error, topology) from error
     done = time.monotonic()
     stats = compiled.memory_analysis()
     state = built.abstract_state
@@ -94,7 +94,7 @@ def compile_step(config: RunConfig, topology: Topology, compiler: str) -> Compil
     )
 
 
-def _refused(error: Exception, topology: Topology) -> Exception:
+def _rejected(error: Exception, topology: Topology) -> Exception:
     """What the compiler's error means: OutOfMemory, a kernel too large for the device (ValueError), or the error itself."""
     text = str(error)
     first = text.splitlines()[0]

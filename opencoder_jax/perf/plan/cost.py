@@ -45,7 +45,7 @@ def instruction_cost(module: Module, computation: Computation, instruction: Inst
 
 
 def product_flops(computation: Computation, instruction: Instruction) -> tuple[float, str]:
-    """FLOPs (2 per multiply-add) and operand type of a dot, convolution or library matrix product, else 0."""
+    """FLOPs (2 per multiply-add) and operand type of a dot, convolution or library matmul, else 0."""
     op = instruction.opcode
     if op not in ("dot", "convolution") and not (op == "custom-call" and instruction.target in _GEMM_TARGETS):
         return 0.0, "bf16"
@@ -63,7 +63,7 @@ def product_flops(computation: Computation, instruction: Instruction) -> tuple[f
 
 
 def _convolution_flops(instruction: Instruction, lhs: Shape, rhs: Shape) -> float:
-    """TPUs run matrix products as convolutions; padding and dilation that meet no data are not counted."""
+    """TPUs run matmuls as convolutions; padding and dilation that meet no data are not counted."""
     labels = re.search(r"dim_labels=(\S+?)_(\S+?)->([^\s,]+)", instruction.attributes)
     assert labels is not None, instruction.attributes
     lhs_labels, rhs_labels, out_labels = labels.groups()

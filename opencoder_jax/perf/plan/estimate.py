@@ -1,7 +1,7 @@
-"""Memory and time of a step by arithmetic alone: some microseconds a candidate, close enough to the compiled program to
+"""Memory and time of a step by analytical estimates alone: some microseconds a candidate, close enough to the compiled program to
 rank candidates and to throw most of them away.
 
-It counts what the compiled program is made of (matrix products, attention kernels, memory traffic, collectives) with the
+It counts what the compiled program is made of (matmuls, attention kernels, memory traffic, collectives) with the
 same shares of the device's roofs as `roofline` does, for the fused kernels; what XLA makes of it is not foreseen.
 """
 
@@ -163,7 +163,7 @@ def _network(
     waiting += m.num_layers * seconds("collective-permute", 5 * queries + 3 * keys, "context")
     hiding = layers + m.num_layers * ring
     exposed = max(LAYER_EXPOSED * layers, hiding - compute / n) + end + waiting
-    # Where data groups meet once, they do so after the last micro-batch, with nothing beside it.
+    # Where the data-parallel all-reduce is deferred, it runs after the last micro-batch, with nothing beside it.
     weights_here = (m.num_layers * layer + ends) / tensor
     last = seconds("all-reduce", 4 * weights_here, "data") if once else 0.0
     return n * (hiding + end + waiting) + last, n * exposed + last

@@ -1,6 +1,6 @@
 """Reads the text of a compiled HLO module: computations, instructions, shapes, how often each computation runs.
 
-The compiled module is scheduled: the instructions of a computation stand in the order in which they are issued.
+The compiled module is scheduled: the instructions of a computation are in the order in which they are issued.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _COMMENT = re.compile(r"/\*.*?\*/")
 class Shape:
     dtype: str
     dims: tuple[int, ...]
-    on_chip: bool = False  # in a TPU's VMEM: reading and writing it is no memory traffic
+    on_chip: bool = False  # in a TPU's VMEM: reading and writing it is not memory traffic
 
     @property
     def size(self) -> int:

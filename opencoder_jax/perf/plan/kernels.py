@@ -31,7 +31,7 @@ class KernelCosts:
 
         A forward kernel reads q, k, v and makes two products; a backward one reads the output's gradient too and makes
         three (for dq), four (for dk and dv) or five (for all). A causal product touches half of the T x S pairs; those of
-        a ring of devices after its first step touch all, and stand in a scope of that name.
+        a ring of devices after its first step touch all, and are in a scope of that name.
         """
         operands = _operands(computation, instruction)
         wide = [s for s in operands if self._is_heads(s) and s.dtype.startswith(("bf", "f"))]
@@ -67,7 +67,7 @@ class KernelCosts:
 
 
 def find(module: Module, computation: Computation, instruction: Instruction) -> tuple[Computation, Instruction] | None:
-    """The kernel that an instruction is, or that a fusion holds, and the computation it stands in."""
+    """The kernel that an instruction is, or that a fusion holds, and the computation it is in."""
     if instruction.opcode == "custom-call" and instruction.target.startswith(_TARGETS):
         return computation, instruction
     if instruction.opcode == "fusion":

@@ -80,7 +80,7 @@ def evaluate(config: RunConfig, topology: Topology, compiler: str, compiled: Com
     if kernels.unknown:
         listed = ", ".join(f"{count} of {target}" for target, count in kernels.unknown.items())
         notes.append(
-            f"kernels of the program in which no matrix product is known (norms, say) count by memory traffic alone: {listed}"
+            f"kernels of the program in which no matmul is known (norms, say) count by memory traffic alone: {listed}"
         )
     mfu_of = {causal: mfu(rate, config.model, seq_len, kind, causal=causal) for causal in (True, False)}
     return Plan(
@@ -119,7 +119,7 @@ def evaluate(config: RunConfig, topology: Topology, compiler: str, compiled: Com
 
 
 def compiler_recomputes(module: hlo.Module) -> int:
-    """Kernels and matrix products of a step that XLA added to save memory: it names them after the first with `.remat`."""
+    """Kernels and matmuls of a step that XLA added to save memory: it names them after the first with `.remat`."""
     return sum(
         times
         for computation, instruction, times in module.walk()

@@ -43,7 +43,7 @@ def text(plan: Plan) -> str:
             [
                 (name, f"{1e3 * seconds:,.1f}", f"{seconds / t.step:.1%}")
                 for name, seconds in (
-                    ("matrix products", t.matmul),
+                    ("matmuls", t.matmul),
                     ("kernels", t.kernels),
                     ("limited by memory", t.memory),
                     ("network, not hidden", t.exposed),
@@ -88,7 +88,7 @@ def memory_table(m: Memory) -> list[str]:
         ("parameters", m.params),
         ("optimizer", m.optimizer),
         ("batch", m.batch),
-        ("activations kept for the backward pass (by arithmetic)", m.activations),
+        ("activations kept for the backward pass (analytical estimate)", m.activations),
         ("other temporaries: gradients, gathered weights, workspaces", m.temporaries),
         ("peak", m.peak),
         ("limit", m.limit),
@@ -141,7 +141,7 @@ def out_of_memory(config: RunConfig, mesh: dict[str, int], needed: int | None, t
         if accum is not None and (accum, remat) != (config.grad_accum, config.model.remat):
             change = [f"--model.remat={remat} (now {config.model.remat})"] if remat != config.model.remat else []
             change += [f"--grad_accum={accum} ({now})"] if accum != config.grad_accum else []
-            advice.append(f"{' and '.join(change)}, which fits by arithmetic")
+            advice.append(f"{' and '.join(change)}, which fits by the analytical estimate")
             break
     if not advice and micro > ways:
         advice.append(f"--grad_accum={config.grad_accum * (micro // ways)} ({now})")

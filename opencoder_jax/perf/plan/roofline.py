@@ -92,7 +92,7 @@ class Simulator:
                 now += self._nested(instruction, times)
             else:
                 now += self._compute(computation, instruction, times)
-        # What is still under way when the computation ends (its done is elsewhere, or it is unused) is waited for.
+        # What is still in progress when the computation ends (its done is elsewhere, or it is unused) is waited for.
         if finished and network_free > now:
             times.exposed += network_free - now
             now = network_free

@@ -1,4 +1,4 @@
-"""`plan --search`: meshes, remat policies and micro-batches, first by arithmetic, then the best few by compilation.
+"""`plan --search`: meshes, remat policies and micro-batches, first by analytical estimate, then the best few by compilation.
 
 --search=K   compiles the most promising, each in a process of its own, until K of them fit (default 4). The remat policy
 `offload` is left out: what its copies to host memory cost is not modelled. What is compiled is chosen to differ: a
@@ -55,7 +55,7 @@ class Candidate:
         return replace(config, mesh=MeshConfig(**self.mesh), model=model, grad_accum=self.grad_accum)
 
     @property
-    def folder(self) -> str:
+    def directory(self) -> str:
         return f"candidate-{'-'.join(map(str, self.mesh.values()))}-{self.remat}-{self.grad_accum}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class Candidate:
         fate = {"mesh": self.mesh, "remat": self.remat, "grad_accum": self.grad_accum, "micro_batch": self.records}
         fate["why_it_lost"] = self.reason
         return fate | {
-            "by_arithmetic": {"seconds": e.step, "bytes": e.memory},
+            "by_estimate": {"seconds": e.step, "bytes": e.memory},
             "compiled": {"seconds": self.plan["times"]["step"], "bytes": self.plan["memory"]["peak"]}
             if self.plan
             else None,
@@ -106,18 +106,18 @@ def _all_candidates(config: RunConfig, topology: Topology) -> Iterator[Candidate
 def rank(
     config: RunConfig, topology: Topology, given: Mapping[str, Any] | None = None
 ) -> tuple[list[Candidate], list[Candidate]]:
-    """(what fits by arithmetic, fastest first; what does not fit, with the reason)."""
-    fitting, refused = [], []
+    """(what fits by the analytical estimate, fastest first; what does not fit, with the reason)."""
+    fitting, rejected = [], []
     for c in candidates(config, topology, given):
         c.estimate = estimate(c.applied(config), c.mesh, topology)
         if c.estimate.memory > topology.memory_limit:
             over = (c.estimate.memory - topology.memory_limit) / 2**30
-            c.reason = f"memory: {over:,.1f} GiB too much by arithmetic"
-            refused.append(c)
+            c.reason = f"memory: {over:,.1f} GiB too much by the analytical estimate"
+            rejected.append(c)
         else:
             fitting.append(c)
     fitting.sort(key=lambda c: (_estimate(c).step, _estimate(c).memory))
-    return fitting, refused
+    return fitting, rejected
 
 
 def _estimate(c: Candidate) -> Estimate:
@@ -135,11 +135,11 @@ def search(config: RunConfig, topology: Topology, compiler: str, out: Path, argu
     known = dict(overrides.leaves(config))
     asked = [name for name in overrides.split(arguments) if name in known and known[name] != -1]
     given = {name: known[name] for name in asked}
-    fitting, refused = rank(config, topology, given)
+    fitting, rejected = rank(config, topology, given)
     settled = [
         f"--{name}={given[name]}" for name in asked if name.startswith("mesh.") or name in ("model.remat", "grad_accum")
     ]
-    if not fitting and not refused:
+    if not fitting and not rejected:
         if settled and next(_all_candidates(config, topology), None):
             raise ValueError(f"--search: no candidate has {' '.join(settled)}; leave some of it to the search")
         near = [str(t) for t in _neighbours(topology) if next(candidates(config, t), None)]
@@ -149,14 +149,14 @@ def search(config: RunConfig, topology: Topology, compiler: str, out: Path, argu
             f"topologies that fit: {', '.join(near) or 'none near it'}"
         )
     print(
-        f"{len(fitting) + len(refused):,} candidates: {len(refused):,} do not fit by arithmetic; compiling the best {min(count, len(fitting))}"
+        f"{len(fitting) + len(rejected):,} candidates: {len(rejected):,} do not fit by the analytical estimate; compiling the best {min(count, len(fitting))}"
     )
     out.mkdir(parents=True, exist_ok=True)
     tried: list[Candidate] = []
     for c in varied(fitting, 2 * count):
         if sum(not t.reason for t in tried) == count:
             break
-        _compile(c, topology, compiler, out / c.folder, arguments)
+        _compile(c, topology, compiler, out / c.directory, arguments)
         said = c.reason or f"{1e3 * c.plan['times']['step']:,.0f} ms, {c.plan['memory']['peak'] / 2**30:.1f} GiB"
         print(f"{c}: {said}", flush=True)
         tried.append(c)
@@ -167,10 +167,10 @@ def search(config: RunConfig, topology: Topology, compiler: str, out: Path, argu
         if c not in tried:
             c.reason = _not_tried(c, fitting[0])
     failed = [c for c in tried if c not in done]
-    text = report(config, topology, done, failed, [c for c in fitting if c not in tried], refused)
+    text = report(config, topology, done, failed, [c for c in fitting if c not in tried], rejected)
     (out / "search.md").write_text(text)
     with (out / "candidates.jsonl").open("w") as file:
-        for c in (*done, *failed, *(c for c in fitting if c not in tried), *refused):
+        for c in (*done, *failed, *(c for c in fitting if c not in tried), *rejected):
             file.write(json.dumps(c.as_dict()) + "\n")
     print(text)
     if not done:
@@ -267,12 +267,12 @@ def _compile(c: Candidate, topology: Topology, compiler: str, out: Path, argumen
 
 def _not_tried(c: Candidate, best: Candidate) -> str:
     e, b = _estimate(c), _estimate(best)
-    return f"{_lost(e.step, b.step, _parts_by_arithmetic(e), _parts_by_arithmetic(b))} by arithmetic"
+    return f"{_lost(e.step, b.step, _parts_by_estimate(e), _parts_by_estimate(b))} by the analytical estimate"
 
 
 def report(
     config: RunConfig, topology: Topology, done: list[Candidate], failed: list[Candidate],
-    untried: list[Candidate], refused: list[Candidate],
+    untried: list[Candidate], rejected: list[Candidate],
 ) -> str:  # fmt: skip
     from opencoder_jax.perf.plan.report import table
 
@@ -282,7 +282,7 @@ def report(
         "tokens/s/device",
         "MFU causal",
         "GiB",
-        "by arithmetic",
+        "analytical estimate",
         "why it lost",
     )
     rows = []
@@ -304,7 +304,7 @@ def report(
     lines += [*table(head, rows), "", agreement(done)] if rows else ["none"]
     if failed:
         lines += ["", "## Compiled, but out", "", *(f"- {c}: {c.reason}" for c in failed)]
-    lines += ["", f"## Fitting by arithmetic, not compiled: {len(untried):,}, best first, ten of them", ""]
+    lines += ["", f"## Fitting by the analytical estimate, not compiled: {len(untried):,}, best first, ten of them", ""]
     rows = []
     for c in untried[:10]:
         e = _estimate(c)
@@ -312,8 +312,8 @@ def report(
     lines += (
         table(("mesh, remat, micro-batches x records", "ms/step", "GiB", "why it lost"), rows) if rows else ["none"]
     )
-    lines += ["", f"## Not fitting by arithmetic: {len(refused):,}, nearest first, five of them", ""]
-    near = sorted(refused, key=lambda c: _estimate(c).memory)[:5]
+    lines += ["", f"## Not fitting by the analytical estimate: {len(rejected):,}, nearest first, five of them", ""]
+    near = sorted(rejected, key=lambda c: _estimate(c).memory)[:5]
     lines += [f"- {c}: {c.reason}" for c in near]
     return "\n".join(lines) + "\n"
 
@@ -338,7 +338,7 @@ def _parts_compiled(times: dict[str, float]) -> dict[str, float]:
     }
 
 
-def _parts_by_arithmetic(e: Estimate) -> dict[str, float]:
+def _parts_by_estimate(e: Estimate) -> dict[str, float]:
     return {
         "products and kernels (recomputation)": e.products + e.attention,
         "memory traffic": e.traffic,
@@ -350,7 +350,7 @@ def agreement(done: list[Candidate]) -> str:
     """How far arithmetic was from the compiler: its times over the compiled ones, and the rank correlation."""
     both = np.array([(_estimate(c).step, c.plan["times"]["step"]) for c in done])
     ratio = both[:, 0] / both[:, 1]
-    said = f"Time by arithmetic over time compiled: {ratio.min():.2f} to {ratio.max():.2f}"
+    said = f"Estimated over compiled time: {ratio.min():.2f} to {ratio.max():.2f}"
     if len(done) < 3:
         return f"{said}."
     ranks = both.argsort(axis=0).argsort(axis=0)

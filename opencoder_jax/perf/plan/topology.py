@@ -19,7 +19,7 @@ GB, GIB = 1e9, 2**30
 
 @dataclass(frozen=True)
 class DeviceSpec:
-    """One device, as JAX counts them. Bandwidths in bytes/s and one direction; FLOP/s stand in metrics.PEAK_FLOPS."""
+    """One device, as JAX counts them. Bandwidths in bytes/s and one direction; FLOP/s are in metrics.PEAK_FLOPS."""
 
     name: str
     platform: str  # cuda or tpu
@@ -128,7 +128,7 @@ def parse(name: str) -> Topology:
 
 
 def prepare_environment(topology: Topology, compiler: str) -> None:
-    """Sets what JAX reads at its start. Call it before anything imports JAX's back ends.
+    """Sets what JAX reads at its start. Call it before anything imports JAX's backends.
 
     compiler: `device`, the machine's own; `cpu`, fake CPU devices, which give sharding and collectives but neither the
     device's fusions nor its memory.

@@ -1,6 +1,6 @@
 """`python -m opencoder_jax.perf.profile --config=NAME [--profile.steps=2:5] [--field=value ...] [--out=DIR]`
 
-Compiles the training step on the devices at hand, runs it on synthetic batches, traces the chosen steps and prints
+Compiles the training step on the devices available, runs it on synthetic batches, traces the chosen steps and prints
 where their time goes. DIR (default runs/profile/NAME) receives profile.md, the xprof trace (tensorboard --logdir DIR)
 and hlo/: the step before and after optimisation and, on request (--buffers), XLA's buffer assignment.
 
@@ -42,8 +42,8 @@ def run(arguments: list[str]) -> int:
     if steps.start < 2:
         raise ValueError(f"profile.steps={config.profile.steps}: begin at 2 or later; the first steps warm up")
     if own["buffers"]:  # read when the compiler starts
-        folder = out / "hlo" / "xla"
-        flags = f"--xla_dump_to={folder} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=.*step.*"
+        directory = out / "hlo" / "xla"
+        flags = f"--xla_dump_to={directory} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=.*step.*"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 
     from opencoder_jax import distributed

@@ -186,6 +186,6 @@ def text(profile: Profile) -> str:
     if profile.unknown:
         lines += [
             "",
-            f"{profile.unknown} operations of the trace stand in other programs than the step and are left out.",
+            f"{profile.unknown} operations of the trace are in other programs than the step and are left out.",
         ]
     return "\n".join(lines) + "\n"

@@ -31,12 +31,12 @@ class Trace:
         return sorted({e.device for e in self.events})
 
 
-def newest(folder: Path) -> Path:
-    """The latest `*.xplane.pb` below a folder. Raises: ValueError when there is none."""
-    found = sorted(folder.rglob("*.xplane.pb"), key=lambda p: p.stat().st_mtime)
+def newest(directory: Path) -> Path:
+    """The latest `*.xplane.pb` below a directory. Raises: ValueError when there is none."""
+    found = sorted(directory.rglob("*.xplane.pb"), key=lambda p: p.stat().st_mtime)
     if not found:
         raise ValueError(
-            f"{folder}: no trace (*.xplane.pb) there; train with --profile.steps=10:15, or profile a --config"
+            f"{directory}: no trace (*.xplane.pb) there; train with --profile.steps=10:15, or profile a --config"
         )
     return found[-1]
 
@@ -44,7 +44,7 @@ def newest(folder: Path) -> Path:
 def read(path: Path) -> Trace:
     """Reads one `*.xplane.pb`.
 
-    On GPU and TPU each device has a plane of its own; on CPU the operations stand on the host's threads and carry
+    On GPU and TPU each device has a plane of its own; on CPU the operations are on the host's threads and carry
     their device's number.
     """
     from jax.profiler import ProfileData

@@ -12,7 +12,7 @@ that all share: a mesh takes the first hosts that suffice for it, so that one sw
     --out=DIR               default runs/sweep/CONFIG; receives results.jsonl, report.md, report.png, a log per mesh
     --fake                  CPU devices made up by XLA: proves the machinery; its figures are no measurements
 
-Exit codes: 0 all meshes ran, 1 some failed (the report says which and why), 2 refused.
+Exit codes: 0 all meshes ran, 1 some failed (the report says which and why), 2 rejected.
 """
 
 from __future__ import annotations
@@ -215,20 +215,20 @@ def child(arguments: list[str]) -> int:
     devices = jax.devices()
     if count > len(devices):
         raise ValueError(f"the mesh asks for {count} devices, there are {len(devices)}")
-    folder = Path(answer).with_suffix(".trace") if distributed.is_first() else None
+    directory = Path(answer).with_suffix(".trace") if distributed.is_first() else None
     done = measure(
         config,
         steps=int(steps),
         warmup=int(warmup),
         traced=2,
-        trace_dir=folder,
-        hlo_dir=folder,
+        trace_dir=directory,
+        hlo_dir=directory,
         devices=devices[:count],
     )
-    if folder is None:
+    if directory is None:
         return 0
-    module = hlo.parse((folder / "train_step.optimized.hlo").read_text())
-    split = table.summarise(trace.read(trace.newest(folder)), module)
+    module = hlo.parse((directory / "train_step.optimized.hlo").read_text())
+    split = table.summarise(trace.read(trace.newest(directory)), module)
     row = dataclasses.asdict(done) | {
         "median_seconds": done.median_seconds,
         "split": split.by_kind | {"exposed": split.exposed_collective, "host gap": split.host_gap},

@@ -74,7 +74,7 @@ def corpus_writer():
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory):
-    """(output folder, summary) of all stages over 24 families, in several partitions."""
+    """(output directory, summary) of all stages over 24 families, in several partitions."""
     root = tmp_path_factory.mktemp("finished")
     write_corpus(root / "in", families=24)
     config = load(

@@ -1,4 +1,4 @@
-"""Bad input at the command line: one clear line; the rest is processed and the bad item stands in the ledger."""
+"""Bad input at the command line: one clear line; the rest is processed and the bad item is in the ledger."""
 
 import io
 import json
@@ -46,7 +46,7 @@ def ledger_of(output):
     return read_ledger(str(output)).to_pylist()
 
 
-def refused(arguments, capsys):
+def rejected(arguments, capsys):
     """The one line on standard error of a command that exits with 2."""
     assert main(arguments) == 2
     captured = capsys.readouterr()
@@ -139,15 +139,15 @@ def test_tables_with_values_out_of_range_or_of_the_wrong_type(tmp_path):
     assert {d["stars"] for d in documents} == {d["commit_time"] for d in documents} == {None}
 
 
-def test_truncated_and_damaged_parquet(tmp_path):
+def test_truncated_and_corrupt_parquet(tmp_path):
     root = tmp_path / "in"
     root.mkdir()
     pq.write_table(pa.table(rows(200)), root / "good.parquet", row_group_size=20)
     data = (root / "good.parquet").read_bytes()
     (root / "cut.parquet").write_bytes(data[: len(data) // 2])
-    damaged = bytearray(data)
-    damaged[300:900] = b"\xff" * 600
-    (root / "page.parquet").write_bytes(damaged)
+    corrupt = bytearray(data)
+    corrupt[300:900] = b"\xff" * 600
+    (root / "page.parquet").write_bytes(corrupt)
     (root / "none.parquet").write_bytes(b"")
     pq.write_table(pa.table({"path": ["z.py"]}), root / "column.parquet")
     assert main([f"--input={root}", f"--output={tmp_path / 'out'}", *QUICK]) == 0
@@ -156,7 +156,7 @@ def test_truncated_and_damaged_parquet(tmp_path):
     assert set(bad) == {"in/cut.parquet", "in/page.parquet", "in/none.parquet", "in/column.parquet"}
     assert "20 rows from row 0" in bad["in/page.parquet"] and "no column content" in bad["in/column.parquet"]
     assert "footer" in bad["in/cut.parquet"] and "0 bytes" in bad["in/none.parquet"]
-    # Each row of a refused row group counts; the other row groups are read: copies of the good file's rows.
+    # Each row of a rejected row group counts; the other row groups are read: copies of the good file's rows.
     copies = [r for r in ledger if r["source"] == "in/page.parquet" and r["rule"] != "unreadable_table"]
     assert len(copies) == 180 and len({r["doc_id"] for r in ledger}) == len(ledger) == 200 + 180 + 20 + 3
 
@@ -168,7 +168,7 @@ def test_truncated_and_damaged_parquet(tmp_path):
         ("filter.thresholds.code/python.qsc_code_num_lines=less than 3", "'less than 3' does not parse"),
         ("filter.thresholds.code/python=5", "takes a table of signals"),
         ("fuzzy_dedup.preset=9x9", "presets: 128x16"),
-        ("sample.sizes=java=many", "sample.sizes.java: 'many' is no size"),
+        ("sample.sizes=java=many", "sample.sizes.java: 'many' is not a size"),
         ("sample.ratios=java=1.5", "must be in [0, 1]"),
         ("ingest.kind=cobol", "ingest.kind is one of"),
         ("layout.batch_mb=0", "layout.batch_mb must be positive"),
@@ -177,18 +177,18 @@ def test_truncated_and_damaged_parquet(tmp_path):
 )
 def test_bad_configuration_stops_before_any_work(override, message, corpus, tmp_path, capsys):
     output = tmp_path / "out"
-    error = refused([f"--input={corpus}", f"--output={output}", f"--{override}", *WHOLE], capsys)
+    error = rejected([f"--input={corpus}", f"--output={output}", f"--{override}", *WHOLE], capsys)
     assert message in error and not output.exists()
 
 
 def test_bad_rule_in_a_file(corpus, tmp_path, capsys):
     file = tmp_path / "c.toml"
     file.write_text('[filter.thresholds."code/python"]\nqsc_code_num_lines = "x <"\n')
-    error = refused([f"--input={corpus}", f"--output={tmp_path / 'out'}", f"--config={file}", *WHOLE], capsys)
+    error = rejected([f"--input={corpus}", f"--output={tmp_path / 'out'}", f"--config={file}", *WHOLE], capsys)
     assert "code/python/qsc_code_num_lines: 'x <' does not parse" in error
 
 
-def test_output_folders(corpus, tmp_path, capsys):
+def test_output_directories(corpus, tmp_path, capsys):
     output = str(tmp_path / "out")
     assert main([f"--input={corpus}", f"--output={output}", *QUICK]) == 0
     capsys.readouterr()
@@ -196,15 +196,15 @@ def test_output_folders(corpus, tmp_path, capsys):
     other.mkdir()
     (other / "a.py").write_text("a = 1\n")
     before = {p: p.read_bytes() for p in Path(output).rglob("*") if p.is_file()}
-    assert "holds stage ingest of a run with another input" in refused(
+    assert "holds stage ingest of a run with another input" in rejected(
         [f"--input={other}", f"--output={output}", *QUICK], capsys
     )
-    assert "holds stage sample of a run with another input or configuration" in refused(
+    assert "holds stage sample of a run with another input or configuration" in rejected(
         [f"--input={corpus}", f"--output={output}", "--sample.seed=5", *QUICK], capsys
     )
     assert {p: p.read_bytes() for p in Path(output).rglob("*") if p.is_file()} == before
-    assert "holds other files" in refused([f"--input={corpus}", f"--output={other}", *QUICK], capsys)
-    assert "lies in the input" in refused([f"--input={corpus}", f"--output={corpus / 'out'}", *QUICK], capsys)
+    assert "holds other files" in rejected([f"--input={corpus}", f"--output={other}", *QUICK], capsys)
+    assert "is in the input" in rejected([f"--input={corpus}", f"--output={corpus / 'out'}", *QUICK], capsys)
     # Another width of the engine is no other run.
     assert main([f"--input={corpus}", f"--output={output}", *QUICK, "--engine.workers=2"]) == 0
 
@@ -223,7 +223,7 @@ def test_bad_inputs(source, message, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.xyz").write_text("?")
     source = source.format(empty=tmp_path / "empty", file=tmp_path / "file.xyz")
-    assert message in refused([f"--input={source}", f"--output={tmp_path / 'out'}", *QUICK], capsys)
+    assert message in rejected([f"--input={source}", f"--output={tmp_path / 'out'}", *QUICK], capsys)
 
 
 @pytest.mark.parametrize(("scheme", "package"), [("s3", "s3fs"), ("gs", "gcsfs")])
@@ -232,7 +232,7 @@ def test_object_store_without_its_package(scheme, package, tmp_path, capsys):
 
     if importlib.util.find_spec(package):
         pytest.skip(f"{package} is installed")
-    error = refused([f"--input={scheme}://bucket/x", f"--output={tmp_path / 'out'}", *QUICK], capsys)
+    error = rejected([f"--input={scheme}://bucket/x", f"--output={tmp_path / 'out'}", *QUICK], capsys)
     assert package in error
 
 

@@ -66,7 +66,7 @@ def test_all_imports_are_followed():
         assert set(done.stdout.split()) - neutral <= _closure(module, ROOT)
 
 
-def test_another_program_is_refused_redone_or_kept(tmp_path, monkeypatch, corpus_writer):
+def test_another_program_is_rejected_redone_or_kept(tmp_path, monkeypatch, corpus_writer):
     corpus_writer(tmp_path / "in", families=2)
     config = load(None, ["stages=ingest,preprocess,sample", "engine.workers=1", "engine.progress=false"])
     arguments = config, [str(tmp_path / "in")], str(tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Bytes to text: legacy encodings by the shortest description, damaged UTF-8 refused."""
+"""Bytes to text: legacy encodings by the shortest description, corrupt UTF-8 rejected."""
 
 import pytest
 from hypothesis import given, settings
@@ -141,7 +141,7 @@ def test_usual_words_need_a_word_with_letters_that_agrees_and_two_more():
 
 
 def test_one_word_does_not_make_a_text_central_european():
-    """Nor does it where it is repeated, or stands beside letters and signs without a word."""
+    """Nor does it where it is repeated, or is beside letters and signs without a word."""
     for word in ("Paweł", "Žižka", "może", "Jiří", "Győző", "Małżeństwo", "Krajčíková", "Przyjaźń"):
         data = (CODE + f"// {word} {word} {word} x é\n").encode("iso8859-2")
         assert decode(data).encoding == "cp1252"
@@ -205,7 +205,7 @@ def test_no_ascii_byte_is_lost_to_a_lone_letter(parts):
 
 
 @pytest.mark.parametrize("word", ["Größe und Übergabe prüfen", "这是一个中文注释", "naïve café"])
-def test_utf8_with_a_bad_byte_is_refused(word):
+def test_utf8_with_a_bad_byte_is_rejected(word):
     """One replacement character would go unseen into training; another encoding would change every letter."""
     data = (f"// {word}\n" * 12 + CODE).encode()
     for bad in (b"\xff", b"\xe9", b"\xe4\xb8", b"\xfc e"):
@@ -217,14 +217,14 @@ def test_utf8_with_a_bad_byte_is_refused(word):
             assert decoded.detail.startswith("UTF-8, but not at byte")
 
 
-def test_utf8_and_cp1252_in_one_file_are_refused():
+def test_utf8_and_cp1252_in_one_file_are_rejected():
     data = "".join(f"# José {i}\n" for i in range(3)).encode() + "".join(f"# Müller {i}\n" for i in range(12)).encode(
         "cp1252"
     )
     assert decode(data).rule == "undecodable"
 
 
-def test_what_is_no_text_is_refused():
+def test_what_is_not_text_is_rejected():
     assert decode(bytes(range(0x80, 0x100)) * 8).text is None
     assert decode(b"x\x81\x8d\x8f\x90\x9d y").text is None
     assert decode(b"S\x00E\x00").rule == "binary"

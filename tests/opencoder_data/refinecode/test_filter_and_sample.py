@@ -44,12 +44,12 @@ class Index:
 
 
 def run(tmp_path, name, rows, stages, *overrides):
-    folder = tmp_path / name
-    folder.mkdir()
-    pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet", row_group_size=20)
+    directory = tmp_path / name
+    directory.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), directory / "rows.parquet", row_group_size=20)
     config = load(None, [f"stages={stages}", "engine.workers=1", "engine.progress=false", *overrides])
     output = str(tmp_path / f"{name}-out")
-    summary = run_pipeline(config, [str(folder)], output)
+    summary = run_pipeline(config, [str(directory)], output)
     return summary, {r["path"]: r for r in read_ledger(output).to_pylist()}, output
 
 
@@ -95,7 +95,7 @@ def test_the_guard_changes_no_value_whatever_the_batch(tmp_path):
         _, _, output = run(tmp_path, name, rows, stages, *overrides)
         parts = [pq.read_table(p) for p in sorted(Path(output, "06-filter", "signals").iterdir())]
         found = [r for part in parts for r in part.to_pylist()]
-        assert len({r.pop("doc_id") for r in found}) == len(rows)  # an id depends on the folder
+        assert len({r.pop("doc_id") for r in found}) == len(rows)  # an id depends on the directory
         tables.append(sorted(found, key=repr))
     assert tables[0] == tables[1] == tables[2]
     assert [r["errors"] for r in tables[0] if r["errors"]] == []
@@ -157,5 +157,5 @@ def test_sample_cuts_to_ratio_and_size_and_ignores_order(tmp_path):
 
 def test_sizes_parse():
     assert sample.parse_size("64GB") == 64e9 and sample.parse_size(" 1.5 mb") == 1.5e6
-    with pytest.raises(ValueError, match="no size"):
+    with pytest.raises(ValueError, match="not a size"):
         sample.parse_size("many")

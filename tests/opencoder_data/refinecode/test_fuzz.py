@@ -42,7 +42,7 @@ _PIECES = [
 
 def bases() -> list[bytes]:
     """Real files: the samples of the filter's tests and this project's own."""
-    folders = (
+    directories = (
         ROOT / "tests" / "opencoder_data",
         ROOT / "data",
         ROOT / "docs",
@@ -50,7 +50,7 @@ def bases() -> list[bytes]:
         ROOT / "opencoder_jax",
     )
     paths = sorted(
-        p for folder in folders for p in folder.rglob("*") if p.suffix in _SUFFIXES and p.stat().st_size < 1e5
+        p for directory in directories for p in directory.rglob("*") if p.suffix in _SUFFIXES and p.stat().st_size < 1e5
     )
     return [p.read_bytes() for p in paths]
 
@@ -97,7 +97,7 @@ def write_tar(path: Path, rng: np.random.Generator, count: int, names: list[str]
 
 
 def language_names() -> list[str]:
-    """A file name for every extension and every file name that stands for a language."""
+    """A file name for every extension and every file name that means a language."""
     t = tables()
     return sorted({f"a.{e}" for e in [*t.extensions, *t.compound]} | set(t.filenames) | {"script"})
 

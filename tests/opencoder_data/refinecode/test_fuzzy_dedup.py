@@ -140,13 +140,13 @@ def corpus():
 
 
 def run(tmp_path, name, rows, *overrides):
-    folder = tmp_path / name
-    folder.mkdir()
-    pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet", row_group_size=25)
+    directory = tmp_path / name
+    directory.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), directory / "rows.parquet", row_group_size=25)
     stages = "stages=ingest,preprocess,exact_dedup,fuzzy_dedup"
     config = load(None, [stages, "engine.workers=1", "engine.progress=false", *overrides])
     output = str(tmp_path / f"{name}-out")
-    summary = run_pipeline(config, [str(folder)], output)
+    summary = run_pipeline(config, [str(directory)], output)
     return summary, {(r["repo"], r["path"]): r for r in read_ledger(output).to_pylist()}, output
 
 

@@ -1,4 +1,4 @@
-"""From a finished run to training and held-out folders, their weights, a tokenizer and shards."""
+"""From a finished run to training and held-out directories, their weights, a tokenizer and shards."""
 
 from collections import Counter
 from itertools import pairwise
@@ -16,8 +16,8 @@ from opencoder_data.shard_format import ShardReader
 from opencoder_data.tokenizer.__main__ import main as tokenizer_main
 
 
-def rows_of(folder):
-    return pa.concat_tables([pq.read_table(p) for p in sorted(Path(folder).rglob("*.parquet"))]).to_pylist()
+def rows_of(directory):
+    return pa.concat_tables([pq.read_table(p) for p in sorted(Path(directory).rglob("*.parquet"))]).to_pylist()
 
 
 def runs_of(text):
@@ -41,8 +41,8 @@ def test_every_document_once_with_weights_of_the_training_text(finished_run, tmp
     handed = rows_of(tmp_path / "out" / "train")
     assert sorted(r["doc_id"] for r in handed) == sorted(r["doc_id"] for r in documents)
     assert summary["files_kept"] == len(handed)
-    by_folder = {r["language"] for r in rows_of(tmp_path / "out" / "train" / "java")}
-    assert by_folder == {"java"}
+    by_directory = {r["language"] for r in rows_of(tmp_path / "out" / "train" / "java")}
+    assert by_directory == {"java"}
 
 
 def test_held_out_files_have_no_near_copy_in_training(tmp_path, corpus_writer):
@@ -132,7 +132,7 @@ def test_tokenizer_and_shards_from_the_command_line(finished_run, tmp_path, caps
     assert sum(ShardReader(p).manifest.num_documents for p in held_out) == len(rows_of(Path(target, "held_out"))) > 0
 
 
-def test_interrupted_hand_over_begins_anew_and_others_are_refused(finished_run, tmp_path, monkeypatch, capsys):
+def test_interrupted_hand_over_begins_anew_and_others_are_rejected(finished_run, tmp_path, monkeypatch, capsys):
     output, target = finished_run[0], str(tmp_path / "out")
     hold_out = HoldOut(share=0.3)
     whole = hand_over(output, str(tmp_path / "whole"), hold_out=hold_out)

@@ -1,4 +1,4 @@
-"""Every form of input gives the same documents: folder, archives, git, tables, and URLs."""
+"""Every form of input gives the same documents: directory, archives, git, tables, and URLs."""
 
 import bz2
 import gzip
@@ -30,8 +30,8 @@ FILES = {
 def documents(source, output, *overrides):
     config = load(None, ["stages=ingest,preprocess", "engine.workers=1", "engine.progress=false", *overrides])
     run_pipeline(config, [source], output)
-    folder = f"{output}/documents"
-    return pa.concat_tables([read_table(f"{folder}/{n}") for n in listdir(folder)]).to_pylist()
+    directory = f"{output}/documents"
+    return pa.concat_tables([read_table(f"{directory}/{n}") for n in listdir(directory)]).to_pylist()
 
 
 def as_tar(compress):
@@ -97,7 +97,7 @@ def test_archives_and_tables(name, tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["memory", "file", "local"])
-def test_folder_by_url(scheme, tmp_path):
+def test_directory_by_url(scheme, tmp_path):
     root = f"{scheme}://{tmp_path}/in" if scheme != "local" else f"{tmp_path}/in"
     fs, base = fsspec.core.url_to_fs(root)
     for path, text in FILES.items():
@@ -111,7 +111,7 @@ def test_folder_by_url(scheme, tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["memory", "local"])
-def test_archives_in_a_folder_by_url(scheme, tmp_path):
+def test_archives_in_a_directory_by_url(scheme, tmp_path):
     root = f"{scheme}://{tmp_path}/in"
     fs, base = fsspec.core.url_to_fs(root)
     fs.makedirs(f"{base}/deep")

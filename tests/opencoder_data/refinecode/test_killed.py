@@ -40,10 +40,10 @@ def digest(output):
     return {name: data for name, data in files.items() if name.name not in ("timings.json", "run.json")}
 
 
-def marks(folder):
+def marks(directory):
     """Finished partitions of all steps of a stage, and files in writing."""
     found = 0
-    for where, _, names in os.walk(folder):
+    for where, _, names in os.walk(directory):
         found += len(names) if f"{os.sep}done" in where else sum(name.startswith(".tmp-") for name in names)
     return found
 
@@ -102,11 +102,11 @@ def killed_run(reference, output, stages, seed):
     rng = random.Random(seed)
     killed = []
     for stage in stages:
-        folder = output / f"{STAGES.index(stage) + 1:02d}-{stage}" if stage in STAGES else output / stage
-        total = sum(name.parts[0] == folder.name and "done" in name.parts for name in whole) or 4
+        directory = output / f"{STAGES.index(stage) + 1:02d}-{stage}" if stage in STAGES else output / stage
+        total = sum(name.parts[0] == directory.name and "done" in name.parts for name in whole) or 4
         wanted = rng.randrange(total) if stage in STAGES else 0
         process = start(corpus, output)
-        if kill_when(process, lambda f=folder, n=wanted: f.exists() and marks(f) >= n, rng.random() * 0.05):
+        if kill_when(process, lambda f=directory, n=wanted: f.exists() and marks(f) >= n, rng.random() * 0.05):
             killed.append(stage)
         else:
             finish(process)

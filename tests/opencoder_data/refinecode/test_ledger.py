@@ -37,7 +37,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def run(finished, tmp_path):
-    """A copy of the finished run, to be damaged."""
+    """A copy of the finished run, to be corrupt."""
     shutil.copytree(finished[0].output, tmp_path / "out")
     return Run(CONFIG, finished[0].inputs, str(tmp_path / "out"))
 

@@ -26,12 +26,12 @@ def texts(seed):
         yield "".join(rng.sample(lines[first : first + 4_000], 1_000))
 
 
-def write_files(folder, num_bytes):
+def write_files(directory, num_bytes):
     """The same first files for any size."""
-    folder.mkdir()
+    directory.mkdir()
     written = 0
     for number, text in enumerate(texts(seed=1)):
-        (folder / f"{number}.py").write_text(text)
+        (directory / f"{number}.py").write_text(text)
         written += len(text)
         if written >= num_bytes:
             return
@@ -56,7 +56,7 @@ def peak_of_one_process(source, output):
 
 
 def test_memory_does_not_follow_the_corpus(tmp_path):
-    """The room for data is 15 MB more than a run over 2 MB takes; the corpus has 60 MB."""
+    """The space for data is 15 MB more than a run over 2 MB takes; the corpus has 60 MB."""
     for name, size in (("small", 2e6), ("large", 60e6)):
         write_files(tmp_path / name, size)
     small, large = (peak_of_one_process(tmp_path / n, tmp_path / f"{n}-out") for n in ("small", "large"))

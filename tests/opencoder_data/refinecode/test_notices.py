@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from opencoder_data.refinecode.transform import header
 from opencoder_data.refinecode.transform.comment_syntax import comment_syntax
 from opencoder_data.refinecode.transform.header import notice_spans, remove_header, without
-from opencoder_data.refinecode.transform.parse_check import GRAMMARS, lies_in_comments
+from opencoder_data.refinecode.transform.parse_check import GRAMMARS, is_in_comments
 from tree_sitter_language_pack import get_parser
 
 C = "Copyright (c) 2020 Acme Corp"
@@ -195,7 +195,7 @@ _PARSER_ONLY = {"haskell"}
 @pytest.mark.parametrize(("language", "before", "after"), [s for s in STAYS if s[0] not in _PARSER_ONLY])
 def test_what_stays_without_a_parser(language, before, after, monkeypatch):
     """The scanner alone is as careful: most languages have no grammar."""
-    monkeypatch.setattr(header, "lies_in_comments", lambda *_: True)
+    monkeypatch.setattr(header, "is_in_comments", lambda *_: True)
     assert remove_header(before, language) == (before if after is None else after)
 
 
@@ -360,9 +360,9 @@ def test_the_parser_has_the_last_word(monkeypatch):
 
 def test_cuts_outside_comments_are_seen():
     text = "/* Copyright 2020 é */\nint x;\n"
-    assert lies_in_comments(text, [(0, 23)], 23, "c")
-    assert not lies_in_comments(text, [(0, 30)], 30, "c")
-    assert not lies_in_comments(text, [(23, 30)], 30, "c")
+    assert is_in_comments(text, [(0, 23)], 23, "c")
+    assert not is_in_comments(text, [(0, 30)], 30, "c")
+    assert not is_in_comments(text, [(23, 30)], 30, "c")
 
 
 @pytest.mark.parametrize(

@@ -83,11 +83,11 @@ def test_concatenated_archives_are_read_to_the_end(name, tmp_path):
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_what_follows_an_archive_and_is_none_has_a_row(rest, pack, tmp_path):
     name = "a.tar" if pack is bytes else "a.tar.gz"
-    found, refused = read(tmp_path, name, pack(tar("a.py")) + rest)
-    assert found == kept("a.py") and refused == {"": "unreadable_archive"}
+    found, rejected = read(tmp_path, name, pack(tar("a.py")) + rest)
+    assert found == kept("a.py") and rejected == {"": "unreadable_archive"}
 
 
-def test_a_damaged_header_has_a_row_and_what_came_before_stays(tmp_path):
+def test_a_corrupt_header_has_a_row_and_what_came_before_stays(tmp_path):
     data = bytearray(tar("a.py", "b.py", "c.py"))
     data[1024 + 100] ^= 0xFF
     assert read(tmp_path, "a.tar", bytes(data)) == (kept("a.py"), {"": "unreadable_archive"})
@@ -108,33 +108,33 @@ def test_hard_links_are_files_and_lead_nowhere_outside(tmp_path):
         member("/abs.py", code("abs")),
         member("../../up2.py", code("up2")),
     ]
-    found, refused = read(tmp_path, "a.tar.gz", gzip.compress(b"".join(links) + bytes(1024)))
+    found, rejected = read(tmp_path, "a.tar.gz", gzip.compress(b"".join(links) + bytes(1024)))
     text = code("a.py").decode()
     assert {n: found[n] for n in ("before.py", "a.py", "one.py", "two.py")} == dict.fromkeys(
         ("before.py", "a.py", "one.py", "two.py"), text
     )
     assert len(found) == 6 and not any("secret" in t for t in found.values())
-    assert refused == {"out.py": "not_a_file", "up.py": "not_a_file", "chain.py": "not_a_file", "soft.py": "symlink"}
+    assert rejected == {"out.py": "not_a_file", "up.py": "not_a_file", "chain.py": "not_a_file", "soft.py": "symlink"}
 
 
 def test_hard_links_of_a_cut_archive_have_rows(tmp_path):
     data = member("a.py", code("a.py")) + member("l.py", kind=tarfile.LNKTYPE, linkname="a.py")
     data += member("m.py", kind=tarfile.LNKTYPE, linkname="z.py") + member("big.py", b"#" * 2000)[:1500]
-    found, refused = read(tmp_path, "a.tar", data)
-    assert set(found) == {"a.py", "l.py"} and refused == {"m.py": "not_a_file", "": "unreadable_archive"}
+    found, rejected = read(tmp_path, "a.tar", data)
+    assert set(found) == {"a.py", "l.py"} and rejected == {"m.py": "not_a_file", "": "unreadable_archive"}
 
 
-def test_members_that_are_no_files(tmp_path):
+def test_members_that_are_not_files(tmp_path):
     kinds = {"fifo": tarfile.FIFOTYPE, "char": tarfile.CHRTYPE, "block": tarfile.BLKTYPE, "link": tarfile.SYMTYPE}
     data = b"".join(member(f"{n}.py", kind=k) for n, k in kinds.items())
     data += (
         member("label", kind=b"V") + member("rest.py", b"y" * 700, kind=b"M") + member("odd.py", b"z" * 700, kind=b"Q")
     )
     data += member("dir.py", kind=tarfile.DIRTYPE) + member("old.py/", kind=tarfile.AREGTYPE)
-    found, refused = read(tmp_path, "a.tar", data + tar("a.py"))
-    assert found == kept("a.py") and refused.pop("link.py") == "symlink"
-    assert set(refused) == {"fifo.py", "char.py", "block.py", "label", "rest.py", "odd.py"}
-    assert set(refused.values()) == {"not_a_file"}
+    found, rejected = read(tmp_path, "a.tar", data + tar("a.py"))
+    assert found == kept("a.py") and rejected.pop("link.py") == "symlink"
+    assert set(rejected) == {"fifo.py", "char.py", "block.py", "label", "rest.py", "odd.py"}
+    assert set(rejected.values()) == {"not_a_file"}
 
 
 def test_names_in_every_form(tmp_path):
@@ -143,23 +143,23 @@ def test_names_in_every_form(tmp_path):
     data = b"".join(member(n, code("x") + n.encode("utf-8", "replace")) for n in names)
     data += pax(record("path", "pax/名.py")) + member("short", b"p = 1\n")
     data += pax(record("path", "global.py"), tarfile.XGLTYPE) + member("short", b"g = 1\n")
-    found, refused = read(tmp_path, "a.tar", data + bytes(1024))
-    assert set(found) == {"größe.py", "a\\xff.py", long, "x" * 120 + ".py", "pax/名.py", "global.py"} and not refused
+    found, rejected = read(tmp_path, "a.tar", data + bytes(1024))
+    assert set(found) == {"größe.py", "a\\xff.py", long, "x" * 120 + ".py", "pax/名.py", "global.py"} and not rejected
 
 
 @pytest.mark.parametrize(
     "records",
     [b"nonsense", b"99999 path=x\n", b"5 a=\n", b"-3 path=x\n", b"12 path=x.py", b"\xff" * 50, record("mtime", "soon")],
 )
-def test_damaged_pax_records_cost_no_member(records, tmp_path):
-    found, refused = read(tmp_path, "a.tar", pax(records) + tar("a.py", "b.py"))
-    assert found == kept("a.py", "b.py") and not refused
+def test_corrupt_pax_records_cost_no_member(records, tmp_path):
+    found, rejected = read(tmp_path, "a.tar", pax(records) + tar("a.py", "b.py"))
+    assert found == kept("a.py", "b.py") and not rejected
 
 
 @pytest.mark.parametrize("size", ["-1", "many", "9" * 30, "1e3", "4611686018427387904"])
 def test_a_pax_size_that_lies(size, tmp_path):
-    found, refused = read(tmp_path, "a.tar", tar("a.py")[:-1024] + pax(record("size", size)) + tar("b.py", "c.py"))
-    assert found == kept("a.py") and refused.pop("") == "unreadable_archive" and set(refused) <= {"b.py"}
+    found, rejected = read(tmp_path, "a.tar", tar("a.py")[:-1024] + pax(record("size", size)) + tar("b.py", "c.py"))
+    assert found == kept("a.py") and rejected.pop("") == "unreadable_archive" and set(rejected) <= {"b.py"}
 
 
 def test_a_header_with_a_negative_size_ends_the_archive(tmp_path):
@@ -167,8 +167,8 @@ def test_a_header_with_a_negative_size_ends_the_archive(tmp_path):
     block[124:136] = b"\xff" * 11 + b"\x00"
     block[148:156] = b" " * 8
     block[148:156] = b"%06o\0 " % sum(block)
-    found, refused = read(tmp_path, "a.tar", tar("a.py")[:-1024] + bytes(block) + tar("c.py"))
-    assert found == kept("a.py") and refused == {"": "unreadable_archive"}
+    found, rejected = read(tmp_path, "a.tar", tar("a.py")[:-1024] + bytes(block) + tar("c.py"))
+    assert found == kept("a.py") and rejected == {"": "unreadable_archive"}
 
 
 @pytest.mark.parametrize("form", ["old", "0.1", "1.0"])
@@ -191,8 +191,8 @@ def test_sparse_members(form, holes, tmp_path):
                    "GNU.sparse.realsize": str(real)}  # fmt: skip
         made = pax(b"".join(record(k, v) for k, v in records.items()))
         made += member("GNUSparseFile.0/s.py", b"1\n0\n512\n".ljust(512, b"\0") + data)
-    found, refused = read(tmp_path, "a.tar", made + tar("b.py"))
-    assert found.pop("b.py") and (refused if holes else found) == {"s.py": "binary" if holes else data.decode()}
+    found, rejected = read(tmp_path, "a.tar", made + tar("b.py"))
+    assert found.pop("b.py") and (rejected if holes else found) == {"s.py": "binary" if holes else data.decode()}
 
 
 def zipped(*entries, **options):
@@ -204,7 +204,7 @@ def zipped(*entries, **options):
 
 
 @pytest.mark.parametrize("flag", [8, 0])
-def test_a_name_in_a_zip_that_is_no_text(flag, tmp_path):
+def test_a_name_in_a_zip_that_is_not_text(flag, tmp_path):
     raw = bytearray(zipped("a.py", "q1.py", "c.py").replace(b"q1.py", b"\xff\xfe.py"))
     for signature, at, name in ((b"PK\3\4", 7, 30), (b"PK\1\2", 9, 46)):
         position = raw.find(signature)
@@ -212,9 +212,9 @@ def test_a_name_in_a_zip_that_is_no_text(flag, tmp_path):
             if raw[position + name : position + name + 2] == b"\xff\xfe":
                 raw[position + at] |= flag
             position = raw.find(signature, position + 4)
-    found, refused = read(tmp_path, "a.zip", bytes(raw))
+    found, rejected = read(tmp_path, "a.zip", bytes(raw))
     other = "\\xff\\xfe.py" if flag else b"\xff\xfe.py".decode("cp437")
-    assert found == {**kept("a.py", "c.py"), other: "print('q1.py')\n"} and not refused
+    assert found == {**kept("a.py", "c.py"), other: "print('q1.py')\n"} and not rejected
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -238,9 +238,9 @@ def test_odd_members_of_a_zip(tmp_path):
     locked, wrong = raw.index(b"locked.py", directory) - 46, raw.index(b"sum.py", directory) - 46
     raw[locked + 8] |= 1
     raw[wrong + 16] ^= 0xFF
-    found, refused = read(tmp_path, "a.zip", bytes(raw))
+    found, rejected = read(tmp_path, "a.zip", bytes(raw))
     assert found == kept("a.py", "/abs.py", "../up.py", "wide.py", "last.py")
-    assert refused == {"locked.py": "unreadable_member", "sum.py": "unreadable_member", "link.py": "symlink"}
+    assert rejected == {"locked.py": "unreadable_member", "sum.py": "unreadable_member", "link.py": "symlink"}
 
 
 def test_zip64_end_record(tmp_path):
@@ -254,8 +254,8 @@ def test_zip64_end_record(tmp_path):
 
 
 def test_zips_one_after_another_and_data_before(tmp_path):
-    found, refused = read(tmp_path, "a.zip", zipped("a.py") + zipped("b.py"))
-    assert found == kept("b.py") and refused == {"": "unreadable_archive"}
+    found, rejected = read(tmp_path, "a.zip", zipped("a.py") + zipped("b.py"))
+    assert found == kept("b.py") and rejected == {"": "unreadable_archive"}
     assert read(tmp_path, "b.zip", b"#!/bin/sh\n" + zipped("b.py")) == (kept("b.py"), {})
 
 
@@ -271,14 +271,14 @@ def overlapping(count=50, size=100_000):
     return local + directory + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, len(directory), len(local), 0)
 
 
-def test_overlapping_entries_of_a_zip_are_refused_one_by_one(tmp_path):
+def test_overlapping_entries_of_a_zip_are_rejected_one_by_one(tmp_path):
     (tmp_path / "a.zip").write_bytes(overlapping())
     documents, ledger, _ = ingest(tmp_path / "a.zip", tmp_path / "out")
     assert not documents and [r["rule"] for r in ledger] == ["unreadable_member"] * 50
     assert all("overlaps" in r["detail"] for r in ledger)
 
 
-def test_archives_of_other_formats_are_refused_by_name(tmp_path, capsys):
+def test_archives_of_other_formats_are_rejected_by_name(tmp_path, capsys):
     from opencoder_data.refinecode.__main__ import main
 
     root = tmp_path / "in"
@@ -293,7 +293,7 @@ def test_archives_of_other_formats_are_refused_by_name(tmp_path, capsys):
     assert "unpack it" in capsys.readouterr().err
 
 
-# Bounds. Each bomb is small; the child's address space is bounded, so that what is not refused ends it.
+# Bounds. Each bomb is small; the child's address space is bounded, so that what is not rejected ends it.
 
 
 def gz_tar(*pieces):
@@ -354,19 +354,19 @@ def test_headers_and_members_of_half_a_gigabyte_cost_one_row_each(tmp_path):
 
 def test_archive_bounds(tmp_path):
     data = tar(*(f"{i}.py" for i in range(20)))
-    found, refused = read(tmp_path, "a.tar", data, "ingest.max_archive_entries=5")
-    assert set(found) == {f"{i}.py" for i in range(5)} and refused == {"": "archive_limit"}
-    found, refused = read(tmp_path, "b.tar", data, "ingest.max_archive_bytes=4000")
-    assert 0 < len(found) < 5 and refused == {"": "archive_limit"}
-    found, refused = read(tmp_path, "c.zip", zipped("a.py", "b.py", "c.py"), "ingest.max_archive_bytes=20")
-    assert set(found) == {"a.py"} and refused == {"": "archive_limit"}
-    found, refused = read(tmp_path, "d.zip", zipped("a.py", "b.py", "c.py"), "ingest.max_archive_entries=2")
-    assert not found and refused == {"": "archive_limit"}
-    found, refused = read(tmp_path, "e.tar", data, "ingest.max_archive_s=1e-9")
-    assert not found and refused == {"": "archive_limit"}
+    found, rejected = read(tmp_path, "a.tar", data, "ingest.max_archive_entries=5")
+    assert set(found) == {f"{i}.py" for i in range(5)} and rejected == {"": "archive_limit"}
+    found, rejected = read(tmp_path, "b.tar", data, "ingest.max_archive_bytes=4000")
+    assert 0 < len(found) < 5 and rejected == {"": "archive_limit"}
+    found, rejected = read(tmp_path, "c.zip", zipped("a.py", "b.py", "c.py"), "ingest.max_archive_bytes=20")
+    assert set(found) == {"a.py"} and rejected == {"": "archive_limit"}
+    found, rejected = read(tmp_path, "d.zip", zipped("a.py", "b.py", "c.py"), "ingest.max_archive_entries=2")
+    assert not found and rejected == {"": "archive_limit"}
+    found, rejected = read(tmp_path, "e.tar", data, "ingest.max_archive_s=1e-9")
+    assert not found and rejected == {"": "archive_limit"}
     packed = zstandard.compress(tar("a.py")[:-1024] + header("b.py", 300 << 20) + bytes(300 << 20) + tar("c.py"))
-    found, refused = read(tmp_path, "f.tar.zst", packed)
-    assert set(found) == {"a.py"} and refused == {"": "archive_limit"}
+    found, rejected = read(tmp_path, "f.tar.zst", packed)
+    assert set(found) == {"a.py"} and rejected == {"": "archive_limit"}
 
 
 def test_an_archive_in_an_archive_is_a_file_that_is_not_opened(tmp_path):
@@ -375,5 +375,5 @@ def test_an_archive_in_an_archive_is_a_file_that_is_not_opened(tmp_path):
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("inner.zip", inner)
         archive.writestr("a.py", code("a.py"))
-    found, refused = read(tmp_path, "a.zip", buffer.getvalue())
-    assert found == kept("a.py") and refused == {"inner.zip": "unknown_language"}
+    found, rejected = read(tmp_path, "a.zip", buffer.getvalue())
+    assert found == kept("a.py") and rejected == {"inner.zip": "unknown_language"}

@@ -20,25 +20,25 @@ ENVIRONMENT = {
 SECRET = "secret = 'of another repository'\n"
 
 
-def git(folder, *arguments):
-    command = ["git", "-c", "protocol.file.allow=always", "-C", str(folder), *arguments]
+def git(directory, *arguments):
+    command = ["git", "-c", "protocol.file.allow=always", "-C", str(directory), *arguments]
     return subprocess.run(command, check=True, env=ENVIRONMENT, capture_output=True, text=True).stdout
 
 
-def make(folder, files=None, *options):
-    folder.mkdir(parents=True)
-    git(folder, "init", "-q", "-b", "main", *options)
+def make(directory, files=None, *options):
+    directory.mkdir(parents=True)
+    git(directory, "init", "-q", "-b", "main", *options)
     for name, text in (files or {"a.py": "a = 1\n", "b.py": "b = 1\n"}).items():
-        (folder / name).write_text(text)
-    git(folder, "add", ".")
-    git(folder, "commit", "-qm", "1")
-    return folder
+        (directory / name).write_text(text)
+    git(directory, "add", ".")
+    git(directory, "commit", "-qm", "1")
+    return directory
 
 
-def refused(source, tmp_path, capsys):
-    """The one line of an input that is refused with 2."""
+def rejected(source, tmp_path, capsys):
+    """The one line of an input that is rejected with 2."""
     options = ("--engine.workers=1", "--engine.progress=false", "--stages=ingest,preprocess")
-    assert main([f"--input={source}", f"--output={tmp_path / 'refused'}", *options]) == 2
+    assert main([f"--input={source}", f"--output={tmp_path / 'rejected'}", *options]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "cannot be read" in error
     return error
@@ -82,7 +82,7 @@ def test_a_repository_that_cannot_be_read_gives_its_work_tree(name, tmp_path):
     documents, ledger, _ = ingest(repository, tmp_path / "out")
     assert kept(documents) == FROM_TREE and not any(".git" in d["path"] for d in documents)
     assert [r["rule"] for r in ledger if r["rule"]] == ["unreadable_repository"] and "work tree" in ledger[0]["detail"]
-    # In a folder it costs only itself.
+    # In a directory it costs only itself.
     (tmp_path / "outer").mkdir()
     shutil.move(repository, tmp_path / "outer" / "x")
     make(tmp_path / "outer" / "good", {"c.py": "c = 1\n"})
@@ -90,25 +90,25 @@ def test_a_repository_that_cannot_be_read_gives_its_work_tree(name, tmp_path):
     assert kept(documents) == [("c.py", 1_600_000_000), ("x/a.py", None), ("x/b.py", None)]
 
 
-def test_a_bare_repository_that_cannot_be_read_is_refused_with_the_remedy(base, tmp_path, capsys):
+def test_a_bare_repository_that_cannot_be_read_is_rejected_with_the_remedy(base, tmp_path, capsys):
     bare = tmp_path / "bare.git"
     git(tmp_path, "clone", "-q", "--bare", str(base), str(bare))
     assert kept(ingest(bare, tmp_path / "out")[0]) == BOTH
     git(bare, "symbolic-ref", "HEAD", "refs/heads/master")
-    assert "git symbolic-ref HEAD refs/heads/main" in refused(bare, tmp_path, capsys)
+    assert "git symbolic-ref HEAD refs/heads/main" in rejected(bare, tmp_path, capsys)
     sha256 = tmp_path / "sha.git"
     make(tmp_path / "sha", None, "--object-format=sha256")
     git(tmp_path, "clone", "-q", "--bare", str(tmp_path / "sha"), str(sha256))
-    assert "sha256" in refused(sha256, tmp_path, capsys)
+    assert "sha256" in rejected(sha256, tmp_path, capsys)
     shutil.move(bare, tmp_path / "in" / "bare.git")
     _, ledger, _ = ingest(tmp_path / "in", tmp_path / "out2")
     assert [r["rule"] for r in ledger if r["source"] == "in/bare.git"] == ["unreadable_repository"]
 
 
-def test_a_partial_clone_without_files_is_refused(base, tmp_path, capsys):
+def test_a_partial_clone_without_files_is_rejected(base, tmp_path, capsys):
     git(base, "config", "uploadpack.allowFilter", "true")
     git(tmp_path, "clone", "-q", "--filter=blob:none", "--no-checkout", f"file://{base}", str(tmp_path / "partial"))
-    assert "partial clone" in refused(tmp_path / "partial", tmp_path, capsys)
+    assert "partial clone" in rejected(tmp_path / "partial", tmp_path, capsys)
     git(tmp_path, "clone", "-q", "--filter=tree:0", f"file://{base}", str(tmp_path / "treeless"))
     assert kept(ingest(tmp_path / "treeless", tmp_path / "out")[0]) == BOTH
 
@@ -151,9 +151,9 @@ def test_ordinary_forms_are_read_with_their_times(name, base, tmp_path):
 def test_another_owner_is_no_obstacle(base, tmp_path):
     if os.getuid() != 0:
         pytest.skip("only root can give files away")
-    for folder, _, names in os.walk(base):
+    for directory, _, names in os.walk(base):
         for name in (".", *names):
-            os.lchown(os.path.join(folder, name), 12345, 12345)
+            os.lchown(os.path.join(directory, name), 12345, 12345)
     assert kept(ingest(base, tmp_path / "out")[0]) == BOTH
 
 
@@ -305,7 +305,7 @@ def test_links_among_tables_stay_inside_the_input(kind, tmp_path):
     }  # fmt: skip
 
 
-def test_a_folder_swapped_for_a_link_leads_nowhere(tmp_path):
+def test_a_directory_swapped_for_a_link_leads_nowhere(tmp_path):
     from opencoder_data.refinecode.config import IngestConfig
     from opencoder_data.refinecode.ingest import tree
 
@@ -317,7 +317,7 @@ def test_a_folder_swapped_for_a_link_leads_nowhere(tmp_path):
     assert raw.data is None and raw.rule == "symlink"
 
 
-def test_deep_folders_and_trees(tmp_path):
+def test_deep_directories_and_trees(tmp_path):
     root = tmp_path / "in"
     root.mkdir()
     (root / "a.py").write_text("a = 1\n")
@@ -366,7 +366,7 @@ def test_a_tree_of_trees_that_multiplies_is_bounded(tmp_path):
     assert 1000 < len(documents) < 2000 and [r["rule"] for r in ledger if r["rule"]] == ["archive_limit"]
 
 
-def test_large_blobs_are_refused_by_their_header(tmp_path, monkeypatch):
+def test_large_blobs_are_rejected_by_their_header(tmp_path, monkeypatch):
     repository = make(tmp_path / "in", {"a.py": "a = 1\n", "big.py": "#" * 5000})
     unpacked = []
     monkeypatch.setattr(
@@ -387,7 +387,7 @@ def _noting(function, into):
     return get
 
 
-def test_an_object_whose_id_is_not_the_sum_of_its_content_is_refused_by_itself(tmp_path):
+def test_an_object_whose_id_is_not_the_sum_of_its_content_is_rejected_by_itself(tmp_path):
     repository = make(tmp_path / "in")
     name = git(repository, "rev-parse", "HEAD:a.py").strip()
     blob = repository / ".git/objects" / name[:2] / name[2:]

@@ -146,7 +146,7 @@ def test_ctrl_c_ends_with_one_line_and_a_rerun_gives_equal_bytes(workers, corpus
     assert digest(tmp_path / "out") == digest(whole)
 
 
-def test_a_second_run_on_the_same_output_is_refused_and_touches_nothing(corpus, tmp_path, capsys):
+def test_a_second_run_on_the_same_output_is_rejected_and_touches_nothing(corpus, tmp_path, capsys):
     output = tmp_path / "out"
     output.mkdir()
     arguments = command(corpus, output, "--engine.workers=1")[3:]
@@ -220,7 +220,7 @@ def test_names_beyond_ascii_in_the_c_locale(environment, tmp_path):
 
 
 def test_as_another_user(corpus, tmp_path):
-    """Without a home, without the right to write to the program's folder; what may not be read has a row."""
+    """Without a home, without the right to write to the program's directory; what may not be read has a row."""
     if os.getuid() != 0:
         pytest.skip("only root can become another user")
     as_other = {"user": 65534, "group": 65534, "extra_groups": []}
@@ -234,8 +234,8 @@ def test_as_another_user(corpus, tmp_path):
     output = tmp_path / "out"
     output.mkdir(mode=0o777)
     output.chmod(0o777)
-    for folder in [tmp_path, *tmp_path.parents][:3]:
-        folder.chmod(folder.stat().st_mode | 0o055)
+    for directory in [tmp_path, *tmp_path.parents][:3]:
+        directory.chmod(directory.stat().st_mode | 0o055)
     environment = {**os.environ, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}
     whole = [a for a in command(corpus, output, "--engine.workers=2") if not a.startswith("--stages")]
     done = subprocess.run(whole, cwd="/", capture_output=True, text=True, env=environment, **as_other)
@@ -246,8 +246,8 @@ def test_as_another_user(corpus, tmp_path):
     (output / "summary.json").chmod(0o600)
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o755)
-    refused = subprocess.run(
+    rejected = subprocess.run(
         [a if not a.startswith("--output") else f"--output={locked}" for a in whole], cwd="/", capture_output=True, text=True,
         env=environment, **as_other,
     )  # fmt: skip
-    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "Permission denied" in refused.stderr
+    assert rejected.returncode == 2 and rejected.stderr.count("\n") == 1 and "Permission denied" in rejected.stderr

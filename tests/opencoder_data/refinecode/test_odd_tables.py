@@ -138,7 +138,7 @@ def test_every_type_of_text_is_read(content, tmp_path):
 @pytest.mark.parametrize(
     "content", [list(range(6)), [[c] for c in CODE], [{"a": c} for c in CODE], [None] * 6, [1.5] * 6, [True] * 6]
 )
-def test_what_is_no_text_is_refused_row_by_row(content, tmp_path):
+def test_what_is_not_text_is_rejected_row_by_row(content, tmp_path):
     documents, ledger, _ = parquet(tmp_path, {"content": content, "path": PATHS})
     assert documents == [] and {r["rule"] for r in ledger} == {"unreadable_row"} and len(ledger) == 6
     assert [r["path"] for r in ledger] == PATHS
@@ -174,9 +174,9 @@ def test_stars_that_are_bool_decimal_or_float(tmp_path):
             (pa.array([2**64 - 1, 5], pa.uint64()), [None, 5]),
         ]
     ):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        documents, _, _ = parquet(folder, {"content": CODE[:2], "path": PATHS[:2], "stars": values})
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        documents, _, _ = parquet(directory, {"content": CODE[:2], "path": PATHS[:2], "stars": values})
         assert [d["stars"] for d in documents] == right
 
 
@@ -341,7 +341,7 @@ LINES = {
     b'{"text": ["q"], "path": 4}\n{"text": "y = 1\\n", "path": "b.py", "stars": {"n": 1}, "repo": 7, "lang": 3}\n',
     "surrogates": b'{"text": "\\ud800", "path": "s.py"}\n{"text": "x = 1\\n", "path": "a.py", "repo": "\\ud800"}\n'
     b'{"text": "y = 1\\n", "path": "b.py", "\\udfff": 1, "license": "\\udc00"}\n',
-    "bytes that are no UTF-8": b'{"text": "\xff"}\n{"text": "x = 1\\n", "path": "a.py"}\n{"text": "y = 1\\n", "path": "b.py"}\n',
+    "bytes that are not UTF-8": b'{"text": "\xff"}\n{"text": "x = 1\\n", "path": "a.py"}\n{"text": "y = 1\\n", "path": "b.py"}\n',
     "deep nesting": b'{"text": "x = 1\\n", "path": "a.py"}\n'
     + b"[" * 100_000
     + b'\n{"text": "y = 1\\n", "path": "b.py"}\n',
@@ -412,7 +412,7 @@ def test_a_cut_arrow_file_keeps_what_came_before(tmp_path):
     assert 2 <= len(documents) < 6 and [r["rule"] for r in ledger].count("unreadable_table") == 1
 
 
-def test_damage_in_a_metadata_column_costs_no_row(tmp_path):
+def test_corruption_in_a_metadata_column_costs_no_row(tmp_path):
     rng = np.random.default_rng(0)
     stars = [int(v) for v in rng.integers(0, 2**60, 400)]
     content = [f"x = {i}\n" for i in range(400)]
@@ -427,7 +427,7 @@ def test_damage_in_a_metadata_column_costs_no_row(tmp_path):
     assert [d["stars"] for d in documents] == stars[:200] + [None] * 200
 
 
-def test_a_refused_table_counts_its_rows(tmp_path):
+def test_a_rejected_table_counts_its_rows(tmp_path):
     (tmp_path / "in").mkdir()
     pq.write_table(pa.table({"body": CODE, "path": PATHS}), tmp_path / "in" / "column.parquet", row_group_size=4)
     table = pa.table({"content": [f"x = {i}\n" * 9 for i in range(50)]})
@@ -436,9 +436,9 @@ def test_a_refused_table_counts_its_rows(tmp_path):
     data[4:24] = b"\xff" * 20
     (tmp_path / "in" / "page.parquet").write_bytes(data)
     _, ledger, summary = ingest(tmp_path / "in", tmp_path / "out")
-    refused = [r for r in ledger if r["rule"] == "unreadable_table"]
-    assert len(refused) == 6 + 25 and summary["files_in"] == 6 + 50
-    assert len({(r["source"], r["path"]) for r in refused}) == 31
+    rejected = [r for r in ledger if r["rule"] == "unreadable_table"]
+    assert len(rejected) == 6 + 25 and summary["files_in"] == 6 + 50
+    assert len({(r["source"], r["path"]) for r in rejected}) == 31
 
 
 def test_dates_as_python_has_them(tmp_path):

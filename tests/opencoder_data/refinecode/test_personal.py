@@ -292,7 +292,7 @@ BESIDE_MESSAGE_IDS = [
 
 @pytest.mark.parametrize("text", MESSAGE_IDS)
 @pytest.mark.parametrize("language", ["text", "markdown", None])
-def test_identifiers_of_messages_are_no_addresses(text, language):
+def test_identifiers_of_messages_are_not_addresses(text, language):
     assert remove_personal(text + "\n", "notes", language) == (text + "\n", {})
 
 

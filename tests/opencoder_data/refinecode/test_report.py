@@ -54,7 +54,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def reported(finished_run, tmp_path_factory):
-    """(output folder, report, parsed page) of a copy of the run."""
+    """(output directory, report, parsed page) of a copy of the run."""
     output = str(tmp_path_factory.mktemp("reported") / "run")
     shutil.copytree(finished_run[0], output)
     report = write_report(output)
@@ -64,9 +64,9 @@ def reported(finished_run, tmp_path_factory):
     return output, report, page
 
 
-def documents(output, folder):
-    names = [n for n in storage.listdir(f"{output}/{folder}") if n.endswith(".parquet")]
-    return pa.concat_tables([pq.read_table(f"{output}/{folder}/{n}") for n in names]).to_pylist()
+def documents(output, directory):
+    names = [n for n in storage.listdir(f"{output}/{directory}") if n.endswith(".parquet")]
+    return pa.concat_tables([pq.read_table(f"{output}/{directory}/{n}") for n in names]).to_pylist()
 
 
 def test_ledger_balances_and_matches_the_page(reported):
@@ -97,13 +97,13 @@ def test_ledger_balances_and_matches_the_page(reported):
 def test_languages_have_the_columns_of_table_16(reported):
     output, report, _ = reported
     rows = {r["language"]: r for r in report["languages"]}
-    for folder, files, size in (
+    for directory, files, size in (
         ("04-fuzzy_dedup/docs", "files_after_dedup", "bytes_after_dedup"),
         ("06-filter/docs", "files_after_filter", "bytes_after_filter"),
         ("documents", "files_final", "bytes_final"),
     ):
         counted, bytes_ = Counter(), Counter()
-        for row in documents(output, folder):
+        for row in documents(output, directory):
             counted[row["language"]] += 1
             bytes_[row["language"]] += len(row["content"].encode())
         assert {k: r[files] for k, r in rows.items() if r[files]} == counted
@@ -200,6 +200,6 @@ def test_clear_errors(reported, tmp_path, capsys):
     assert (
         "run.json is missing" in first
         and "nowhere" in second
-        and "no such folder" in weights
+        and "no such directory" in weights
         and "do not agree with summary.json" in third
     )

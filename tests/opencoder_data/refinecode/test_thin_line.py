@@ -24,8 +24,8 @@ def config(*overrides, stages=THIN):
 
 
 def documents(output):
-    folder = os.path.join(output, "documents")
-    return pa.concat_tables([pq.read_table(os.path.join(folder, n)) for n in sorted(os.listdir(folder))])
+    directory = os.path.join(output, "documents")
+    return pa.concat_tables([pq.read_table(os.path.join(directory, n)) for n in sorted(os.listdir(directory))])
 
 
 def fates(output):
@@ -95,9 +95,9 @@ def test_every_file_has_one_fate(tree, tmp_path):
 def test_two_processes_and_resume_give_the_same_bytes(tree, tmp_path):
     def digest(output):
         found = {}
-        for folder, _, names in os.walk(output):
+        for directory, _, names in os.walk(output):
             for name in names:
-                path = os.path.join(folder, name)
+                path = os.path.join(directory, name)
                 if name not in ("timings.json", "run.json"):
                     with open(path, "rb") as file:
                         found[os.path.relpath(path, output)] = file.read()
@@ -193,8 +193,8 @@ def test_a_single_stage_is_enough_and_a_missing_language_is_named(tree, tmp_path
 
     quick = ["--engine.workers=1", "--engine.progress=false", "--filter.time_limit_s=0"]
     assert main([f"--input={tree}", f"--output={tmp_path / 'one'}", "--stages=preprocess", *quick]) == 0
-    folder = tmp_path / "one/02-preprocess/docs"
-    assert main([f"--input={folder}", f"--output={tmp_path / 'two'}", "--stages=exact_dedup", *quick]) == 0
+    directory = tmp_path / "one/02-preprocess/docs"
+    assert main([f"--input={directory}", f"--output={tmp_path / 'two'}", "--stages=exact_dedup", *quick]) == 0
     run_pipeline(config(), [str(tree)], str(tmp_path / "whole"))
     assert documents(tmp_path / "two").to_pylist() == documents(tmp_path / "whole").to_pylist()
     assert main([f"--input={tree}", f"--output={tmp_path / 'filtered'}", "--stages=filter", *quick]) == 0
@@ -220,7 +220,7 @@ def test_help_names_every_field(capsys):
         (["--input=/nowhere/at/all"], "does not exist"),
         (["--input={tree}", "--layout.batchmb=3"], "did you mean layout.batch_mb"),
         (["--input={tree}", "--layout.batch_mb=big"], "takes float"),
-        (["--input={tree}", "--stages=ingest,cook"], "is no stage"),
+        (["--input={tree}", "--stages=ingest,cook"], "is not a stage"),
         (["--input={tree}", "--engine.executor=spark"], "local or ray"),
         (["--input={tree}", "--stages="], "stages is empty"),
         (["--input={tree}", "--input={tree}/"], "is given twice"),
@@ -236,7 +236,7 @@ def test_bad_command_line(arguments, message, tree, tmp_path, capsys):
     assert message in error and error.count("\n") == 1
 
 
-def test_output_of_another_run_is_refused_and_overwrite_redoes_what_changed(tree, tmp_path):
+def test_output_of_another_run_is_rejected_and_overwrite_redoes_what_changed(tree, tmp_path):
     output = str(tmp_path / "out")
     run_pipeline(config(), [str(tree)], output)
     ingest_file = os.path.join(output, "01-ingest/docs/part-00000.parquet")

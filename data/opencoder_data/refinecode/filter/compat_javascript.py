@@ -1,6 +1,6 @@
 """What an ECMAScript 2017 parser (esprima 4, the released filter's) sees in JavaScript, told from a tree-sitter tree.
 
-The tree says which newer syntax a file uses; with any of it esprima refuses the file. Counts follow the released
+The tree says which newer syntax a file uses; with any of it esprima rejects the file. Counts follow the released
 filter: arrow functions assigned to names are variables, `module.exports.x = ...` counts by what is assigned.
 """
 
@@ -70,7 +70,7 @@ _ESCAPE = re.compile(r"\\u\{([0-9a-fA-F]+)\}|\\u([a-fA-F0-9]{4})")
 
 
 def javascript_compat(view) -> Structure:
-    """Structure as esprima 4 would report it; `ok` False when it would refuse the file."""
+    """Structure as esprima 4 would report it; `ok` False when it would reject the file."""
     found = view.compat_matches.get("tree")
     if found is None:
         found = view.compat_matches["tree"] = _parse(view)
@@ -122,7 +122,7 @@ def _bare_return(node) -> bool:
 
 @lru_cache(4096)
 def _regex_ok(literal: bytes) -> bool:
-    """The released filter's parser hands JavaScript's patterns to Python's `re`; what that refuses it refuses."""
+    """The released filter's parser hands JavaScript's patterns to Python's `re`; what that rejects it rejects."""
     text = literal.decode("utf-8", "replace")
     end = text.rfind("/")
     pattern, flags = text[1:end], text[end + 1 :]

@@ -137,7 +137,7 @@ class Guard:
             try:
                 yield from self._in_order(iter(documents), waiting)
             finally:
-                if waiting:  # left early: answers under way must not meet the next documents
+                if waiting:  # left early: answers in progress must not meet the next documents
                     self.close()
 
     def _in_order(self, source: Iterator[tuple[str, dict[str, Any]]], waiting: deque[_Batch]) -> Iterator[Signals]:

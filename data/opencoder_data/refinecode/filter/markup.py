@@ -1,6 +1,6 @@
 """The visible text of HTML, in one pass over code points.
 
-What is no text, leftmost first, as the pattern `signals_html.MARKUP` says: comments, scripts and style sheets with all
+What is not text, leftmost first, as the pattern `signals_html.MARKUP` says: comments, scripts and style sheets with all
 between their tags, declarations, tags. Quotes in a tag hide `>`. NUL is a blank.
 """
 
@@ -20,7 +20,7 @@ def _blank(c):
 
 @njit(cache=True)
 def _named(cp, i, name):
-    """Whether `name` stands at i, in either case."""
+    """Whether `name` is at i, in either case."""
     if i + name.size > cp.size:
         return False
     for j in range(name.size):  # noqa: SIM110  numba knows no `all`

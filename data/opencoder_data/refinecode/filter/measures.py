@@ -47,7 +47,7 @@ _PROMPTS, _PROMPTS_SHIFT, _PROMPTS_WINDOW = needles(("your code here", "fixme", 
 
 @njit(cache=True)
 def _counts(cp, classes, out):
-    """The entries of `characters` that do not depend on what stands beside a character."""
+    """The entries of `characters` that do not depend on what is beside a character."""
     seen = np.zeros((2, 128), np.int32)  # two rows, so that equal neighbours do not wait for each other
     space = letters = digits = replaced = private = bidi = control = 0
     for i in range(cp.size):

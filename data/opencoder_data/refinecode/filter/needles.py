@@ -13,7 +13,7 @@ from numba import njit
 
 class Needles(NamedTuple):
     """texts int64[K, 2 + length]: group, length and characters of each. shift int64[128]: how far a window may move on
-    that ends in a character, in either case; 0: a text may stand there. window: length of the shortest text."""
+    that ends in a character, in either case; 0: a text may be there. window: length of the shortest text."""
 
     texts: np.ndarray
     shift: np.ndarray

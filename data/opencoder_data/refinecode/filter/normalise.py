@@ -1,6 +1,6 @@
 """Normalised words of a text beyond ASCII: NFKC, small letters, punctuation as blanks.
 
-Most characters become one other whatever stands beside them. Those are replaced by a table, filled as characters are met;
+Most characters become one other whatever is beside them. Those are replaced by a table, filled as characters are met;
 a text with any other (combining marks, ligatures, a sigma) is normalised run by run, as the published steps say.
 """
 

@@ -95,7 +95,7 @@ def character(cp, i, out):
 @njit(cache=True)
 def quoted(cp, i, start, out, escapes, doubled, one_line):
     """Literal from `start` to the quote cp[start - 1]. escapes: a backslash protects the next character; doubled: two
-    quotes stand for one; one_line: it ends with its line at the latest."""
+    quotes mean one; one_line: it ends with its line at the latest."""
     n = cp.size
     c = cp[start - 1]
     j = start

@@ -12,7 +12,7 @@ from .registry import Value, ratio, signal
 
 @cache
 def MARKUP():
-    """What is no visible text."""
+    """What is not visible text."""
     attributes = rb"(?:[^>\"']|\"[^\"]*\"|'[^']*')*"
     return re2.compile(
         rb"(?i)<!--(?:(?s:.*?)-->|(?s:.*))|<script\b" + attributes + rb">(?s:.*?)</script\s*>|<style\b" + attributes
@@ -43,7 +43,7 @@ def visible_by_pattern(view: View) -> int:
 
 @signal("qsc_codehtml_cate_ast")
 def parses(view: View) -> Value:
-    """The file parses (an HTML parser accepts everything; what has not one tag is refused in the default profile)."""
+    """The file parses (an HTML parser accepts everything; what has not one tag is rejected in the default profile)."""
     return 1.0 if view.compat else float("<" in view.content and b"</" in view.utf8)
 
 

@@ -1,6 +1,6 @@
 """Signals beyond the published ones (prefix `x_`), default profile only: what the 118 let through.
 
-Each is a small function of the document; the conditions stand in `default_thresholds.json` with their reason.
+Each is a small function of the document; the conditions are in `default_thresholds.json` with their reason.
 """
 
 import re

@@ -110,7 +110,7 @@ QUERIES: dict[str, str] = {
 """,
 }
 
-# Patterns that can match only where one of these texts stands in the document; elsewhere the query goes without them.
+# Patterns that can match only where one of these texts is in the document; elsewhere the query goes without them.
 _C_PRINT = (
     (b"printf", b"puts", b"putchar"),
     '(call_expression function: (identifier) @print (#match? @print "^(v?f?printf|puts|putchar|fputs)$"))',

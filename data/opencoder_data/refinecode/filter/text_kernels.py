@@ -23,7 +23,7 @@ def base64_runs(cp, join_lines):
     longest = 0
     i = 0
     while i < n:
-        if not join_lines:  # what is shorter is no run, and does not begin one
+        if not join_lines:  # what is shorter is not a run, and does not begin one
             i = next_run(cp, _BASE64, i, _FULL_LINE)[0]
         start = i
         line = 0

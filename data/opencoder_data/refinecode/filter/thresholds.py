@@ -52,7 +52,7 @@ def parse_rule(group: str, name: str, text: str, reason: str = "") -> Rule:
     if match:
         body, probability = match.group(1), float(match.group(2))
         if not 0 < probability <= 1:
-            raise ValueError(f"{where}: the probability must lie in (0, 1]")
+            raise ValueError(f"{where}: the probability must be in (0, 1]")
     parts = re.split(r"\b(or|and)\b", body)
     joins = set(parts[1::2])
     if len(joins) > 1:

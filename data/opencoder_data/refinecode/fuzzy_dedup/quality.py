@@ -23,7 +23,7 @@ def measure_recall(run: Run, stage: str) -> None:
 
     Takes documents in the order of their ids, which is random, until 40,000 documents or 40 million shingles.
     """
-    target = storage.join(run.folder(stage), "components", "recall.json")
+    target = storage.join(run.directory(stage), "components", "recall.json")
     if storage.exists(target):
         return
     sets = _sample(run, stage)

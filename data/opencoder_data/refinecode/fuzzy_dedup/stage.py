@@ -34,14 +34,14 @@ def run(run: Run, executor: Executor) -> dict[str, float]:
     groups = range(_groups(run))
     costs.append(run_step(run, executor, STAGE, "keys", write_keys, groups, "fuzzy dedup: sketch"))
     costs.append(run_step(run, executor, STAGE, "pairs", write_pairs, range(_key_buckets(run)), "fuzzy dedup: pairs"))
-    plan = storage.join(run.folder(STAGE), "components", "plan.json")
+    plan = storage.join(run.directory(STAGE), "components", "plan.json")
     if not storage.exists(plan):
         _assign(run)
     buckets = storage.read_json(plan)["buckets"]
     costs.append(run_step(run, executor, STAGE, "members", write_members, groups, "fuzzy dedup: members"))
     if config.verify:
         costs.append(run_step(run, executor, STAGE, "verify", verify, range(buckets), "fuzzy dedup: verify"))
-    decided = storage.join(run.folder(STAGE), "components", "report.json")
+    decided = storage.join(run.directory(STAGE), "components", "report.json")
     if not storage.exists(decided):
         _decide(run, buckets)
     costs.append(run_step(run, executor, STAGE, "docs", apply, parts, "fuzzy dedup: write"))
@@ -127,7 +127,7 @@ def _assign(run: Run) -> None:
     buckets = int(bucket.max()) + 1 if len(bucket) else 0
     part = units >> _PART_BITS
     members = pa.table({"part": part, "unit": units, "bucket": bucket})
-    storage.write_table(storage.join(run.folder(STAGE), "components", "members.parquet"), members)
+    storage.write_table(storage.join(run.directory(STAGE), "components", "members.parquet"), members)
     if len(pairs):
         pair_bucket = bucket[np.searchsorted(units, pairs[:, 0])]
         order = np.argsort(pair_bucket, kind="stable")
@@ -136,14 +136,14 @@ def _assign(run: Run) -> None:
         for b in range(buckets):
             storage.write_table(run.part(STAGE, "candidates", b), _pair_table(pairs[ends[b] : ends[b + 1]]))
     storage.write_json(
-        storage.join(run.folder(STAGE), "components", "plan.json"),
+        storage.join(run.directory(STAGE), "components", "plan.json"),
         {"buckets": buckets, "candidate_pairs": len(pairs), "candidate_units": len(units)},
     )
 
 
 def _members_of(run: Run, part: int) -> dict[int, int]:
     """unit -> bucket of the candidates in a partition."""
-    url = storage.join(run.folder(STAGE), "components", "members.parquet")
+    url = storage.join(run.directory(STAGE), "components", "members.parquet")
     with storage.open_read(url) as handle:
         table = pq.read_table(handle, filters=[("part", "=", part)])
     return dict(zip(table.column("unit").to_pylist(), table.column("bucket").to_pylist(), strict=True))
@@ -175,7 +175,7 @@ def write_members(run: Run, part: int) -> dict[str, Any]:
         column = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat))
         table = pa.table({"unit": unit, "shingles": column})
         bucket = np.array([bucket_of[u] for u in units], np.int64)
-        buckets = storage.read_json(storage.join(run.folder(STAGE), "components", "plan.json"))["buckets"]
+        buckets = storage.read_json(storage.join(run.directory(STAGE), "components", "plan.json"))["buckets"]
         write_buckets(run.part(STAGE, "shingles", part), table, bucket, max(buckets, 1))
     return {"rows": len(units)}
 
@@ -227,10 +227,10 @@ def _decide(run: Run, buckets: int) -> None:
         "kept": ranks.column("doc_id").take(pa.array(leader)),
     }).filter(pa.array(~first))  # fmt: skip
     copies = copies.sort_by([("part", "ascending"), ("number", "ascending")])
-    folder = storage.join(run.folder(STAGE), "components")
-    storage.write_table(storage.join(folder, "copies.parquet"), copies)
+    directory = storage.join(run.directory(STAGE), "components")
+    storage.write_table(storage.join(directory, "copies.parquet"), copies)
     sizes = np.bincount(component) if len(component) else np.zeros(0, np.int64)
-    plan = storage.read_json(storage.join(folder, "plan.json"))
+    plan = storage.read_json(storage.join(directory, "plan.json"))
     band = banding(config)
     report = {
         "level": config.level, "sketch": config.sketch, "banding": band.note(), "threshold": kernels.threshold(band.bands, band.rows),
@@ -241,13 +241,13 @@ def _decide(run: Run, buckets: int) -> None:
         "components": len(sizes), "largest_component": int(sizes.max()) if len(sizes) else 0,
         "copies": copies.num_rows,
     }  # fmt: skip
-    storage.write_json(storage.join(folder, "report.json"), report)
+    storage.write_json(storage.join(directory, "report.json"), report)
 
 
 def apply(run: Run, part: int) -> dict[str, Any]:
     """Partition without its copies: files, chunks of files, or files of repositories."""
     config = run.config.fuzzy_dedup
-    url = storage.join(run.folder(STAGE), "components", "copies.parquet")
+    url = storage.join(run.directory(STAGE), "components", "copies.parquet")
     with storage.open_read(url) as handle:
         copies = pq.read_table(handle, filters=[("part", "=", part)] if config.level != "repo" else None)
     if config.level == "repo":

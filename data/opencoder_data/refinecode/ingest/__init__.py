@@ -1,4 +1,4 @@
-"""Stage 1: read folders, archives, git repositories, Parquet and JSONL into documents; list every file in the ledger."""
+"""Stage 1: read directories, archives, git repositories, Parquet and JSONL into documents; list every file in the ledger."""
 
 import contextlib
 import hashlib
@@ -24,11 +24,11 @@ STAGE = "ingest"
 
 def run(run: Run, executor: Executor) -> dict[str, float]:
     """Plan (once), then read each partition."""
-    target = storage.join(run.folder(STAGE), "plan.json")
+    target = storage.join(run.directory(STAGE), "plan.json")
     if not storage.exists(target):
         count = 0
         for count, units in enumerate(plan.plan(run.inputs, run.config.ingest, run.config.layout, _skip_names(run)), 1):
-            storage.write_json(storage.join(run.folder(STAGE), "plan", f"{count - 1:05d}.json"), units)
+            storage.write_json(storage.join(run.directory(STAGE), "plan", f"{count - 1:05d}.json"), units)
         storage.write_json(target, {"partitions": count})
     return run_step(run, executor, STAGE, "docs", read_partition, range(run.num_parts()), "ingest")
 
@@ -38,9 +38,9 @@ def _skip_names(run: Run) -> bool:
 
 
 def read_partition(run: Run, part: int) -> dict[str, Any]:
-    """Documents of one partition, and a ledger row for each file, read or refused."""
+    """Documents of one partition, and a ledger row for each file, read or rejected."""
     address_space.start_threads()
-    units = storage.read_json(storage.join(run.folder(STAGE), "plan", f"{part:05d}.json"))
+    units = storage.read_json(storage.join(run.directory(STAGE), "plan", f"{part:05d}.json"))
     config = run.config.ingest
     skip_names = _skip_names(run)
     limit = run.config.layout.batch_mb * 1e6
@@ -49,7 +49,7 @@ def read_partition(run: Run, part: int) -> dict[str, Any]:
         seen: list[dict[str, Any]] = []
         ids: set[str] = set()
         odd: Counter[str] = Counter()
-        held = size = refused = 0
+        held = size = rejected = 0
 
         def flush() -> None:
             writers.keep(table_of(docs, DOCUMENTS))
@@ -71,7 +71,7 @@ def read_partition(run: Run, part: int) -> dict[str, Any]:
             size += row["size"]
             held += len(row["path"])
             if doc is None:
-                refused += 1
+                rejected += 1
             else:
                 docs.append(doc)
                 held += len(doc["content"])
@@ -79,7 +79,7 @@ def read_partition(run: Run, part: int) -> dict[str, Any]:
                 flush()
                 held = 0
         flush()
-        counts = {"files": writers.drops.rows, "bytes": size, "kept": writers.docs.rows, "dropped": refused}
+        counts = {"files": writers.drops.rows, "bytes": size, "kept": writers.docs.rows, "dropped": rejected}
         return {**counts, "odd_metadata": dict(sorted(odd.items()))} if odd else counts
 
 

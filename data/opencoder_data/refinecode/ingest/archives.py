@@ -17,19 +17,19 @@ ZIP_SUFFIXES = (".zip", ".whl", ".egg", ".jar")
 SUFFIXES = TAR_SUFFIXES + ZIP_SUFFIXES
 REFUSED_SUFFIXES = (".7z", ".rar", ".cab", ".lzh", ".arj", ".ace", ".cpio", ".iso", ".deb", ".rpm", ".tar.lz", ".tlz", ".tar.lz4",
                     ".tar.br", ".tar.z")  # fmt: skip
-"""Archives of formats that are not read: refused by name."""
+"""Archives of formats that are not read: rejected by name."""
 
 
 def is_archive(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def is_refused_archive(name: str) -> bool:
+def is_rejected_archive(name: str) -> bool:
     return name.lower().endswith(REFUSED_SUFFIXES)
 
 
 def read_archive(url: str, source: str, key: str, config: IngestConfig) -> Iterator[RawFile]:
-    """Members as files; a broken archive ends with a refusal that names it, after the members read so far."""
+    """Members as files; a broken archive ends with a rejection that names it, after the members read so far."""
     try:
         budget = Budget(config, packed=storage.size(url))
         if url.lower().endswith(ZIP_SUFFIXES):
@@ -63,7 +63,7 @@ def _tar(url: str, budget: Budget, source: str, key: str) -> Iterator[RawFile]:
     except (*ERRORS, RuntimeError) as error:
         failed = error
     if links:
-        # A second pass for the content of what hard links name; damage met there was met before.
+        # A second pass for the content of what hard links name; corruption met there was met before.
         again = Budget(budget.config, budget.packed)
         try:
             with storage.open_read(url) as handle:
@@ -110,7 +110,7 @@ def _zip_member(archive: Zip, entry: ZipEntry, budget: Budget, raw: RawFile) -> 
     if entry.is_link:
         raw.rule = "symlink"
         return raw
-    # A damaged member does not stop the rest: zip keeps an index. Never more than the limit is unpacked (bombs).
+    # A corrupt member does not stop the rest: zip keeps an index. Never more than the limit is unpacked (bombs).
     try:
         data = archive.read(entry)
     except LimitError:

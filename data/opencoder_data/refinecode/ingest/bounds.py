@@ -44,7 +44,7 @@ class Budget:
 
     @property
     def line(self) -> int:
-        """Largest line of JSON: escapes take up to three bytes for one, and other columns need room too."""
+        """Largest line of JSON: escapes take up to three bytes for one, and other columns need space too."""
         return 4 * self.config.max_file_bytes + (1 << 20)
 
     def unpacked(self, count: int) -> None:
@@ -91,7 +91,7 @@ def within_memory(files: Iterator[RawFile], config: IngestConfig, source: str) -
     """The same files; while the reader works, this process may not grow by more than `ingest.max_memory_mb`.
 
     The second line of defense, for what libraries allocate before any size is known to us (a page of Parquet, the base of
-    a delta in a Git pack): the allocation fails instead, and the reader is refused from there on.
+    a delta in a Git pack): the allocation fails instead, and the reader is rejected from there on.
     """
     if not config.max_memory_mb:
         yield from files

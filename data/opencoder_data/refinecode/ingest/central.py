@@ -36,8 +36,8 @@ _BEFORE, _AFTER = frozenset("«“„‘¿¡©§·•–—\xa0"), frozenset("»
 
 @cache
 def _table() -> dict[str, dict]:
-    folder = resources.files("opencoder_data.refinecode") / "tables"
-    return json.loads((folder / "letter_contexts.json").read_text("utf-8"))
+    directory = resources.files("opencoder_data.refinecode") / "tables"
+    return json.loads((directory / "letter_contexts.json").read_text("utf-8"))
 
 
 @cache

@@ -106,7 +106,7 @@ def _content(raw: RawFile, content: Any) -> None:
 def _own(raw: RawFile, values: Mapping[str, Any], own_ids: bool) -> None:
     """Columns that this pipeline wrote."""
     own = {name: _valid(values[name]) if isinstance(values[name], str) else values[name] for name in OWN_TYPES}
-    # Identity comes from the table it stands in: the same source, path and doc_id may occur twice.
+    # Identity comes from the table it is in: the same source, path and doc_id may occur twice.
     assert raw.key is not None
     raw.doc_id = own["doc_id"] if own_ids else doc_id(*raw.key, raw.index)
     raw.source, raw.stated_sha256, raw.encoding = own["source"], own["sha256"], own["encoding"]
@@ -117,12 +117,12 @@ def _own(raw: RawFile, values: Mapping[str, Any], own_ids: bool) -> None:
 
 
 def _valid(text: str) -> str:
-    """Text without surrogates; those that stand for bytes become escapes of these, as in paths."""
+    """Text without surrogates; those that mean bytes become escapes of these, as in paths."""
     return printable_text(text) if not text.isascii() else text
 
 
 def _text(values: Mapping[str, Any], name: str, odd: list[str]) -> str | None:
-    """Text of at most MAX_NAME_BYTES; bytes that are no UTF-8 become escapes."""
+    """Text of at most MAX_NAME_BYTES; bytes that are not UTF-8 become escapes."""
     value = values.get(name)
     if value is None or value == "":
         return None

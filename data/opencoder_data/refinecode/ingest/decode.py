@@ -1,4 +1,4 @@
-"""Bytes to text: UTF-8, byte-order marks, legacy encodings by detection (`legacy`); binary content is refused."""
+"""Bytes to text: UTF-8, byte-order marks, legacy encodings by detection (`legacy`); binary content is rejected."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ _MARKS = (
 
 
 class Decoded(NamedTuple):
-    """`text` is None when the bytes were refused; then `rule` and `detail` say why."""
+    """`text` is None when the bytes were rejected; then `rule` and `detail` say why."""
 
     text: str | None
     encoding: str
@@ -52,8 +52,8 @@ def _legacy(data: bytes, first_bad: int) -> Decoded:
     if control > max(4, len(data) // 200):
         return Decoded(None, "binary", "binary", f"{control} control bytes")
     # Bytes beyond ASCII that are UTF-8 after all: if as many characters are as are not, or, in an encoding of one byte, some
-    # that chance does not explain, the file is damaged or mixed UTF-8. A replacement character would go unseen into what is trained on, and
-    # another encoding would change every character, so it is refused.
+    # that chance does not explain, the file is corrupt or mixed UTF-8. A replacement character would go unseen into what is trained on, and
+    # another encoding would change every character, so it is rejected.
     beyond = [c for c in data.decode("utf-8", "replace") if not c.isascii()]
     bad = beyond.count("\ufffd")
     meant = sum(c != "\ufffd" and (ord(c) >= 0x800 or legacy.usual(c)) for c in beyond)

@@ -35,20 +35,20 @@ def _present(repository: pygit2.Repository, oid: pygit2.Oid) -> bool:
 
 
 def read_git(path: str, source: str, key: str, root: str, config: IngestConfig) -> Iterator[RawFile]:
-    """Regular files of HEAD; links and submodules are refused by name, what is missing or too large by itself."""
+    """Regular files of HEAD; links and submodules are rejected by name, what is missing or too large by itself."""
     budget = Budget(config)
     repo = source
     try:
         with open_head(path, root) as (repository, head):
-            refused: list[RawFile] = []
+            rejected: list[RawFile] = []
             blobs: Blobs = {}
             try:
-                for name, item in _walk(repository, head.tree, budget, refused):
+                for name, item in _walk(repository, head.tree, budget, rejected):
                     blobs.setdefault(name, item)
             except LimitError as error:
-                refused.append(RawFile("", "", "", rule="archive_limit", detail=str(error), index=-1))
+                rejected.append(RawFile("", "", "", rule="archive_limit", detail=str(error), index=-1))
             times, complete = last_commit_times(repository, head, blobs, budget)
-            for raw in refused:
+            for raw in rejected:
                 raw.source, raw.repo = source, repo
                 yield raw
             for name, (mode, oid) in sorted(blobs.items()):
@@ -97,9 +97,9 @@ def _tree(repository: pygit2.Repository, oid: pygit2.Oid) -> pygit2.Tree:
 
 
 def _walk(
-    repository: pygit2.Repository, root: pygit2.Tree, budget: Budget, refused: list[RawFile]
+    repository: pygit2.Repository, root: pygit2.Tree, budget: Budget, rejected: list[RawFile]
 ) -> Iterator[tuple[bytes, tuple[int, pygit2.Oid]]]:
-    """Files below a tree; directories that cannot be read go into `refused`. Raises LimitError."""
+    """Files below a tree; directories that cannot be read go into `rejected`. Raises LimitError."""
     stack: list[tuple[bytes, pygit2.Oid]] = [(b"", root.id)]
     while stack:
         prefix, oid = stack.pop()
@@ -110,7 +110,7 @@ def _walk(
             tree = _tree(repository, oid)
         except _ERRORS as error:
             budget.entry()
-            refused.append(RawFile("", "", shown, rule="unreadable", detail=one_line(error), index=-2 - len(refused)))
+            rejected.append(RawFile("", "", shown, rule="unreadable", detail=one_line(error), index=-2 - len(rejected)))
             continue
         for entry in tree:
             name = prefix + (entry.raw_name or b"")
@@ -127,7 +127,7 @@ def last_commit_times(
     """(seconds since 1970 of the last commit on HEAD's history in which each path got its present content, all found).
 
     Walks back from HEAD comparing tree ids, so unchanged subtrees cost nothing, and stops when every path is settled.
-    A merge settles a path only if it differs from all its parents, as `git log` has it. Where history is damaged or too large
+    A merge settles a path only if it differs from all its parents, as `git log` has it. Where history is corrupt or too large
     the times found so far stand.
     """
     pending = set(blobs)

@@ -10,15 +10,15 @@ _MAX_BYTES = 1 << 30
 
 
 class LooseObjects(pygit2.OdbBackend):
-    """The objects below `folder`, a directory `objects`, as a backend of an object database."""
+    """The objects below `directory`, a directory `objects`, as a backend of an object database."""
 
-    def __init__(self, folder: str):
+    def __init__(self, directory: str):
         super().__init__()
-        self._folder = folder
+        self._directory = directory
 
     def _path(self, oid: pygit2.Oid) -> str:
         name = str(oid)
-        return os.path.join(self._folder, name[:2], name[2:])
+        return os.path.join(self._directory, name[:2], name[2:])
 
     def _open(self, oid: pygit2.Oid) -> tuple[int, int, bytes, "zlib._Decompress", int]:
         """(type, size, content so far, decompressor, file); KeyError where there is none."""
@@ -35,7 +35,7 @@ class LooseObjects(pygit2.OdbBackend):
             return _TYPES[kind], int(size), rest, inflate, handle
         except (zlib.error, ValueError, OSError) as error:
             os.close(handle)
-            raise ValueError(f"object {oid} is damaged: {error}") from None
+            raise ValueError(f"object {oid} is corrupt: {error}") from None
 
     def read_header_cb(self, oid: pygit2.Oid) -> tuple[int, int]:
         """(type, size in bytes)."""
@@ -44,7 +44,7 @@ class LooseObjects(pygit2.OdbBackend):
         return kind, size
 
     def read_cb(self, oid: pygit2.Oid) -> tuple[int, bytes]:
-        """(type, content). Raises ValueError where it is damaged or larger than 1 GiB."""
+        """(type, content). Raises ValueError where it is corrupt or larger than 1 GiB."""
         kind, size, rest, inflate, handle = self._open(oid)
         with open(handle, "rb") as file:
             if size > _MAX_BYTES:
@@ -60,9 +60,9 @@ class LooseObjects(pygit2.OdbBackend):
                     data += piece
                     packed = inflate.unconsumed_tail
             except zlib.error as error:
-                raise ValueError(f"object {oid} is damaged: {error}") from None
+                raise ValueError(f"object {oid} is corrupt: {error}") from None
         if len(data) != size:
-            raise ValueError(f"object {oid} is damaged: {len(data)} of {size} bytes")
+            raise ValueError(f"object {oid} is corrupt: {len(data)} of {size} bytes")
         return kind, bytes(data)
 
     def read_prefix_cb(self, oid: pygit2.Oid) -> tuple[int, bytes, pygit2.Oid]:

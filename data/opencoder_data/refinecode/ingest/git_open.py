@@ -48,17 +48,17 @@ def open_head(path: str, root: str) -> Iterator[tuple[pygit2.Repository, pygit2.
 
     Raises RepositoryError.
     """
-    folder = _folder(path)
-    objects = _object_folders(folder, os.path.realpath(root))
-    _check_format(folder)
-    head, name = _head(folder)
+    directory = _directory(path)
+    objects = _object_directories(directory, os.path.realpath(root))
+    _check_format(directory)
+    head, name = _head(directory)
     _no_user_configuration()
     with tempfile.TemporaryDirectory(prefix="refinecode-git-") as own:
         for below in ("objects", "refs"):
             os.mkdir(os.path.join(own, below))
         _write(os.path.join(own, "config"), b"[core]\n\trepositoryformatversion = 0\n\tbare = true\n")
         _write(os.path.join(own, "HEAD"), head + b"\n")
-        shallow = _read(os.path.join(folder, "shallow"), _PACKED_REFS)
+        shallow = _read(os.path.join(directory, "shallow"), _PACKED_REFS)
         if shallow is not None:
             _write(os.path.join(own, "shallow"), b"".join(found + b"\n" for found in _ID.findall(shallow)))
         try:
@@ -87,7 +87,7 @@ def _no_user_configuration() -> None:
         pygit2.option(pygit2.enums.Option.SET_SEARCH_PATH, level, "/nonexistent")
 
 
-def _folder(path: str) -> str:
+def _directory(path: str) -> str:
     """The repository's own directory: `path` itself or `path/.git`."""
     inner = os.path.join(path, ".git")
     try:
@@ -122,20 +122,20 @@ def _write(path: str, data: bytes) -> None:
         file.write(data)
 
 
-def _check_format(folder: str) -> None:
-    config = _read(os.path.join(folder, "config"), _SMALL) or b""
+def _check_format(directory: str) -> None:
+    config = _read(os.path.join(directory, "config"), _SMALL) or b""
     found = _FORMAT.search(config)
     if found and found[1].lower() != b"sha1":
         raise RepositoryError(f"its objects are named by {found[1].decode()}, not by SHA-1, which is not supported")
 
 
-def _head(folder: str) -> tuple[bytes, str]:
+def _head(directory: str) -> tuple[bytes, str]:
     """(commit id in hex, the reference it comes from)."""
     name = b"HEAD"
     for _ in range(6):
-        data = _read(os.path.join(os.fsencode(folder), name).decode("utf-8", "surrogateescape"), _SMALL)
+        data = _read(os.path.join(os.fsencode(directory), name).decode("utf-8", "surrogateescape"), _SMALL)
         if data is None:
-            data = _packed(folder, name)
+            data = _packed(directory, name)
         if data is None:
             break
         data = data.strip()
@@ -144,55 +144,55 @@ def _head(folder: str) -> tuple[bytes, str]:
             pieces = name.split(b"/")
             if not name.startswith(b"refs/") or b"\0" in name or any(p in (b"", b".", b"..") for p in pieces):
                 raise RepositoryError(f"HEAD names {name[:200].decode('utf-8', 'replace')!r}, which is not a reference")
-            _check_no_links(folder, pieces[:-1])
+            _check_no_links(directory, pieces[:-1])
         elif _ID.fullmatch(data):
             return data, name.decode("utf-8", "replace")
         elif re.fullmatch(rb"[0-9a-f]{64}", data):
             raise RepositoryError("its objects are named by SHA-256, not by SHA-1, which is not supported")
         else:
             raise RepositoryError(f"{name.decode('utf-8', 'replace')} holds no commit id")
-    raise RepositoryError(f"HEAD names {name.decode('utf-8', 'replace')}, which does not exist{_others(folder)}")
+    raise RepositoryError(f"HEAD names {name.decode('utf-8', 'replace')}, which does not exist{_others(directory)}")
 
 
-def _others(folder: str) -> str:
+def _others(directory: str) -> str:
     """What HEAD could name instead."""
     heads: list[str] = []
-    top = os.path.join(folder, "refs", "heads")
+    top = os.path.join(directory, "refs", "heads")
     for where, _, names in os.walk(top):
-        heads += [os.path.relpath(os.path.join(where, name), folder) for name in names]
-    lines = (_read(os.path.join(folder, "packed-refs"), _PACKED_REFS) or b"").splitlines()
+        heads += [os.path.relpath(os.path.join(where, name), directory) for name in names]
+    lines = (_read(os.path.join(directory, "packed-refs"), _PACKED_REFS) or b"").splitlines()
     heads += [line[41:].decode("utf-8", "replace") for line in lines if line[41:52] == b"refs/heads/"]
     if not heads:
         return " (nothing is committed)"
     return f"; it has {', '.join(sorted(set(heads))[:5])}: git symbolic-ref HEAD {min(heads)}"
 
 
-def _check_no_links(folder: str, pieces: list[bytes]) -> None:
-    place = os.fsencode(folder)
+def _check_no_links(directory: str, pieces: list[bytes]) -> None:
+    place = os.fsencode(directory)
     for piece in pieces:
         place = os.path.join(place, piece)
         if os.path.islink(place):
             raise RepositoryError("its references lie behind a link, which is not followed")
 
 
-def _packed(folder: str, name: bytes) -> bytes | None:
-    for line in (_read(os.path.join(folder, "packed-refs"), _PACKED_REFS) or b"").splitlines():
+def _packed(directory: str, name: bytes) -> bytes | None:
+    for line in (_read(os.path.join(directory, "packed-refs"), _PACKED_REFS) or b"").splitlines():
         if line[41:] == name and line[40:41] == b" ":
             return line[:40]
     return None
 
 
-def _object_folders(folder: str, root: str) -> list[str]:
+def _object_directories(directory: str, root: str) -> list[str]:
     """The object directory and its alternates, all inside `root` and free of links."""
-    if os.path.lexists(os.path.join(folder, "commondir")):
+    if os.path.lexists(os.path.join(directory, "commondir")):
         raise RepositoryError("it is a worktree of another repository, which is not read")
     found: list[str] = []
-    todo = [os.path.join(folder, "objects")]
+    todo = [os.path.join(directory, "objects")]
     while todo:
         place = todo.pop(0)
         real = os.path.realpath(place)
         if not (real + "/").startswith(root.rstrip("/") + "/"):
-            raise RepositoryError("its objects lie outside the input (alternates or a link), where nothing is read")
+            raise RepositoryError("its objects are outside the input (alternates or a link), where nothing is read")
         if real in found:
             continue
         found.append(real)

@@ -1,4 +1,4 @@
-"""Which legacy encoding a text is in that is no UTF-8: the shortest description wins.
+"""Which legacy encoding a text is in that is not UTF-8: the shortest description wins.
 
 Source files hold few characters beyond ASCII, often a single letter, so that statistics of whole texts (charset detectors)
 fail: they made `é}` a Chinese character. Here each pair of an encoding and a language that is written in it is charged, in
@@ -7,7 +7,7 @@ letter without neighbors, a sign inside a word, a lone Chinese character between
 cp1252 goes before all others. Pieces that repeat are charged once.
 
 An encoding whose characters take an ASCII byte as their second (GB 18030, Big5, Shift JIS, UHC) is considered only where the
-text is in its script: most characters beyond ASCII stand in runs and are usual in the language, and hardly any that takes
+text is in its script: most characters beyond ASCII are in runs and are usual in the language, and hardly any that takes
 an ASCII byte stands alone. A lone Latin letter therefore never swallows what follows it.
 """
 
@@ -21,7 +21,7 @@ from opencoder_data.refinecode.ingest import central
 
 # Pieces around bytes beyond ASCII that are looked at, at most.
 _PIECES = 4_000
-# Dearer per character than this is no text of any language here; a few characters may be rare ones.
+# Dearer per character than this is not text of any language here; a few characters may be rare ones.
 _TOO_DEAR = 15.0
 _DEAR_FOR_A_TEXT = 12.0
 _ASCII_BYTE = 6
@@ -72,8 +72,8 @@ _QUOTES = frozenset("“”‘„‚«»")
 
 @cache
 def _costs() -> dict[str, dict[str, int]]:
-    folder = resources.files("opencoder_data.refinecode") / "tables"
-    table: dict[str, dict[str, str]] = json.loads((folder / "characters.json").read_text("utf-8"))
+    directory = resources.files("opencoder_data.refinecode") / "tables"
+    table: dict[str, dict[str, str]] = json.loads((directory / "characters.json").read_text("utf-8"))
     return {lang: {c: int(bits) for bits, group in groups.items() for c in group} for lang, groups in table.items()}
 
 
@@ -85,7 +85,7 @@ def _western_letters() -> frozenset[str]:
 def detect(data: bytes) -> str | None:
     """Name of the encoding (Python's) that explains the bytes beyond ASCII best; None when none explains them.
 
-    `data` is no UTF-8. Pure; the same bytes give the same answer.
+    `data` is not UTF-8. Pure; the same bytes give the same answer.
     """
     by_words = central.encoding(data)
     best = _cheapest(data, by_words is not None or central.possible(data))
@@ -122,7 +122,7 @@ def usual(character: str) -> bool:
 
 
 def _pieces(data: bytes) -> list[bytes]:
-    """Distinct pieces: unbroken runs of non-blank bytes, cut to what stands at bytes beyond ASCII."""
+    """Distinct pieces: unbroken runs of non-blank bytes, cut to what is at bytes beyond ASCII."""
     found: dict[bytes, None] = {}
     for match in re.finditer(rb"[!-~]?[\x80-\xff](?:[!-\xff]*[\x80-\xff])?[!-~]{0,2}", data):
         found[match.group()] = None

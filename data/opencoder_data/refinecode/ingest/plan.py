@@ -57,12 +57,12 @@ def _own_ids(inputs: tuple[str, ...], config: IngestConfig) -> bool:
     for url in inputs:
         fs, path = storage.filesystem(url)
         if fs.isfile(path):
-            tables, refused = [url], []
+            tables, rejected = [url], []
         elif config.kind in ("auto", "parquet") and fs.isdir(path):
-            tables, refused = _tables(fs, path, config)
+            tables, rejected = _tables(fs, path, config)
         else:
             return False
-        if refused or not tables or not all(t.lower().endswith(table_files.PARQUET_SUFFIXES) for t in tables):
+        if rejected or not tables or not all(t.lower().endswith(table_files.PARQUET_SUFFIXES) for t in tables):
             return False
         found += [t if fs.isfile(path) or isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(t) for t in tables]
     return table_files.own_ids(found)
@@ -76,16 +76,16 @@ def _units(url: str, key: str, config: IngestConfig, limit: float, skip_names: b
     kind = config.kind
     if fs.isfile(path):
         kind = _kind_of(path) if kind == "auto" else kind
-        if archives.is_refused_archive(path) and kind == "tree":
+        if archives.is_rejected_archive(path) and kind == "tree":
             raise ValueError(
                 f"input {url} is an archive of a format that is not read: unpack it, or pack it as tar or zip"
             )
         if kind == "tree":
-            raise ValueError(f"input {url} is a file of no known kind; give a folder, an archive, Parquet or JSONL")
+            raise ValueError(f"input {url} is a file of no known kind; give a directory, an archive, Parquet or JSONL")
         yield from _single(url, kind, key, int(fs.size(path) or 0), limit)
         return
     if local and not os.path.isdir(path):
-        raise ValueError(f"input {url} is neither a file nor a folder")
+        raise ValueError(f"input {url} is neither a file nor a directory")
     if kind == "git" or (kind == "auto" and local and config.git and git.is_repository(path)):
         if not local:
             raise ValueError(f"{url}: git repositories are read from local disks only")
@@ -105,9 +105,9 @@ def _units(url: str, key: str, config: IngestConfig, limit: float, skip_names: b
             yield from files
             return
     if kind in ("auto", "parquet", "arrow", "jsonl"):
-        tables, refused = _tables(fs, path, config)
-        if tables or refused:
-            for table, rule in sorted([*((t, "") for t in tables), *refused]):
+        tables, rejected = _tables(fs, path, config)
+        if tables or rejected:
+            for table, rule in sorted([*((t, "") for t in tables), *rejected]):
                 relative = storage.join(key, path_key(os.path.relpath(table, path)))
                 if rule:
                     yield _bad(relative, rule, "a link that leads out of the input, or no regular file"), _FILE_COST
@@ -125,9 +125,9 @@ def _bad(key: str, rule: str, detail: str, path: str = "") -> Unit:
 
 
 def _tables(fs: Any, path: str, config: IngestConfig) -> tuple[list[str], list[tuple[str, str]]]:
-    """(table files, those refused with their rule) of a folder; none when it is not a folder of tables.
+    """(table files, those rejected with their rule) of a directory; none when it is not a directory of tables.
 
-    By itself (kind `auto`) a folder is one when it holds table files and nothing else worth reading, as a published corpus.
+    By itself (kind `auto`) a directory is one when it holds table files and nothing else worth reading, as a published corpus.
     """
     suffixes = {
         "parquet": table_files.PARQUET_SUFFIXES,
@@ -137,8 +137,8 @@ def _tables(fs: Any, path: str, config: IngestConfig) -> tuple[list[str], list[t
     local = isinstance(fs, LocalFileSystem)
     root = os.path.realpath(path).rstrip("/") + "/" if local else ""
     found: list[str] = []
-    refused: list[tuple[str, str]] = []
-    for folder, _, names in os.walk(path) if local else fs.walk(path):
+    rejected: list[tuple[str, str]] = []
+    for directory, _, names in os.walk(path) if local else fs.walk(path):
         for name in names:
             if name.startswith((".", "_")):
                 continue
@@ -151,14 +151,14 @@ def _tables(fs: Any, path: str, config: IngestConfig) -> tuple[list[str], list[t
                 ):
                     return [], []
                 continue
-            full = os.path.join(folder, name)
+            full = os.path.join(directory, name)
             if local and not os.path.realpath(full).startswith(root):
-                refused.append((full, "symlink"))
+                rejected.append((full, "symlink"))
             elif local and not os.path.isfile(full):
-                refused.append((full, "not_a_file"))
+                rejected.append((full, "not_a_file"))
             else:
                 found.append(full)
-    return sorted(found), refused
+    return sorted(found), rejected
 
 
 def _kind_of(path: str) -> str:
@@ -215,7 +215,7 @@ def _tree(
             yield unit, (size * 4 if kind == "archive" else limit / 4)
             continue
         rule = ""
-        if kind == "file" and config.archives and archives.is_refused_archive(relative):
+        if kind == "file" and config.archives and archives.is_rejected_archive(relative):
             rule = "unsupported_archive"
         elif kind == "file" and skip_names:
             rule = name_verdict(relative.rsplit("/", 1)[-1])
@@ -234,16 +234,16 @@ def _walk_local(base: str, config: IngestConfig) -> Iterator[tuple[str, int, str
     bad: a repository that cannot be read, whose work tree follows."""
     stack = [""]
     while stack:
-        folder = stack.pop()
+        directory = stack.pop()
         try:
-            with os.scandir(os.path.join(base, folder)) as scan:
+            with os.scandir(os.path.join(base, directory)) as scan:
                 listed = sorted(scan, key=lambda e: e.name)
         except OSError:
-            yield folder, 0, "other", ""
+            yield directory, 0, "other", ""
             continue
         below = []
         for entry in listed:
-            relative = os.path.join(folder, entry.name)
+            relative = os.path.join(directory, entry.name)
             try:
                 if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
                     yield relative, 0, "other", ""

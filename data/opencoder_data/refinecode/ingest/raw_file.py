@@ -1,4 +1,4 @@
-"""What every reader yields: one file of the input, read or refused."""
+"""What every reader yields: one file of the input, read or rejected."""
 
 import os
 import re
@@ -9,9 +9,9 @@ _SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 @dataclass(slots=True)
 class RawFile:
-    """One input file. Exactly one of `data`, `text` and `rule` is set: bytes, decoded text, or why it is refused.
+    """One input file. Exactly one of `data`, `text` and `rule` is set: bytes, decoded text, or why it is rejected.
 
-    `key` is what its identity is made of, (source, path) before they were made printable: two names that are no UTF-8 may
+    `key` is what its identity is made of, (source, path) before they were made printable: two names that are not UTF-8 may
     print alike. `stated_sha256` is what a table says, never believed. `odd` names the metadata that could not be converted and is null.
     """
 
@@ -47,12 +47,12 @@ def path_key(path: str) -> str:
 
 
 def printable_path(path: str) -> str:
-    """A path of the file system as valid text: bytes that are no UTF-8 are written as escapes."""
+    """A path of the file system as valid text: bytes that are not UTF-8 are written as escapes."""
     return printable_text(path_key(path))
 
 
 def printable_text(text: str | bytes) -> str:
-    """A name out of an archive, table or repository likewise; surrogate escapes stand for bytes."""
+    """A name out of an archive, table or repository likewise; surrogate escapes mean bytes."""
     if isinstance(text, str):
         if text.isascii():
             return text.replace("\0", "\\0")
@@ -61,7 +61,7 @@ def printable_text(text: str | bytes) -> str:
 
 
 def _only_escapes(text: str) -> bool:
-    """Whether all surrogates in the text stand for single bytes."""
+    """Whether all surrogates in the text mean single bytes."""
     return not _SURROGATES.search(text)
 
 

@@ -14,7 +14,7 @@ from opencoder_data.refinecode.ingest.bounds import PIECE, Budget
 XZ_MEMORY = 256 << 20
 """Memory for one xz stream: its header may ask for 4 GiB; `xz -9` takes 65 MiB."""
 ERRORS = (EOFError, OSError, ValueError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
-"""What damaged compressed data raises."""
+"""What corrupt compressed data raises."""
 
 
 def decompressed(handle: Any) -> Any:

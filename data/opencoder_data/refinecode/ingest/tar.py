@@ -1,6 +1,6 @@
 """tar as a stream of members: POSIX, pax, GNU; concatenated archives; every header bounded before it is read.
 
-`tarfile` of the standard library reads name and attribute headers of any size into memory, ends in silence at a damaged header
+`tarfile` of the standard library reads name and attribute headers of any size into memory, ends in silence at a corrupt header
 and at the end of the first of several archives, so only its parser of the 512-byte header is used.
 """
 
@@ -45,7 +45,7 @@ class TarError(ValueError):
 def members(stream: Counted, budget: Budget, only: Collection[str] | None = None) -> Iterator[TarMember]:
     """Members but directories, of all archives in the stream one after another; `only`: the regular files of these names.
 
-    Raises TarError where the archive is damaged or ends too early, LimitError, and what decompression raises.
+    Raises TarError where the archive is corrupt or ends too early, LimitError, and what decompression raises.
     """
     reader = _Reader(stream, budget, only)
     while (block := reader.next_header()) is not None:
@@ -78,9 +78,9 @@ class _Reader:
                 ended, self.everywhere, self.pax = True, {}, {}
                 continue
             self.budget.entry()
-            what = "data behind the end of the archive" if ended else "damaged header" if at else "not a tar archive"
+            what = "data behind the end of the archive" if ended else "corrupt header" if at else "not a tar archive"
             if len(block) < _BLOCK:
-                raise TarError(f"{what}: {len(block)} bytes at byte {at} are no header")
+                raise TarError(f"{what}: {len(block)} bytes at byte {at} are not a header")
             try:
                 info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
             except (tarfile.HeaderError, ValueError) as error:
@@ -186,7 +186,7 @@ class _Reader:
             try:
                 return _octal(block[483:495]), size
             except ValueError:
-                raise TarError(f"{_shown(info.name)}: damaged header of a sparse file") from None
+                raise TarError(f"{_shown(info.name)}: corrupt header of a sparse file") from None
         real = _integer(pax.get("GNU.sparse.realsize", pax.get("GNU.sparse.size", "")))
         if real is None:
             raise TarError(f"{_shown(info.name)}: a sparse file without its size")
@@ -203,7 +203,7 @@ class _Reader:
                     count = _integer(first.split(b"\n", 1)[0].decode("latin-1"))
                     wanted = None if count is None else 1 + 2 * count
                 if len(piece) < _BLOCK or read > min(size, MAX_HEADER_BYTES) or (wanted is None and b"\n" in first):
-                    raise TarError(f"{_shown(info.name)}: damaged map of a sparse file")
+                    raise TarError(f"{_shown(info.name)}: corrupt map of a sparse file")
             size -= read
         return real, size
 

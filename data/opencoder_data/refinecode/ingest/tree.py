@@ -1,4 +1,4 @@
-"""Files of a folder, local or by URL. Symbolic links are listed and never followed."""
+"""Files of a directory, local or by URL. Symbolic links are listed and never followed."""
 
 import errno
 import os
@@ -43,7 +43,7 @@ def _read_local(path: str, inside: str, rule: str, limit: int) -> tuple[int, byt
     if stat.S_ISLNK(info.st_mode):
         return 0, None, "symlink", printable_path(os.readlink(path))
     if stat.S_ISDIR(info.st_mode):
-        return 0, None, "unreadable", "the folder cannot be listed"
+        return 0, None, "unreadable", "the directory cannot be listed"
     if not stat.S_ISREG(info.st_mode):
         return 0, None, "not_a_file", stat.filemode(info.st_mode)
     if rule:
@@ -59,7 +59,7 @@ def _read_local(path: str, inside: str, rule: str, limit: int) -> tuple[int, byt
         raise
     with open(handle, "rb") as file:
         if not os.readlink(f"/proc/self/fd/{handle}").startswith(inside):
-            return 0, None, "symlink", "outside the input"  # a folder on the way was swapped for a link
+            return 0, None, "symlink", "outside the input"  # a directory on the way was swapped for a link
         data = file.read(limit + 1)
     if len(data) > limit:
         return len(data), None, "size_limit", f"more than {limit} bytes"

@@ -1,6 +1,6 @@
 """zip by its central directory, read piece by piece: one bad name, member or size does not cost the others.
 
-`zipfile` of the standard library holds the whole directory as objects and refuses an archive for one name.
+`zipfile` of the standard library holds the whole directory as objects and rejects an archive for one name.
 """
 
 import bz2
@@ -97,12 +97,12 @@ class Zip:
         where = at - _LOCATOR.size - _END64.size
         data = self._at(where, _END64.size) if where >= 0 else b""
         if data[:4] != b"PK\6\6":
-            raise ZipError("damaged zip64 end record")
+            raise ZipError("corrupt zip64 end record")
         _, _, _, _, disk, _, _, self.count, self.size, offset = _END64.unpack(data)
         return where, disk, offset
 
     def entries(self) -> Iterator[ZipEntry]:
-        """The central directory in its order. Raises ZipError where it is damaged."""
+        """The central directory in its order. Raises ZipError where it is corrupt."""
         position, end = self.start, self.start + self.size
         buffer = b""
         while position < end or buffer:
@@ -112,7 +112,7 @@ class Zip:
                 position += len(piece)
                 buffer += piece
             if len(buffer) < _ENTRY.size or buffer[:4] != b"PK\1\2":
-                raise ZipError("damaged central directory")
+                raise ZipError("corrupt central directory")
             fields = _ENTRY.unpack_from(buffer)
             name_end = _ENTRY.size + fields[10]
             extra_end = name_end + fields[11]

@@ -53,12 +53,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(argv: list[str] | None) -> int:
     parser = command.Parser(prog="python -m opencoder_data.refinecode.report", description=__doc__)
-    parser.add_argument("--run", required=True, metavar="DIR", help="output folder of a finished run")
+    parser.add_argument("--run", required=True, metavar="DIR", help="output directory of a finished run")
     parser.add_argument(
         "--tokenizer", default="", metavar="MODEL", help="counts tokens; without it 3.6 bytes each are assumed"
     )
     parser.add_argument(
-        "--embedder", default="hashed", help="hashed, codebert=FOLDER, or module:function from texts to an array [N, D]"
+        "--embedder",
+        default="hashed",
+        help="hashed, codebert=DIRECTORY, or module:function from texts to an array [N, D]",
     )
     parser.add_argument(
         "--compare", action="append", default=[], metavar="DIR", help="another run, to set its de-duplication beside"

@@ -28,7 +28,7 @@ def open_run(output: str) -> Run:
     """The run that wrote `output`; ValueError when it is none or is not finished."""
     marker = storage.join(output, "run.json")
     if not storage.exists(marker):
-        raise ValueError(f"{output} is no output of a pipeline run (run.json is missing)")
+        raise ValueError(f"{output} is not an output of a pipeline run (run.json is missing)")
     if not storage.exists(storage.join(output, "summary.json")):
         raise ValueError(f"the run in {output} is not finished; run the same command again to finish it")
     saved = storage.read_json(marker)
@@ -49,9 +49,9 @@ def collect(run: Run, tokens_per_byte: dict[str, float] | None = None) -> dict[s
     }
     report["ledger"].pop("languages", None)
     if "fuzzy_dedup" in run.config.stages:
-        folder = run.folder("fuzzy_dedup")
-        report["fuzzy_dedup"] = storage.read_json(storage.join(folder, "components", "report.json"))
-        recall = storage.join(folder, "components", "recall.json")
+        directory = run.directory("fuzzy_dedup")
+        report["fuzzy_dedup"] = storage.read_json(storage.join(directory, "components", "report.json"))
+        recall = storage.join(directory, "components", "recall.json")
         report["recall"] = storage.read_json(recall) if storage.exists(recall) else None
     if "transform" in run.config.stages:
         changes: Counter[str] = Counter()
@@ -62,7 +62,7 @@ def collect(run: Run, tokens_per_byte: dict[str, float] | None = None) -> dict[s
     if FILTER in run.config.stages:
         report["filter"] = _filter(run)
     if "sample" in run.config.stages:
-        report["sample"] = storage.read_json(storage.join(run.folder("sample"), "cuts.json"))
+        report["sample"] = storage.read_json(storage.join(run.directory("sample"), "cuts.json"))
     return report
 
 
@@ -73,10 +73,10 @@ def _balance(run: Run) -> dict[str, int]:
     """
     ledger = read_ledger(run.output)
     status = Counter(ledger.column("status").to_pylist())
-    folder = storage.join(run.output, "documents")
+    directory = storage.join(run.output, "documents")
     rows = 0
-    for name in storage.listdir(folder):
-        with storage.open_read(storage.join(folder, name)) as handle:
+    for name in storage.listdir(directory):
+        with storage.open_read(storage.join(directory, name)) as handle:
             rows += pq.ParquetFile(handle).metadata.num_rows
     summary = storage.read_json(storage.join(run.output, "summary.json"))
     found = {"files_in": ledger.num_rows, "kept": status["kept"], "dropped": status["dropped"], "documents": rows}
@@ -89,7 +89,7 @@ def _balance(run: Run) -> dict[str, int]:
     ):
         raise ValueError(
             f"{run.output}: ledger and documents do not agree with summary.json ({found}); remove the ledger and documents "
-            "folders and run the same command again"
+            "directories and run the same command again"
         )
     return found
 

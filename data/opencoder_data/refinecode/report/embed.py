@@ -1,7 +1,7 @@
 """Two-dimensional picture of kept against dropped files (the paper's figure 3 shows CodeBERT embeddings).
 
-The default featuriser needs no weights: counts of hashed word and character n-grams. ``codebert=FOLDER`` takes CodeBERT's
-weights from a local folder (transformers and torch are then needed); any other model comes in as ``module:function``,
+The default featuriser needs no weights: counts of hashed word and character n-grams. ``codebert=DIRECTORY`` takes CodeBERT's
+weights from a local directory (transformers and torch are then needed); any other model comes in as ``module:function``,
 which maps a list of texts to a float array [N, D].
 """
 
@@ -37,7 +37,7 @@ def hashed_ngrams(texts: list[str]) -> np.ndarray:
 
 
 def load_embedder(name: str) -> Embedder:
-    """``hashed``, ``codebert=FOLDER`` or ``module:function``; ValueError when it cannot be loaded."""
+    """``hashed``, ``codebert=DIRECTORY`` or ``module:function``; ValueError when it cannot be loaded."""
     if name == "hashed":
         return hashed_ngrams
     if name.startswith("codebert="):
@@ -51,20 +51,20 @@ def load_embedder(name: str) -> Embedder:
         raise ValueError(f"embedder {name!r}: {error}") from None
 
 
-def _codebert(folder: str) -> Embedder:
+def _codebert(directory: str) -> Embedder:
     """Hidden state of the first token, of the first 512 tokens of each text: float32 [N, 768]."""
-    if not os.path.isdir(folder):
-        raise ValueError(f"embedder codebert={folder}: there is no such folder")
+    if not os.path.isdir(directory):
+        raise ValueError(f"embedder codebert={directory}: there is no such directory")
     try:
         import torch  # pyright: ignore[reportMissingImports]
         from transformers import AutoModel, AutoTokenizer  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ValueError("embedder codebert needs the packages torch and transformers") from None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        model = AutoModel.from_pretrained(directory, local_files_only=True).eval()
     except (OSError, ValueError) as error:
-        raise ValueError(f"embedder codebert: {folder} holds no model: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"embedder codebert: {directory} holds no model: {str(error).splitlines()[0]}") from None
 
     def embed(texts: list[str]) -> np.ndarray:
         rows = []
@@ -119,7 +119,7 @@ def pca_png(run: Run, embedder: str, per_side: int = 600) -> bytes | None:
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
     colours = {False: "#c0392b", True: "#2471a3"}
-    # Mixed, so that neither side lies on top of the other.
+    # Mixed, so that neither side hides the other.
     order = np.random.default_rng(0).permutation(len(points))
     axes.scatter(*points[order].T, s=12, alpha=0.6, c=[colours[k] for k in keep[order].tolist()], linewidths=0)
     for flag, name in ((True, "kept"), (False, "dropped")):

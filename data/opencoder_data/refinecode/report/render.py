@@ -151,7 +151,7 @@ def page(report: dict[str, Any], pca: bytes | None) -> str:
 
 
 def _table_cell(value: Any) -> str:
-    # Words stand at the left, figures (also those already formatted) at the right.
+    # Words are at the left, figures (also those already formatted) at the right.
     words = isinstance(value, str) and not value[:1].isdigit()
     return f"<td{' class=t' if words else ''}>{html.escape(_cell(value))}</td>"
 
@@ -181,7 +181,7 @@ def _signals(signals: list[dict[str, Any]]) -> str:
 
 
 def histogram(signal: dict[str, Any], width: int = 230, height: int = 70) -> str:
-    """Stacked histogram of kept and dropped files as SVG, with the thresholds that lie in its range."""
+    """Stacked histogram of kept and dropped files as SVG, with the thresholds that are in its range."""
     edges, kept, dropped = signal["edges"], signal["kept"], signal["dropped"]
     top = max(k + d for k, d in zip(kept, dropped, strict=True)) ** 0.5 or 1
     step = width / len(kept)

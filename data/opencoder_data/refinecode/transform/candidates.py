@@ -104,7 +104,7 @@ _WORD = re.compile(rb"[A-Z]?[a-z]+|[A-Z]+|\d+|[^A-Za-z\d]+")
 
 
 def random_looking(value: bytes, bits: float) -> bool:
-    """Whether `value` has `bits` of entropy per byte and is no dummy. Random text may hold a dummy's word by chance: then
+    """Whether `value` has `bits` of entropy per byte and is not a dummy. Random text may hold a dummy's word by chance: then
     what is left without it must still be long and random."""
     if entropy(value) < bits or _TEMPLATE.search(value):
         return False

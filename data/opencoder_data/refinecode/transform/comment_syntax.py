@@ -1,6 +1,6 @@
 """How comments are written, per language: what may open a file, where it ends, and where that is in doubt.
 
-Only facts that decide where a comment ends stand here. A form that is read differently by dialects of one language (nested
+Only facts that decide where a comment ends are here. A form that is read differently by dialects of one language (nested
 comments in SQL, a backslash at the end of a line comment outside the C family) is marked as doubtful: the scan ends there.
 """
 

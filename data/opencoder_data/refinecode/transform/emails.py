@@ -85,7 +85,7 @@ _NAMES_BEFORE = re.compile(rb"\b[A-Z][a-z]+[ ,]+(?:[A-Z]\.? )?[A-Z][a-z'-]+[ ,;:
 
 
 def emails(source: Source, hits: Hits) -> Iterator[Candidate]:
-    """Addresses, as they stand in any text; where they stand in code is looked at later. hits: where `MARK` matches."""
+    """Addresses, as they are in any text; where they are in code is looked at later. hits: where `MARK` matches."""
     data = source.data
     for _, after in hits:
         at = after - 1
@@ -175,7 +175,7 @@ def _is_address(source: Source, start: int, at: int, end: int, domain: str) -> b
 
 
 def _clear(source: Source, local: str, labels: list[str], line: bytes, end: int) -> bool:
-    """Whether it is no expression of a programming language: a receiver, a slot, an operator between two names."""
+    """Whether it is not an expression of a programming language: a receiver, a slot, an operator between two names."""
     if local.lower() in _CODE_LOCAL or labels[0].lower() in _CODE_DOMAIN:
         return bool(re.search(rb"mailto:\Z|\w <\Z", line)) and source.data[end : end + 1] != b"("
     if len(labels) != 2 or labels[1].lower() not in _ATTRIBUTES:

@@ -14,7 +14,7 @@ from opencoder_data.refinecode.transform.leading_comments import HEAD, Comment, 
 from opencoder_data.refinecode.transform.notice_lists import Part
 from opencoder_data.refinecode.transform.notice_patterns import MARKER
 from opencoder_data.refinecode.transform.notice_text import machine_rows, notice_parts, read_as_a_whole
-from opencoder_data.refinecode.transform.parse_check import lies_in_comments
+from opencoder_data.refinecode.transform.parse_check import is_in_comments
 
 Span = tuple[int, int]
 
@@ -45,7 +45,7 @@ def remove_header(text: str, language: str | None) -> str:
     # What goes may bring two comments together; further looks make the function idempotent.
     for _ in range(_PASSES):
         cuts, end = notice_spans(text, syntax)
-        if not cuts or not lies_in_comments(text, cuts, end, language or ""):
+        if not cuts or not is_in_comments(text, cuts, end, language or ""):
             return text
         shorter = without(text, cuts)
         positional = _POSITIONAL.get(language or "")
@@ -81,7 +81,7 @@ def without(text: str, cuts: list[Span]) -> str:
 
 
 def _cuts(text: str, comment: Comment, rows: list[Row], blank_lines_count: bool) -> list[Span]:
-    if comment.block is not None and read_as_a_whole(text[rows[0].room : rows[-1].wall][:HEAD]):
+    if comment.block is not None and read_as_a_whole(text[rows[0].text_start : rows[-1].text_end][:HEAD]):
         return []
     machine = machine_rows(text, rows)
     parts = notice_parts(text, rows, machine)
@@ -141,7 +141,7 @@ def _nothing_left(text: str, rows: list[Row], gone: list[bool]) -> bool:
     last = len(gone) - 1 - gone[::-1].index(True)
     if any(row.left < row.right for row in rows[last + 1 :]):
         return False
-    left = "".join(text[r.room : r.wall].strip(_BORDER) for r, yes in zip(rows, gone, strict=True) if not yes)
+    left = "".join(text[r.text_start : r.text_end].strip(_BORDER) for r, yes in zip(rows, gone, strict=True) if not yes)
     return sum(map(str.isalnum, left)) <= 0.3 * sum(not c.isspace() for c in left)
 
 
@@ -169,10 +169,10 @@ def _partly(
                 cuts += _pieces(text, row, by_row[i])
             previous_empty = after_cut = False
         elif empty and (
-            i >= ended or (i + 1 < len(rows) and gone[i + 1] and _LONE_BULLET.match(text, row.start, row.wall))
+            i >= ended or (i + 1 < len(rows) and gone[i + 1] and _LONE_BULLET.match(text, row.start, row.text_end))
         ):
             cuts.append((row.start, row.end))
-        elif empty and not text[row.room : row.wall].strip(" \t\r\n\f*#/;%!-|\"'"):
+        elif empty and not text[row.text_start : row.text_end].strip(" \t\r\n\f*#/;%!-|\"'"):
             if after_cut and previous_empty and (_blank(text, row) or _ruled(text, rows, i, gone)):
                 cuts.append((row.start, row.end))
             previous_empty = True
@@ -182,8 +182,8 @@ def _partly(
 
 
 def _blank(text: str, row: Row) -> bool:
-    """Whether a row has no words and is no rule drawn across the comment."""
-    return row.left == row.right and len(text[row.start : row.wall].strip()) <= 3
+    """Whether a row has no words and is not a rule drawn across the comment."""
+    return row.left == row.right and len(text[row.start : row.text_end].strip()) <= 3
 
 
 def _ruled(text: str, rows: list[Row], index: int, gone: list[bool]) -> bool:
@@ -205,14 +205,14 @@ def _inside(text: str, row: Row, opens: bool, closes: bool) -> Span:
     """All of a delimiter's row that may go: its words, with the blanks before them, and with a continuation's mark."""
     start = row.left
     if opens:
-        while start > row.room and text[start - 1] in " \t":
+        while start > row.text_start and text[start - 1] in " \t":
             start -= 1
     else:
         start = row.start + len(text[row.start : row.left]) - len(text[row.start : row.left].lstrip(" \t"))
-        start = max(start, row.room)
+        start = max(start, row.text_start)
     end = row.right
     if closes and not opens:
-        while end < row.wall and text[end] in " \t.":
+        while end < row.text_end and text[end] in " \t.":
             end += 1
     return start, end
 

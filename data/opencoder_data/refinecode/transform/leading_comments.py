@@ -22,7 +22,7 @@ _WORD = re.compile(r"\w|©")
 class Row(NamedTuple):
     """A line of a comment: `start`, `end` with its line end; its words are at `left`, `right` (equal when it has none).
 
-    `mark` is what stands before the words apart from blanks; `room` where the text that may be removed begins and `wall`
+    `mark` is what stands before the words apart from blanks; `text_start` where the text that may be removed begins and `text_end`
     where it ends: behind the opening delimiter and before the closing one. `worded`: the mark has a letter (REM, dnl).
     """
 
@@ -31,8 +31,8 @@ class Row(NamedTuple):
     left: int
     right: int
     mark: str
-    room: int
-    wall: int
+    text_start: int
+    text_end: int
     worded: bool = False
 
 
@@ -41,8 +41,8 @@ class Line(NamedTuple):
 
     start: int
     end: int
-    room: int
-    wall: int
+    text_start: int
+    text_end: int
 
 
 class Comment(NamedTuple):
@@ -126,8 +126,8 @@ def _block_comment(
     body = opening.end()
     while cursor < end:
         line_end = min(_line_end(text, cursor, newline), stop)
-        room = max(cursor, body)
-        lines.append(Line(cursor, line_end, room, min(line_end, inner_end)))
+        text_start = max(cursor, body)
+        lines.append(Line(cursor, line_end, text_start, min(line_end, inner_end)))
         cursor = line_end
     return Comment(lines[0].start, stop if own_line else end, lines, block, knotted)
 
@@ -225,17 +225,17 @@ def rows_of(text: str, comment: Comment) -> list[Row]:
     return [_row(text, *line) for line in comment.lines]
 
 
-def _row(text: str, start: int, end: int, room: int, wall: int) -> Row:
-    """The row between `start` and `end` whose words are looked for between `room` and `wall`."""
-    content_end = wall
-    while content_end > room and text[content_end - 1] in "\r\n":
+def _row(text: str, start: int, end: int, text_start: int, text_end: int) -> Row:
+    """The row between `start` and `end` whose words are looked for between `text_start` and `text_end`."""
+    content_end = text_end
+    while content_end > text_start and text[content_end - 1] in "\r\n":
         content_end -= 1
-    lead = _LEADING_ORNAMENT.match(text, room, content_end)
+    lead = _LEADING_ORNAMENT.match(text, text_start, content_end)
     assert lead is not None
     left = lead.end()
     right = left + len(text[left:content_end].rstrip(_ORNAMENT))
     if not _WORD.search(text, left, right):
         right = left
-    worded = room > start and _WORD.search(text, start, room) is not None
+    worded = text_start > start and _WORD.search(text, start, text_start) is not None
     mark = _MARKS.match(text, _behind_indent(text, start), content_end)
-    return Row(start, end, left, right, mark[0] if mark else "", room, content_end, worded)
+    return Row(start, end, left, right, mark[0] if mark else "", text_start, content_end, worded)

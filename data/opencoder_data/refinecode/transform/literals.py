@@ -1,7 +1,7 @@
 """Comments and string literals by a table, for languages without a grammar and for texts that are not parsed.
 
 One pass from left to right: the next comment mark or literal opens a region, and the scan goes on at its end. Linear in the
-length of the text. What is not closed is no region: where in doubt there is neither comment nor string.
+length of the text. What is not closed is not a region: where in doubt there is neither comment nor string.
 """
 
 import re
@@ -15,7 +15,7 @@ COMMENT, STRING = "comment", "string"
 
 class Form(NamedTuple):
     """How a literal opens, what is inside, how it closes: regular expressions. One that never closes reaches as far as its
-    inside does and is no region; so every byte is read once."""
+    inside does and is not a region; so every byte is read once."""
 
     opening: str
     inside: str
@@ -126,7 +126,7 @@ def _scanner(language: str) -> _Scanner:
     for name in lexis.literals.split():
         form = FORMS[name]
         closed = f"(?P<closed_{name}>{form.closing})" if name != "regex" else form.closing
-        # A quote that is no character (a lifetime, a prime) is passed over alone.
+        # A quote that is not a character (a lifetime, a prime) is passed over alone.
         pieces.append(f"{form.opening}{form.inside}{closed}" + ("" if name == "char" else "?"))
     return _Scanner(re.compile("|".join(pieces).encode(), re.DOTALL), ends, lexis.nested)
 
@@ -137,7 +137,7 @@ def _line_mark(mark: str) -> str:
         word = r"\b" if mark.isalpha() and len(mark) > 1 else ""
         # A letter is one in the first column only (fixed form of Fortran).
         return rf"(?m:^{'' if len(mark) == 1 and mark.isalpha() else '[ \t]*@?'}{re.escape(mark)}){word}"
-    if mark == "#":  # ${#x}, $# and &#39; are no comments
+    if mark == "#":  # ${#x}, $# and &#39; are not comments
         return r"(?<![\w$&{\\])\#"
     return re.escape(mark)
 

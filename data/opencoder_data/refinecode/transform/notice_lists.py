@@ -26,7 +26,7 @@ class Part(NamedTuple):
 
 
 class _Item(NamedTuple):
-    """A list mark: how it is written, the numbers it may stand for (`i` is 1 or 9), and where it ends."""
+    """A list mark: how it is written, the numbers it may mean (`i` is 1 or 9), and where it ends."""
 
     form: tuple[str, str, str]
     numbers: frozenset[int]
@@ -119,7 +119,7 @@ def _goes_after(rows: list[Row], by_row: dict[int, Part], clause: list[Part]) ->
 
 def _sign(text: str, row: Row) -> str:
     """The bullet before a row's words, beside the comment's own mark; empty where there is none."""
-    before = text[row.room : row.left].strip()
+    before = text[row.text_start : row.left].strip()
     if before[-1:] not in ("*", "-", "+", "\u2022") or not (before[-1:] != "*" or " " in before or "\t" in before):
         return ""
     return before[-1]

@@ -1,6 +1,6 @@
 """Patterns of notices, and of comment lines that programs read. RE2: linear in the text, whatever the text.
 
-Blanks in a pattern are layout; `\\s` stands for one that counts.
+Blanks in a pattern are layout; `\\s` means one that counts.
 """
 
 import re

@@ -58,10 +58,10 @@ _ABBREVIATION = re.compile(
 
 def machine_rows(text: str, rows: list[Row]) -> list[bool]:
     """Which rows a program reads."""
-    lines = [text[row.start : row.wall].strip(" \t\r\n\f") for row in rows]
+    lines = [text[row.start : row.text_end].strip(" \t\r\n\f") for row in rows]
     out = [
         MACHINE.search(line) is not None
-        or TAG.match(text, row.room, row.wall) is not None
+        or TAG.match(text, row.text_start, row.text_end) is not None
         or (row.worded and MACHINE.search(text[row.left : row.right]) is not None)
         for line, row in zip(lines, rows, strict=True)
     ]
@@ -175,7 +175,7 @@ def _continues(text: str, before: Row, row: Row, sentence: list[Part]) -> bool:
         return False
     if (
         before.mark != row.mark
-        and before.wall == before.end
+        and before.text_end == before.end
         and {before.mark[:3], row.mark[:3]} & {"///", "//!", "#'", "#:", "#!"}
     ):
         return False
@@ -190,6 +190,6 @@ def _continues(text: str, before: Row, row: Row, sentence: list[Part]) -> bool:
             or previous.endswith((" and", " by"))
             or _HOLDER.match(words) is not None
         )
-    if " " not in words and not words.endswith((".", ",", ";")) and row.wall > row.right:
-        return words[-1:].isalnum() is False or text[row.right : row.wall].strip()[:1] in (".", ",", ";")
+    if " " not in words and not words.endswith((".", ",", ";")) and row.text_end > row.right:
+        return words[-1:].isalnum() is False or text[row.right : row.text_end].strip()[:1] in (".", ",", ";")
     return len(previous) + len(words.split(maxsplit=1)[0]) >= 45 or broken_off

@@ -54,7 +54,7 @@ def _parser(language: str) -> Parser | None:
     return get_parser(name) if name else None  # pyright: ignore[reportArgumentType]
 
 
-def lies_in_comments(text: str, cuts: list[tuple[int, int]], end: int, language: str) -> bool:
+def is_in_comments(text: str, cuts: list[tuple[int, int]], end: int, language: str) -> bool:
     """Whether each line of each of the `cuts` (character spans, in order) is inside a comment, as far as is known.
 
     `end` is where the last comment that is cut ends.

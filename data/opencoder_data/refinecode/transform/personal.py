@@ -1,9 +1,9 @@
 """Personal data and secrets, replaced by placeholders: ``<email>``, ``<ip_address>``, ``<key>``, ``<token>``,
 ``<password>``, ``<name>``.
 
-Code must come out as code. Candidates come from patterns over the bytes, in linear time, with checks that refuse versions,
+Code must come out as code. Candidates come from patterns over the bytes, in linear time, with checks that reject versions,
 private addresses, example domains, coordinates of packages, test fixtures and words that only look like secrets. What
-stands in code, outside its comments and string literals, stays (`regions`); a file that parsed and would not parse after
+is in code, outside its comments and string literals, stays (`regions`); a file that parsed and would not parse after
 stays as a whole. The paper names passwords, e-mail, IP addresses and names, with ``<name>`` and ``<password>`` as
 placeholders; its patterns are not published.
 """
@@ -122,7 +122,7 @@ def _overlaps(taken: list[tuple[int, int, bytes]], piece: tuple[int, int]) -> bo
 
 
 def _written(placeholder: bytes, place: Place) -> bytes:
-    """The placeholder as it can stand there without opening a tag or redirecting a command."""
+    """The placeholder as it can be there without opening a tag or redirecting a command."""
     if place is Place.MARKUP:
         return placeholder.replace(b"<", b"&lt;").replace(b">", b"&gt;")
     return b"'" + placeholder + b"'" if place is Place.WORD else placeholder

@@ -1,7 +1,7 @@
 """Private keys in PEM, PGP and SSH2 armour, wherever they are written: plain, in literals of any language, behind comment marks.
 
 Only the base64 text is replaced. Where its lines are parted by nothing but line breaks (or escapes of such), one placeholder
-stands for all of them; else (literals that are joined, comment marks) one stands in each line, so that quotes, operators,
+means all of them; else (literals that are joined, comment marks) one is in each line, so that quotes, operators,
 marks and indentation remain.
 """
 
@@ -62,7 +62,7 @@ def _body(data: bytes, begin: int, end: int) -> tuple[tuple[int, int], ...]:
         m
         for m in tokens
         if len(m.group()) >= _LONG
-        # The last line of a body is short. Words between lines (REM, vbCrLf) stand there more than once.
+        # The last line of a body is short. Words between lines (REM, vbCrLf) be there more than once.
         or (
             m.start() > first
             and times[m.group()] == 1

@@ -203,7 +203,7 @@ def _in_text(data: bytes, language: str, spans: list[tuple[int, int]]) -> list[P
 
 
 def _embedded(data: bytes, pattern: Any, spans: list[tuple[int, int]], out: list[Place]) -> None:
-    """Writes the places of those spans that stand in a block of code of another language."""
+    """Writes the places of those spans that are in a block of code of another language."""
     for match, inside in _within(data, pattern, spans):
         name, block = (g for g in match.groups() if g is not None)
         tag: str = name.decode().lower()

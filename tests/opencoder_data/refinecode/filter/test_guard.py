@@ -33,10 +33,10 @@ def after(view):
 
 @pytest.fixture(scope="module")
 def guard(tmp_path_factory):
-    folder: Path = tmp_path_factory.mktemp("signals")
-    (folder / "hanging_signals.py").write_text(MODULE)
+    directory: Path = tmp_path_factory.mktemp("signals")
+    (directory / "hanging_signals.py").write_text(MODULE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
+        patch.syspath_prepend(str(directory))
         with Guard(1.0, modules=("hanging_signals",)) as guard:
             yield guard
 

@@ -1,4 +1,4 @@
-"""The compiled passes against the patterns and plain definitions they stand for."""
+"""The compiled passes against the patterns and plain definitions they mean."""
 
 import re
 import time

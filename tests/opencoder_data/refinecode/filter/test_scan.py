@@ -86,7 +86,7 @@ def test_compat_reproduces_the_line_rule_for_languages_without_lexer():
     view = View(text, "no such lexer", "code", profile="compat")
     assert compat_syntax("no such lexer") is None
     assert view.comment == "# one\nb = 2\n/* x\n"  # after the first '#' all is comment, up to the block mark
-    # The right profile ends a line comment with its line; how many line breaks it keeps is no matter of this rule.
+    # The right profile ends a line comment with its line; how many line breaks it keeps is not a matter of this rule.
     assert View(text, "no such lexer", "code").comment.split() == ["#", "one", "/*", "x", "c", "=", "3"]
 
 

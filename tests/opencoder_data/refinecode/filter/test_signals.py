@@ -203,7 +203,7 @@ def test_encoded_data_is_found_only_where_it_is():
 @pytest.mark.parametrize(
     ("language", "text", "signal", "value"),
     [
-        # `int x, y;` is one line without logic; a prototype and an interface's method are no function definitions
+        # `int x, y;` is one line without logic; a prototype and an interface's method are not function definitions
         ("c", "unsigned x, y, z;\nint f(int a) {\n    x = a + g(a);\n    return x;\n}\n", "qsc_codec_score_lines_no_logic", 3 / 5),
         ("cpp", "uint32_t X, Y;\nuint32_t Z;\nX = h(Y);\ng(X);\n", "qsc_codecpp_score_lines_no_logic", 2 / 4),
         ("java", "interface A {\n  int f(int x);\n  default int g() { return f(1); }\n}\n", "qsc_codejava_frac_lines_func_ratio", 1 / 4),

@@ -35,20 +35,20 @@ GOLDEN = {
 }
 
 
-def plan(folder, *arguments: str) -> tuple[int, str, dict]:
+def plan(directory, *arguments: str) -> tuple[int, str, dict]:
     """Exit code, what it printed, and the plan."""
-    command = [sys.executable, "-m", "opencoder_jax.perf.plan", *arguments, f"--out={folder}"]
+    command = [sys.executable, "-m", "opencoder_jax.perf.plan", *arguments, f"--out={directory}"]
     done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, timeout=580)
-    path = folder / "plan.json"
+    path = directory / "plan.json"
     return done.returncode, done.stdout + done.stderr, json.loads(path.read_text()) if path.exists() else {}
 
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("plan")
-    code, printed, made = plan(folder, "--config=8b", "--topology=h100:64x8")
+    directory = tmp_path_factory.mktemp("plan")
+    code, printed, made = plan(directory, "--config=8b", "--topology=h100:64x8")
     assert code == 0, printed
-    return made, hlo.parse((folder / "step.hlo.txt").read_text())
+    return made, hlo.parse((directory / "step.hlo.txt").read_text())
 
 
 def test_collectives_of_the_8b_are_golden(planned):
@@ -155,7 +155,7 @@ def test_every_machine_can_be_planned_for(tmp_path, name):
     assert code == 0, printed
     assert 0 < made["memory"]["peak"] < made["memory"]["limit"]
     assert not any("loops of unknown length" in note for note in made["notes"])
-    # Predictions are no faster than the peak, and what is executed is at least what the model needs.
+    # Predictions are not faster than the peak, and what is executed is at least what the model needs.
     assert 0 < made["mfu_causal"] < 0.8
     assert made["executed_flops_per_token"] > 0.99 * made["flops_per_token"]["causal"]
 
@@ -172,5 +172,5 @@ def test_what_does_not_fit_is_said_with_a_remedy(tmp_path, name, arguments):
     assert code == EXIT_NOTHING_FITS, printed
     said = next(line for line in printed.splitlines() if line.startswith("does not fit: "))
     assert "GiB more than the" in said
-    assert "which fits by arithmetic" in said
+    assert "which fits by the analytical estimate" in said
     assert "Traceback" not in printed

@@ -114,7 +114,7 @@ def test_device_groups_in_every_notation(text, groups):
     assert sorted(sorted(g) for g in collectives.device_groups(instruction, 4)) == groups
 
 
-def test_unknown_group_notation_is_refused():
+def test_unknown_group_notation_is_rejected():
     with pytest.raises(ValueError, match="not understood"):
         collectives.device_groups(hlo.Instruction("c", "all-reduce", "f32[]", [], "replica_groups=?"), 4)
 
@@ -220,7 +220,7 @@ def test_kernels_are_recognised_by_their_operands(operands, results, flops):
     assert found is not None
     assert found[0].flops == flops
     assert kernels.unknown == {}
-    # XLA may cut a kernel's arguments out of stacked arrays: then the kernel stands in a fusion.
+    # XLA may cut a kernel's arguments out of stacked arrays: then the kernel is in a fusion.
     fused = hlo.Instruction("f", "fusion", "f32[]", [], ", kind=kCustom, calls=%main")
     assert kernels.cost(module, hlo.Computation("outer", [fused]), fused) == found
 
@@ -284,5 +284,5 @@ def test_a_copy_into_vmem_costs_the_piece_and_reading_it_there_nothing():
 
 
 def test_what_the_compiler_computes_again_is_counted():
-    """Products and kernels by their name; an addition is no matter."""
+    """Products and kernels by their name; an addition is not a matter."""
     assert compiler_recomputes(hlo.parse(PIECES)) == 1

@@ -1,6 +1,6 @@
-"""Plans: machines by name, what a compiled step moves, keeps and computes, the search, and refusals in one line.
+"""Plans: machines by name, what a compiled step moves, keeps and computes, the search, and rejections in one line.
 
-Compiled for fake CPU devices; the compilers of absent GPUs and TPUs are tried in test_ahead_of_time.py.
+Compiled for fake CPU devices; the compilers of GPUs and TPUs without hardware are tried in test_ahead_of_time.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from opencoder_jax.metrics import flops_per_token
 from opencoder_jax.perf.plan import estimate as estimates
 from opencoder_jax.perf.plan import hlo, report
 from opencoder_jax.perf.plan import topology as machines
-from opencoder_jax.perf.plan.compile import OutOfMemory, _refused
+from opencoder_jax.perf.plan.compile import OutOfMemory, _rejected
 from opencoder_jax.perf.plan.estimate import estimate
 from opencoder_jax.perf.plan.report import out_of_memory
 from opencoder_jax.perf.plan.search import candidates, rank, varied
@@ -30,8 +30,8 @@ MESHES = {
     "tensor": {"data": 1, "fsdp": 4, "tensor": 2, "context": 1},
     "context": {"data": 1, "fsdp": 2, "tensor": 1, "context": 4},
 }
-# Command lines that are refused, and what the one line must say.
-REFUSED = {
+# Command lines that are rejected, and what the one line must say.
+REJECTED = {
     "--config=tiny --topology=h10:2x4": "no device 'h10'; did you mean h100?",
     "--config=tiny --topology=h100:2x16": "at most 8 GPUs to a node",
     "--config=tiny --topology=v5p:4x4": "a v5p slice has 3 sides, for example v5p:4x4x4",
@@ -58,7 +58,7 @@ REFUSED = {
 
 
 def child() -> None:
-    """In a process with eight fake devices: plans of the micro model, and what is said to refused command lines."""
+    """In a process with eight fake devices: plans of the micro model, and what is said to rejected command lines."""
     machine = machines.parse("h100:2x4")
     machines.prepare_environment(machine, "cpu")
     from opencoder_jax.perf.plan.__main__ import __doc__ as documentation
@@ -74,7 +74,7 @@ def child() -> None:
         plan, compiled = make_plan(micro_config("x", **changes), machine, "cpu")
         plans[name] = plan.as_dict() | {"scheduled": hlo.parse(compiled.hlo).is_scheduled, "text": report.text(plan)}
     said = {}
-    for line in REFUSED:
+    for line in REJECTED:
         arguments = line.split() + ([] if "--compiler" in line else ["--compiler=cpu"])
         with contextlib.redirect_stderr(io.StringIO()) as errors:
             code = overrides.command(run, arguments, documentation)
@@ -87,13 +87,13 @@ def results():
     return run_python("from tests.opencoder_jax.perf.plan.test_plan import child; child()", variables={})
 
 
-@pytest.mark.parametrize("line", REFUSED)
+@pytest.mark.parametrize("line", REJECTED)
 def test_bad_input_is_one_line(results, line):
     code, said = results["said"][line]
     assert code == 2
     assert said.startswith("error: ")
     assert said.count("\n") == 1
-    assert REFUSED[line] in said
+    assert REJECTED[line] in said
 
 
 @pytest.mark.parametrize("tensor", [1, 2])
@@ -143,7 +143,7 @@ def test_the_page_says_what_was_planned(results):
 
 @pytest.mark.parametrize("name", MESHES)
 def test_memory_of_the_compiled_step(results, name):
-    """State is cut over fsdp and tensor but for the norm scales; fp32 weights and two moments."""
+    """State is sharded over fsdp and tensor but for the norm scales; fp32 weights and two moments."""
     memory, mesh = results["plans"][name]["memory"], MESHES[name]
     config = micro_config().model
     norms = 4 * config.embed_dim * (2 * config.num_layers + 1)
@@ -196,7 +196,7 @@ def test_collectives_of_a_layer_are_golden(results, name):
 
 
 def test_the_ring_turns_in_loops(results):
-    """Two of its three steps stand in a loop: it sends keys forwards and backwards, and their gradients."""
+    """Two of its three steps are in a loop: it sends keys forwards and backwards, and their gradients."""
     m, mesh = micro_config().model, MESHES["context"]
     steps = [
         c for c in results["plans"]["context"]["collectives"] if c["count"] == m.num_layers * (mesh["context"] - 2)
@@ -241,8 +241,8 @@ def test_search_ends_with_a_configuration_that_can_be_trained(tmp_path):
 
 def test_what_is_asked_for_is_not_searched():
     given = {"mesh.tensor": 2, "model.remat": "dots"}
-    fitting, refused = rank(overrides.load("8b"), machines.parse("h100:64x8"), given)
-    found = [*fitting, *refused]
+    fitting, rejected = rank(overrides.load("8b"), machines.parse("h100:64x8"), given)
+    found = [*fitting, *rejected]
     assert {(c.mesh["tensor"], c.remat) for c in found} == {(2, "dots")}
     assert len({c.grad_accum for c in found}) > 1
     assert len({c.mesh["fsdp"] for c in found}) > 1
@@ -261,13 +261,13 @@ def test_arithmetic_of_accumulation():
 
 
 def test_arithmetic_prunes_what_cannot_fit():
-    fitting, refused = rank(overrides.load("8b"), machines.parse("h100:1x1"))
+    fitting, rejected = rank(overrides.load("8b"), machines.parse("h100:1x1"))
     assert fitting == []
-    assert refused
-    assert all("GiB too much by arithmetic" in c.reason for c in refused)
-    fitting, refused = rank(overrides.load("8b"), machines.parse("h100:64x8"))
+    assert rejected
+    assert all("GiB too much by the analytical estimate" in c.reason for c in rejected)
+    fitting, rejected = rank(overrides.load("8b"), machines.parse("h100:64x8"))
     assert fitting
-    assert refused
+    assert rejected
     assert all(c.mesh["fsdp"] * c.mesh["tensor"] * c.mesh["data"] * c.mesh["context"] == 512 for c in fitting)
     assert all(c.mesh["tensor"] * c.mesh["context"] <= 8 for c in fitting), "they stay inside a node"
 
@@ -283,7 +283,7 @@ def test_what_is_compiled_differs():
 
 
 def test_arithmetic_of_recomputation():
-    """Of two policies the stronger computes more and keeps less; sharding state over more devices leaves more room."""
+    """Of two policies the stronger computes more and keeps less; sharding state over more devices leaves more memory."""
     config, machine = overrides.load("8b"), machines.parse("h100:64x8")
     found, _ = rank(dataclasses.replace(config, grad_accum=2), machine)
     of = {
@@ -306,30 +306,30 @@ VMEM = "RESOURCE_EXHAUSTED: E1001: CompileTimeScopedVmemOom:\nRan out of memory 
 
 def test_out_of_memory_at_compile_time_is_told_from_other_failures():
     v5e = machines.parse("v5e:4x4")
-    found = _refused(RuntimeError(HBM), v5e)
+    found = _rejected(RuntimeError(HBM), v5e)
     assert isinstance(found, OutOfMemory)
     assert found.needed == int(21.5 * 2**30)
     config = dataclasses.replace(overrides.load("1p5b"), grad_accum=16)
     said = out_of_memory(config, {"data": 1, "fsdp": 16, "tensor": 1, "context": 1}, found.needed, v5e)
     assert "needs 21.5 GiB, 5.5 GiB more than the 16.0 GiB" in said
     advised = re.search(
-        r"try --grad_accum=(\d+) \(now 16, 4 records a device at a time\), which fits by arithmetic", said
+        r"try --grad_accum=(\d+) \(now 16, 4 records a device at a time\), which fits by the analytical estimate", said
     )
     assert advised, said
     assert int(advised.group(1)) in (32, 64)
-    temporaries = _refused(RuntimeError(TEMPORARIES), v5e)
+    temporaries = _rejected(RuntimeError(TEMPORARIES), v5e)
     assert isinstance(temporaries, OutOfMemory)
     assert temporaries.needed == int(24.12 * 2**30)
-    kernel = _refused(RuntimeError(VMEM), v5e)
+    kernel = _rejected(RuntimeError(VMEM), v5e)
     assert isinstance(kernel, ValueError)
     assert "VMEM" in str(kernel)
-    flaw = _refused(
+    flaw = _rejected(
         RuntimeError("INTERNAL: RET_CHECK failure (while_loop.cc:1112) user->opcode() == HloOpcode::kAdd"), v5e
     )
     assert isinstance(flaw, ValueError)
     assert "a flaw of its own" in str(flaw)
     other = RuntimeError("INTERNAL: something else")
-    assert _refused(other, v5e) is other
+    assert _rejected(other, v5e) is other
 
 
 def test_naming_a_machine_needs_no_jax():

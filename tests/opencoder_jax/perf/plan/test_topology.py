@@ -1,4 +1,4 @@
-"""Machines by name, and what is refused."""
+"""Machines by name, and what is rejected."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_bad_names(name, message):
         topology.parse(name)
 
 
-def test_gpu_memory_limit_leaves_room_for_the_runtime():
+def test_gpu_memory_limit_leaves_space_for_the_runtime():
     machine = topology.parse("h100:1x8")
     assert 5e9 < machine.spec.memory - machine.memory_limit < 8e9
 
@@ -87,7 +87,7 @@ def test_options_that_this_xla_does_not_know_are_left_out(monkeypatch):
         xla_flags.compile_lowered(Lowered(), "gpu", "xla_gpu_enable_triton_gemm=nonsense")
 
 
-def test_an_unknown_option_of_the_user_is_refused_by_the_compiler_itself():
+def test_an_unknown_option_of_the_user_is_rejected_by_the_compiler_itself():
     lowered = jax.jit(lambda x: x + 1).lower(1.0)
     with pytest.raises(ValueError, match="No such compile option: 'xla_gpu_speed'"):
         xla_flags.compile_lowered(lowered, "cpu", "xla_gpu_speed=11")

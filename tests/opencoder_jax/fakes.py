@@ -45,7 +45,7 @@ def srun(arguments: list[str]) -> int:
     """srun [--kill-on-bad-exit=1] [--output=...%n...] COMMAND: SLURM_NTASKS tasks, one per node, all here.
 
     SIGTERM kills the tasks, as the real one does ("forcing job termination"); when a task fails the others are ended; the
-    exit code is the highest of all. The tasks' ids go to $STAND_IN/pids.
+    exit code is the highest of all. The tasks' ids go to $FAKES_DIR/pids.
     """
     options = list(itertools.takewhile(lambda a: a.startswith("--"), arguments))
     command = arguments[len(options) :]
@@ -70,7 +70,7 @@ def srun(arguments: list[str]) -> int:
         with Path(output.replace("%n", str(i))).open("a") as log:
             tasks.append(subprocess.Popen(command, env=os.environ | own, stdout=log, stderr=subprocess.STDOUT))
         # At once: a task may ask for a signal, by its log, before the next has started.
-        (Path(os.environ["STAND_IN"]) / "pids").write_text(" ".join(str(t.pid) for t in tasks))
+        (Path(os.environ["FAKES_DIR"]) / "pids").write_text(" ".join(str(t.pid) for t in tasks))
     while any(t.poll() is None for t in tasks):
         if any(t.poll() for t in tasks) and "--kill-on-bad-exit=1" in options:
             time.sleep(0.5)  # those that leave together may
@@ -79,27 +79,29 @@ def srun(arguments: list[str]) -> int:
     return max(t.returncode if t.returncode >= 0 else 128 - t.returncode for t in tasks)
 
 
-def slurm(folder: Path, *arguments: str, job: int, hosts: int, restart: int = 0, **variables: str) -> subprocess.Popen:
-    """The batch script as slurmd starts it: `python` for PYTHON, stand-ins before anything else on PATH."""
-    bin_folder = folder / "bin"
-    if not bin_folder.exists():
-        bin_folder.mkdir()
+def slurm(
+    directory: Path, *arguments: str, job: int, hosts: int, restart: int = 0, **variables: str
+) -> subprocess.Popen:
+    """The batch script as slurmd starts it: `python` for PYTHON, fakes before anything else on PATH."""
+    bin_directory = directory / "bin"
+    if not bin_directory.exists():
+        bin_directory.mkdir()
         shims = {
-            "srun": f'exec {sys.executable} -m tests.opencoder_jax.stand_ins "$@"',
-            "scancel": f'[ "$1 $2" = "--signal=TERM {job}" ] && kill -TERM $(cat {folder}/pids)',
-            "squeue": f"cat {folder}/state",
-            "scontrol": f'echo "$@" >> {folder}/scontrol',
+            "srun": f'exec {sys.executable} -m tests.opencoder_jax.fakes "$@"',
+            "scancel": f'[ "$1 $2" = "--signal=TERM {job}" ] && kill -TERM $(cat {directory}/pids)',
+            "squeue": f"cat {directory}/state",
+            "scontrol": f'echo "$@" >> {directory}/scontrol',
         }
         for name, line in shims.items():
-            (bin_folder / name).write_text(f"#!/bin/sh\n{line}\n")
-            (bin_folder / name).chmod(0o755)
-    if not (folder / "state").exists():
-        (folder / "state").write_text("RUNNING\n")
+            (bin_directory / name).write_text(f"#!/bin/sh\n{line}\n")
+            (bin_directory / name).chmod(0o755)
+    if not (directory / "state").exists():
+        (directory / "state").write_text("RUNNING\n")
     own = {
-        "PATH": f"{bin_folder}:{os.environ['PATH']}",
-        "STAND_IN": str(folder),
+        "PATH": f"{bin_directory}:{os.environ['PATH']}",
+        "FAKES_DIR": str(directory),
         "PYTHON": sys.executable,
-        "LOGS": str(folder / "logs"),
+        "LOGS": str(directory / "logs"),
         "SLURM_JOB_ID": str(job),
         "SLURM_NTASKS": str(hosts),
         "SLURM_NNODES": str(hosts),
@@ -109,7 +111,7 @@ def slurm(folder: Path, *arguments: str, job: int, hosts: int, restart: int = 0,
     return subprocess.Popen(
         ["bash", str(LAUNCH / "slurm.sbatch"), *arguments],
         env=environment(own | variables),
-        cwd=folder,
+        cwd=directory,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -117,9 +119,9 @@ def slurm(folder: Path, *arguments: str, job: int, hosts: int, restart: int = 0,
 
 
 class JobSet:
-    """The shipped manifest with another number of pods and other arguments; /shared is `folder`, pods are processes."""
+    """The shipped manifest with another number of pods and other arguments; /shared is `directory`, pods are processes."""
 
-    def __init__(self, folder: Path, arguments: list[str], *, hosts: int, port: int, variables: dict[str, str]):
+    def __init__(self, directory: Path, arguments: list[str], *, hosts: int, port: int, variables: dict[str, str]):
         self.manifest: dict[str, Any] = yaml.safe_load((LAUNCH / "jobset.yaml").read_text())
         spec = self.manifest["spec"]["replicatedJobs"][0]["template"]["spec"]
         self.job, self.pod = spec, spec["template"]["spec"]
@@ -128,7 +130,7 @@ class JobSet:
         spec["parallelism"] = spec["completions"] = hosts
         self._env("JAX_NUM_PROCESSES")["value"] = str(hosts)
         self._env("JAX_COORDINATOR_ADDRESS")["value"] = f"$(COORDINATOR):{port}"
-        self.folder, self.arguments, self.variables = folder, arguments, variables
+        self.directory, self.arguments, self.variables = directory, arguments, variables
 
     def _env(self, name: str) -> dict[str, Any]:
         return next(item for item in self.container["env"] if item["name"] == name)
@@ -158,7 +160,7 @@ class JobSet:
         )
 
     def _here(self, text: str) -> str:
-        return text.replace("/shared", str(self.folder))
+        return text.replace("/shared", str(self.directory))
 
     def fails_for_good(self, code: int) -> bool:
         """Whether the set ends when a pod leaves with this code; else its controller makes all pods anew."""

@@ -121,7 +121,7 @@ def check_attention(problem: dict) -> None:
 
 @draws
 @backends
-def test_attention_on_drawn_shapes(implementation, draw):
+def test_attention_on_random_shapes(implementation, draw):
     check_attention(attention_problem(implementation))
 
 
@@ -224,17 +224,17 @@ def check_linear_cross_entropy(monkeypatch, implementation: str, **fixed) -> Non
 
 @draws
 @backends
-def test_swiglu_on_drawn_shapes(implementation, draw):
+def test_swiglu_on_random_shapes(implementation, draw):
     check_swiglu(implementation)
 
 
 @draws
 @backends
-def test_rms_norm_on_drawn_shapes(implementation, draw):
+def test_rms_norm_on_random_shapes(implementation, draw):
     check_rms_norm(implementation)
 
 
 @draws
 @backends
-def test_linear_cross_entropy_on_drawn_shapes(implementation, draw, monkeypatch):
+def test_linear_cross_entropy_on_random_shapes(implementation, draw, monkeypatch):
     check_linear_cross_entropy(monkeypatch, implementation)
