@@ -83,7 +83,7 @@ def text_cells(array: pa.Array, budget: Budget) -> Iterator[Any]:
 
 def _whole(values: pa.Array, lengths: pa.Array, budget: Budget) -> list[Any] | None:
     """All cells at once where no bound is near and every text is UTF-8, else None."""
-    total, longest = pc.sum(lengths).as_py() or 0, pc.max(lengths).as_py() or 0
+    total, longest = pc.call_function("sum", [lengths]).as_py() or 0, pc.call_function("max", [lengths]).as_py() or 0
     if total > UNFOLDED_BYTES or longest > budget.member or not budget.has_room(total, len(values)):
         return None
     cells = _strings(values)
@@ -110,7 +110,7 @@ def as_binary(values: pa.Array) -> pa.Array:
 
 def _referred(array: pa.DictionaryArray) -> tuple[list[int | None], pa.Array]:
     """(place of each cell's value or None, the values that the cells refer to)."""
-    places = pc.call_function("unique", [pc.drop_null(array.indices)])
+    places = pc.call_function("unique", [pc.call_function("drop_null", [array.indices])])
     found = pc.call_function("index_in", [array.indices], pc.SetLookupOptions(value_set=places))
     return found.to_pylist(), array.dictionary.take(places)
 

@@ -160,9 +160,11 @@ class _Table:
     def _longest_entry(self, group: int, column: str) -> int:
         """Bytes of the longest text in the dictionary of a column, of which there is one in a row group."""
         first = next(self._read(group, column, 1, True), None)
-        if not isinstance(first, pa.DictionaryArray) or not len(first.dictionary):
+        entries = first.dictionary if isinstance(first, pa.DictionaryArray) else None
+        if entries is None or not len(entries):
             return 0
-        return pc.max(pc.call_function("binary_length", [as_binary(first.dictionary)])).as_py() or 0
+        lengths = pc.call_function("binary_length", [as_binary(entries)])
+        return pc.call_function("max", [lengths]).as_py() or 0
 
     def _read(self, group: int, column: str, rows: int, folded: bool) -> Iterator[pa.Array]:
         """`folded`: strings stay dictionaries where they are stored so, and every piece brings the whole dictionary."""
