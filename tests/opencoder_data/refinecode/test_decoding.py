@@ -122,6 +122,24 @@ def test_names_of_all_the_west_together_stay_western():
     assert decode(text.encode("cp1252")).text == text
 
 
+def test_a_surname_or_usual_words_settle_what_one_word_does_not():
+    for text in (
+        "// Daniel Kochmański\n",
+        "// Zofia Poznańska\n",
+        "/* A lista vagy a csomag, amely következő: nincs hiba, mert minden adat helyes. */\n",
+        "# Seznam datotek, kot je priporočljivo: ustvari namesto napake, vendar samodejno\n",
+    ):
+        for encoding in ("cp1250", "iso8859-2"):
+            assert decode((text + CODE).encode(encoding)).text == text + CODE
+
+
+def test_usual_words_need_a_word_with_letters_that_agrees_and_two_more():
+    spanish = "// señor vagy csomag amely nincs hiba mert minden hogy akkor szerint kimenet mindig lehet ennek ezek\n"
+    assert decode((spanish + CODE).encode("cp1252")).text == spanish + CODE
+    hungarian = "// következő, nincs, hiba\n"
+    assert decode((hungarian + CODE).encode("cp1250")).encoding == "cp1252"
+
+
 def test_one_word_does_not_make_a_text_central_european():
     """Nor does it where it is repeated, or is beside letters and signs without a word."""
     for word in ("Paweł", "Žižka", "może", "Jiří", "Győző", "Małżeństwo", "Krajčíková", "Przyjaźń"):

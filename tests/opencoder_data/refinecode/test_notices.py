@@ -396,7 +396,7 @@ CLAUSES = (
 MARKS = {
     "1.": "1. 2. 3. 4.", "1)": "1) 2) 3) 4)", "(1)": "(1) (2) (3) (4)", "[1]": "[1] [2] [3] [4]", "(a)": "(a) (b) (c) (d)",
     "a)": "a) b) c) d)", "A.": "A. B. C. D.", "i.": "i. ii. iii. iv.", "(i)": "(i) (ii) (iii) (iv)", "I.": "I. II. III. IV.",
-    "1:": "1: 2: 3: 4:", "1.1": "1.1 1.2 1.3 1.4", "*": "* * * *", "-": "- - - -", "+": "+ + + +", "bullet": "\u2022 \u2022 \u2022 \u2022", "o": "o o o o",
+    "1:": "1: 2: 3: 4:", "1.)": "1.) 2.) 3.) 4.)", "1.1": "1.1 1.2 1.3 1.4", "*": "* * * *", "-": "- - - -", "+": "+ + + +", "bullet": "\u2022 \u2022 \u2022 \u2022", "o": "o o o o",
 }  # fmt: skip
 WRITTEN = {
     "c": lambda lines: "/*\n" + "".join(f" * {line}".rstrip() + "\n" for line in lines) + " */\nint x;\n",
@@ -447,7 +447,11 @@ def test_the_mark_of_a_clause_goes_with_it(name, own_row, language):
         ("c", f"/* Walks the tree.\n *\n * {C}\n *\n */\n", "/* Walks the tree.\n */\n"),
         ("c", f"//\n// Walks.\n//\n// {C}\n//\n", "//\n// Walks.\n"),
         ("java", f"/**\n * Walks.\n *\n * {C}\n *\n * @param x y\n */\n", "/**\n * Walks.\n *\n * @param x y\n */\n"),
-        # A rule that frames what stays, stays.
+        # What is beside a clause is none of it.
+        ("c", f"/*\n * {C}\n * 2. {CLAUSES[0].splitlines()[0]}.\n * 3. Altered ones\n *    are marked.\n * Walks.\n */\n", "/*\n * Walks.\n */\n"),
+        # A rule that frames what stays, stays, and so do empty rows at which nothing was cut.
+        ("c", f"/*\n * {C}\n *\n * Walks.\n *\n */\n", "/*\n * Walks.\n *\n */\n"),
+        ("python", f"# Walks.\n#\n# {C}\n# -----\n# Usage: a\n", "# Walks.\n#\n# -----\n# Usage: a\n"),
         ("python", f"# Walks.\n# -----\n# {C}\n#\n# Usage: a\n# -----\n", "# Walks.\n# -----\n# Usage: a\n# -----\n"),
     ],
 )  # fmt: skip

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import zlib
 from pathlib import Path
 
 import pygit2
@@ -384,3 +385,14 @@ def _noting(function, into):
         return function(self, key)
 
     return get
+
+
+def test_an_object_whose_id_is_not_the_sum_of_its_content_is_rejected_by_itself(tmp_path):
+    repository = make(tmp_path / "in")
+    name = git(repository, "rev-parse", "HEAD:a.py").strip()
+    blob = repository / ".git/objects" / name[:2] / name[2:]
+    blob.chmod(0o644)
+    blob.write_bytes(zlib.compress(b"blob 6\0" + b"a = 2\n"))
+    documents, ledger, _ = ingest(repository, tmp_path / "out")
+    assert [d["path"] for d in documents] == ["b.py"]
+    assert [(r["path"], r["rule"]) for r in ledger] == [("a.py", "unreadable"), ("b.py", None)]

@@ -254,6 +254,55 @@ GOES = [
 ]  # fmt: skip
 
 
+def test_every_name_after_author_goes():
+    before = "# Author: Ann Bell and Carl Dahl <a.bell@bazz.fr>\n# @author Jan de Groot & Eva Lind and Bo Ek\n"
+    after = "# Author: <name> and <name> <<email>>\n# @author <name> & <name> and <name>\n"
+    assert remove_personal(before, "src/a", "python")[0] == after
+    for stays in (
+        "# Author: Ann Bell and Acme Inc\n",
+        "# Author: Ann Bell and others\n",
+        "# Author: Ann Bell, New York\n",
+    ):
+        assert remove_personal(stays, "src/a", "python")[0] == stays.replace("Ann Bell", "<name>")
+
+
+@pytest.mark.parametrize("address", ["101.102.103.104", "40.30.20.10", "104.103.102.101", "60.80.100.120"])
+def test_addresses_that_count_up_or_down_are_made_up(address):
+    assert remove_personal(f'server = "{address}"\n', "src/a.py", "python")[1] == {}
+    assert remove_personal('server = "101.102.103.109"\n', "src/a.py", "python")[1]
+
+
+MESSAGE_IDS = [
+    "Message-ID: <20240101.abc@host.acme.net>", "See <20240101.abc@host.de> for details", "msgid:20240101.abc@kernel.org",
+    "Message-Id: <20240101123456.GA1234@foo.kernel.org>\nIn-Reply-To: <87k2x.fsf@igel.home.de>\nReferences: <1.2@a.de> <CAHk-=wg8hfg6f5sdfg7sdfg8sdfg9@mail.gmail.com>",
+    "mid: 20110101120000.12345.qmail@web1234.mail.yahoo.com", "# In-Reply-To: <foo.bax@bazz.fr>\n#  <cont.1234@bazz.fr>",
+    "References: <anna.b@bazz.fr>\n <ben.c@bazz.fr> <dora@bazz.fr>\n\t<eva@bazz.fr>", "X-Message-ID: <a1b2c3d4@xx.it>",
+    "Article <1992Mar5.123456.1234@cs.cornell.edu>", "(news:1992Mar5.1@cs.cornell.edu)", "discussed in 201203041234.q24CYx12345@mx.google.com",
+    'message_id = "<20240101120000.1.abc@fooo.fr>"', '{"in_reply_to": "<a.b.c@fooo.fr>"}', "'message_id' => '<abc.def@fooo.fr>'",
+    "UID:20240101T120000Z-1234@fooo.fr", "UID: 4088E990AD89CB3DBB484909@fooo.fr", "Content-ID: <anna@bazz.fr>",
+    "Change-Id: I1234567890abcdef1234567890abcdef12345678", "<12345.JavaMail.anna@bazz.fr>", "<alpine.DEB.2.21.1@bazz.fr>",
+    "uuid 6ba7b810-9dad-11d1-80b4-00c04fd430c8@svn.bazz.fr", "<1577836800-12-1-git-send-email-anna@bazz.fr>", "<3e5$1a2b3c4d$5@bazz.fr>", "thread_name=4CE841B8.4090702@bazz.fr&forum=x", "acme_4fghd@group.calendar.google.com",
+    "DIR: docs@build.bazz.fr:stdpp",
+]  # fmt: skip
+BESIDE_MESSAGE_IDS = [
+    "From: Joe Doe <{}>", "Reply-To: <{}>", "References and thanks: {}", "To: <{}>\n <{}>", "Message from <{}>", "Contact {}",
+    "Message-ID: x\nFrom: <{}>", "# Author: <{}>", "In-Reply-To: see {}", "Email ID: {}", "mail_id = '{}'", "Message-ID: <a.b@fooo.fr>\n\nAnna <{}>",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", MESSAGE_IDS)
+@pytest.mark.parametrize("language", ["text", "markdown", None])
+def test_identifiers_of_messages_are_not_addresses(text, language):
+    assert remove_personal(text + "\n", "notes", language) == (text + "\n", {})
+
+
+@pytest.mark.parametrize("text", BESIDE_MESSAGE_IDS)
+@pytest.mark.parametrize("address", ["anna.b@bazz.fr", "20240101@qq.com", "anna1985.02@bazz.fr"])
+def test_addresses_beside_identifiers_go(text, address):
+    after = remove_personal(text.replace("{}", address) + "\n", "notes", "text")[0]
+    assert after == text.replace("{}", "<email>") + "\n"
+
+
 @pytest.mark.parametrize(("language", "text"), STAYS)
 def test_code_and_look_alikes_stay(language, text):
     assert remove_personal(text, "src/a", language) == (text, {})

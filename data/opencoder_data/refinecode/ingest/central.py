@@ -3,7 +3,8 @@
 The same bytes are `ñ` or `ń`, `è` or `č`, `³` or `ł`; single letters do not tell. Words do: their letters beyond ASCII have
 neighbors that are usual in some language or in none (`tables/letter_contexts.json`), and a sign of cp1252 inside a word or
 right before one is odd. Each distinct word says for how many bits one reading goes before the other, up to a bound that a
-word by itself does not get over: what one word could decide stays cp1252.
+word by itself does not get over: what one word could decide stays cp1252. Usual words in ASCII of a language that is written
+in these encodings count too, where there are several.
 """
 
 import itertools
@@ -22,26 +23,38 @@ ENCODINGS = ("cp1250", "iso8859-2")
 # Bits that all words together must give, that one word may give for and against, and that no word exceeds.
 _NEEDED, _MOST_FOR, _MOST_AGAINST, _DEAREST = 10.0, 8.0, 12.0, 60.0
 _POSSIBLE = 4.0
+_USUAL_WORD, _FEWEST_USUAL, _MOST_BYTES = 2.0, 3, 200_000
 _MOST_WORDS = 2_000
 # Neighbors that were not seen; letters that the language does not have.
 _UNSEEN, _FOREIGN = 9, 16
 _SIGN_IN_WORD, _SIGN_BEFORE_WORD, _SIGN_AFTER_WORD, _CAPITAL_IN_WORD = 18, 12, 6, 8
+# `ñ` is before these endings in no Western language, `ń` in thousands of Polish names.
+_SURNAME = re.compile("ñsk(?:i|a|iego|iemu|im|iej|ich)$")
 # These begin a word or follow one in Western texts.
 _BEFORE, _AFTER = frozenset("«“„‘¿¡©§·•–—\xa0"), frozenset("»”’…™®©°·²³¹ºª–—\xa0")
 
 
 @cache
+def _table() -> dict[str, dict]:
+    directory = resources.files("opencoder_data.refinecode") / "tables"
+    return json.loads((directory / "letter_contexts.json").read_text("utf-8"))
+
+
+@cache
+def _usual_words() -> dict[str, frozenset[bytes]]:
+    return {language: frozenset(_table()[language]["words"].encode().split()) for language in CENTRAL}
+
+
+@cache
 def _contexts() -> dict[str, dict[str, tuple[int, dict[str, int], dict[str, int]]]]:
     """{language: {letter: (bits of the letter, bits of what is before it, of what is after it)}}."""
-    directory = resources.files("opencoder_data.refinecode") / "tables"
-    table = json.loads((directory / "letter_contexts.json").read_text("utf-8"))
 
     def flat(groups: dict[str, str]) -> dict[str, int]:
         return {letter: int(bits) for bits, letters in groups.items() for letter in letters}
 
     return {
-        language: {c: (entry["bits"], flat(entry["before"]), flat(entry["after"])) for c, entry in letters.items()}
-        for language, letters in table.items()
+        language: {c: (e["bits"], flat(e["before"]), flat(e["after"])) for c, e in entry["letters"].items()}
+        for language, entry in _table().items()
     }
 
 
@@ -49,9 +62,19 @@ def encoding(data: bytes) -> str | None:
     """The Central European encoding that explains the words of `data` better than cp1252, or None. Pure."""
     words = _words(data)
     fit = {name: bits for name in ENCODINGS if (bits := _evidence(words, name)) is not None}
-    if max(fit.values(), default=0.0) <= _NEEDED:
+    most = max(fit.values(), default=0.0)
+    if most <= 0 or most + _of_usual_words(data) <= _NEEDED:
         return None
     return min(fit, key=lambda name: sum(_cost(word.decode(name), CENTRAL) for word in words))
+
+
+def _of_usual_words(data: bytes) -> float:
+    """Bits for several usual words of one of these languages."""
+    words = {
+        word.lower() for word in re.findall(rb"(?<![\w\x80-\xff])[A-Za-z]{3,}(?![\w\x80-\xff])", data[:_MOST_BYTES])
+    }
+    count = max(len(words & usual) for usual in _usual_words().values())
+    return _USUAL_WORD * count if count >= _FEWEST_USUAL else 0.0
 
 
 def possible(data: bytes) -> bool:
@@ -84,7 +107,9 @@ def _evidence(words: list[bytes], name: str) -> float | None:
             return None
         western = word.decode("cp1252", "replace")
         letters = sum(b < 0x80 for b in word)
-        if western != central and (letters > 2 or western.isalpha()):
+        if _SURNAME.search(western):
+            total += _NEEDED + 1
+        elif western != central and (letters > 2 or western.isalpha()):
             bits = _cost(western, WESTERN) - _cost(central, CENTRAL)
             total += max(-_MOST_AGAINST, min(_MOST_FOR, bits))
     return total

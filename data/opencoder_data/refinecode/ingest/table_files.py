@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -14,9 +14,19 @@ import pyarrow.parquet as pq
 from opencoder_data.pipeline import storage
 from opencoder_data.refinecode.config import IngestConfig
 from opencoder_data.refinecode.ingest.bounds import PIECE, Budget, LimitError
-from opencoder_data.refinecode.ingest.columns import OWN_TYPES, Odd, Seconds, resolve, row_file
+from opencoder_data.refinecode.ingest.columns import OWN_TYPES, resolve, row_file
 from opencoder_data.refinecode.ingest.raw_file import RawFile, one_line
 from opencoder_data.refinecode.ingest.streams import ERRORS, decompressed
+from opencoder_data.refinecode.ingest.table_cells import (
+    UNFOLDED_BYTES,
+    Invalid,
+    TooLong,
+    as_binary,
+    can_be_text,
+    cells_or_odd,
+    stop_if_cancelled,
+    text_cells,
+)
 
 PARQUET_SUFFIXES = (".parquet",)
 ARROW_SUFFIXES = (".arrow", ".feather", ".ipc", ".arrows")
@@ -27,8 +37,6 @@ JSONL_SUFFIXES = (
 SUFFIXES = PARQUET_SUFFIXES + ARROW_SUFFIXES + JSONL_SUFFIXES
 _ROWS = 512
 _READ_BYTES = 16_000_000
-_UNFOLDED_BYTES = 4 * _READ_BYTES
-"""Largest piece of a column that is unfolded from a dictionary, and that becomes Python objects at once."""
 _FOLDED_ROWS = 32
 """A column stays folded where so few rows may be too large."""
 _LISTED_ROWS = 1_000_000
@@ -89,22 +97,10 @@ def own_ids(urls: Sequence[str], rows_at_once: int = 8_000_000) -> bool:
     return True
 
 
-def _usable(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return any(
-        test(kind)
-        for test in (
-            pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary,
-            pa.types.is_large_binary, pa.types.is_binary_view,
-        )
-    )  # fmt: skip
-
-
 def _columns(schema: pa.Schema) -> dict[str, str]:
     usable: dict[str, bool] = {}
     for column in schema:
-        usable.setdefault(column.name, _usable(column.type))
+        usable.setdefault(column.name, can_be_text(column.type))
     return resolve(schema.names, usable)
 
 
@@ -121,7 +117,7 @@ def read_parquet(
     try:
         table = _Table(url)
     except (*ERRORS, pa.ArrowException) as error:
-        _stop_if_cancelled(error)
+        stop_if_cancelled(error)
         yield _rejection(source, one_line(error), -1 - start)
         return
     with table:
@@ -148,7 +144,7 @@ class _Table:
         """One column of a row group in pieces of at most `rows` rows and `most` bytes unfolded from a dictionary."""
         place = self.schema.names.index(column)
         folded = False
-        if _usable(self.schema.types[place]) and self._has_dictionary(group, place):
+        if can_be_text(self.schema.types[place]) and self._has_dictionary(group, place):
             longest = self._longest_entry(group, column)
             folded = longest * _FOLDED_ROWS > most
             if not folded:
@@ -164,9 +160,11 @@ class _Table:
     def _longest_entry(self, group: int, column: str) -> int:
         """Bytes of the longest text in the dictionary of a column, of which there is one in a row group."""
         first = next(self._read(group, column, 1, True), None)
-        if not isinstance(first, pa.DictionaryArray) or not len(first.dictionary):
+        entries = first.dictionary if isinstance(first, pa.DictionaryArray) else None
+        if entries is None or not len(entries):
             return 0
-        return pc.max(pc.call_function("binary_length", [_as_binary(first.dictionary)])).as_py() or 0
+        lengths = pc.call_function("binary_length", [as_binary(entries)])
+        return pc.call_function("max", [lengths]).as_py() or 0
 
     def _read(self, group: int, column: str, rows: int, folded: bool) -> Iterator[pa.Array]:
         """`folded`: strings stay dictionaries where they are stored so, and every piece brings the whole dictionary."""
@@ -201,7 +199,7 @@ def _groups(
                 if index < after:
                     raise _Rejected("the row group ends before its declared number of rows")
             except (_Rejected, pa.ArrowException, OSError, UnicodeDecodeError) as error:
-                _stop_if_cancelled(error)
+                stop_if_cancelled(error)
                 count = after - index
                 yield from rejected_rows(source, key, index, count, f"{count} rows from row {index}: {one_line(error)}")
                 left -= count
@@ -211,14 +209,8 @@ def _groups(
         detail = f"{left} rows from row {index}: {one_line(error)}"
         yield from rejected_rows(source, key, index, left, detail, rule)
     except (pa.ArrowException, OSError, ValueError) as error:
-        _stop_if_cancelled(error)
+        stop_if_cancelled(error)
         yield from rejected_rows(source, key, index, left, one_line(error))
-
-
-def _stop_if_cancelled(error: BaseException) -> None:
-    """Arrow turns Ctrl-C into an error of its own."""
-    if isinstance(error, pa.ArrowCancelled):
-        raise KeyboardInterrupt from None
 
 
 def _rejection(source: str, detail: str, index: int, rule: str = "unreadable_table") -> RawFile:
@@ -243,9 +235,9 @@ def _group(
     meta = table.metadata.row_group(group)
     # Rows at a time, so that texts of the usual size make a few MB.
     rows = max(1, min(_ROWS, _READ_BYTES * max(meta.num_rows, 1) // max(meta.total_byte_size, 1)))
-    content = table.arrays(group, columns.pop("content"), rows, _UNFOLDED_BYTES)
+    content = table.arrays(group, columns.pop("content"), rows, UNFOLDED_BYTES)
     others = {
-        name: _cells_or_odd(table.arrays(group, column, rows, _UNFOLDED_BYTES // 8)) for name, column in columns.items()
+        name: cells_or_odd(table.arrays(group, column, rows, UNFOLDED_BYTES // 8)) for name, column in columns.items()
     }
     cells = (cell for array in content for cell in text_cells(array, budget))
     names = ("content", *others)
@@ -255,150 +247,15 @@ def _group(
 
 def _row(values: dict[str, Any], source: str, key: str, index: int, own: bool) -> RawFile:
     content = values["content"]
-    if isinstance(content, _TooLong | _Invalid):
+    if isinstance(content, TooLong | Invalid):
         values["content"] = ""
     raw = row_file(values, source, key, index, own_ids=own)
-    if isinstance(content, _TooLong):
+    if isinstance(content, TooLong):
         raw.text, raw.size, raw.rule = None, content.size, "size_limit"
         raw.detail = f"{content.size} bytes > {content.limit}"
-    elif isinstance(content, _Invalid):
+    elif isinstance(content, Invalid):
         raw.text, raw.size, raw.rule, raw.detail = None, content.size, "undecodable", "a string that is not UTF-8"
     return raw
-
-
-class _TooLong:
-    def __init__(self, size: int, limit: int):
-        self.size, self.limit = size, limit
-
-
-class _Invalid:
-    def __init__(self, size: int):
-        self.size = size
-
-
-def text_cells(array: pa.Array, budget: Budget) -> Iterator[Any]:
-    """Cells of a column of text or bytes, one in memory at a time; `_TooLong` or `_Invalid` for what is rejected."""
-    if isinstance(array, pa.DictionaryArray):
-        # Of its entries those alone that this piece refers to.
-        indices, values = _referred(array)
-    else:
-        indices, values = range(len(array)), array
-    kind = values.type
-    if not _usable(kind):
-        # Numbers, lists and records are not text; `row_file` says so.
-        names = values.to_pylist() if not pa.types.is_nested(kind) else [Odd()] * len(values)
-        yield from (None if i is None else names[i] for i in indices)
-        return
-    text = not any(t(kind) for t in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
-    binary = _as_binary(values)
-    lengths = pc.call_function("binary_length", [binary])
-    if isinstance(indices, range) and (quick := _whole(values, lengths, budget)) is not None:
-        yield from quick
-        return
-    sizes = lengths.to_pylist()
-    for index in indices:
-        budget.rows()
-        size = None if index is None else sizes[index]
-        if size is None:
-            yield None
-            continue
-        budget.unpacked(size)
-        if size > budget.member:
-            yield _TooLong(size, budget.member)
-            continue
-        data = binary[index].as_py()
-        if text:
-            try:
-                data = data.decode("utf-8")
-            except UnicodeDecodeError:
-                data = _Invalid(size)
-        yield data
-
-
-def _whole(values: pa.Array, lengths: pa.Array, budget: Budget) -> list[Any] | None:
-    """All cells at once where no bound is near and every text is UTF-8, else None."""
-    total, longest = pc.sum(lengths).as_py() or 0, pc.max(lengths).as_py() or 0
-    if total > _UNFOLDED_BYTES or longest > budget.member or not budget.has_room(total, len(values)):
-        return None
-    cells = _strings(values)
-    if cells is not None:
-        budget.rows(len(values))
-        budget.unpacked(total)
-    return cells
-
-
-def _strings(array: pa.Array) -> list[Any] | None:
-    """Cells of a column of text or bytes; None where a text is not UTF-8."""
-    try:
-        return array.to_numpy(zero_copy_only=False).tolist()
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        _stop_if_cancelled(error)
-        return None
-
-
-def _as_binary(values: pa.Array) -> pa.Array:
-    kind = values.type
-    large = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
-    return values.cast(pa.large_binary() if large else pa.binary())
-
-
-def _referred(array: pa.DictionaryArray) -> tuple[list[int | None], pa.Array]:
-    """(place of each cell's value or None, the values that the cells refer to)."""
-    places = pc.call_function("unique", [pc.drop_null(array.indices)])
-    found = pc.call_function("index_in", [array.indices], pc.SetLookupOptions(value_set=places))
-    return found.to_pylist(), array.dictionary.take(places)
-
-
-def _cells_or_odd(arrays: Iterable[pa.Array]) -> Iterator[Any]:
-    """Cells of a metadata column; after corruption `Odd` for ever."""
-    try:
-        for array in arrays:
-            yield from plain_cells(array)
-    except (*ERRORS, pa.ArrowException, MemoryError, OverflowError) as error:
-        _stop_if_cancelled(error)
-    while True:
-        yield Odd()
-
-
-def plain_cells(array: pa.Array) -> Iterator[Any]:
-    """Cells as Python values, each by itself: times as numbers of seconds, strings that are not UTF-8 as bytes."""
-    if isinstance(array, pa.DictionaryArray):
-        places, used = _referred(array)
-        values = list(plain_cells(used))
-        yield from (None if i is None else values[i] for i in places)
-        return
-    kind = array.type
-    per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-    if pa.types.is_timestamp(kind):
-        yield from _scaled(array.cast(pa.timestamp(kind.unit)).view(pa.int64()), 1, per_second[kind.unit])
-    elif pa.types.is_date32(kind):
-        yield from _scaled(array.view(pa.int32()), 86_400, 1)
-    elif pa.types.is_date64(kind):
-        yield from _scaled(array.view(pa.int64()), 1, 1_000)
-    else:
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-            cells = _strings(array)
-            yield from [_decoded(v) for v in _as_binary(array).to_pylist()] if cells is None else cells
-            return
-        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
-            yield from array.to_pylist()
-            return
-        for cell in array:  # others may fail, or be large
-            try:
-                yield cell.as_py()
-            except (ValueError, OverflowError, ArithmeticError):
-                yield Odd()
-
-
-def _scaled(array: pa.Array, times: int, per: int) -> Iterator[Any]:
-    yield from (None if v is None else Seconds(v * times // per) for v in array.to_pylist())
-
-
-def _decoded(value: bytes | None) -> Any:
-    try:
-        return None if value is None else value.decode("utf-8")
-    except UnicodeDecodeError:
-        return value
 
 
 def read_arrow(url: str, source: str, key: str, config: IngestConfig) -> Iterator[RawFile]:
@@ -411,7 +268,7 @@ def read_arrow(url: str, source: str, key: str, config: IngestConfig) -> Iterato
                 columns = _columns(batch.schema)
                 position = {name: batch.schema.names.index(column) for name, column in columns.items()}
                 content = text_cells(batch.column(position.pop("content")), budget)
-                cells = {name: _cells_or_odd([batch.column(at)]) for name, at in position.items()}
+                cells = {name: cells_or_odd([batch.column(at)]) for name, at in position.items()}
                 for value in content:
                     values = {name: next(one) for name, one in cells.items()}
                     yield _row({**values, "content": value}, source, key, index, False)
@@ -419,7 +276,7 @@ def read_arrow(url: str, source: str, key: str, config: IngestConfig) -> Iterato
     except LimitError as error:
         yield _rejection(source, f"from row {index}: {error}", -1 - index, "archive_limit")
     except (*ERRORS, pa.ArrowException) as error:
-        _stop_if_cancelled(error)
+        stop_if_cancelled(error)
         yield _rejection(source, f"from row {index}: {one_line(error)}", -1 - index)
 
 

@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from opencoder_data.refinecode.transform.candidates import Candidate, Hits, Source
 
@@ -87,6 +88,8 @@ def _is_host(source: Source, start: int, end: int) -> bool:
         return False  # a network, not a host
     if len(set(octets)) == 1 or all(len(set(str(octet))) == 1 for octet in octets):
         return False  # 123.123.123.123, 11.22.33.44, 111.222.33.44: made up
+    if len({b - a for a, b in pairwise(octets)}) == 1:
+        return False  # 101.102.103.104, 40.30.20.10: likewise
     line, rest = source.before(start, 160), source.after(end)
     if _VERSION.search(line[-40:]) or _OPERATOR.search(line):
         return False

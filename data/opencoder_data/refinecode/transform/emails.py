@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Iterator
 
 from opencoder_data.refinecode.transform.candidates import Candidate, Hits, Source, words
+from opencoder_data.refinecode.transform.message_ids import is_message_id
 
 PLACEHOLDER = b"<email>"
 
@@ -49,7 +50,7 @@ _CODE_LOCAL = words("this super self object obj .object return break continue yi
 _CODE_DOMAIN = words("self this super np torch tf jnp math object obj")
 
 _SERVICE_DOMAIN = re.compile(
-    r"(?:^|\.)(?:gserviceaccount\.com|appspot\.com|cloudbuild\.com|noreply\.gitlab\.com|openssh\.com|libssh\.org|gnome-shell-extensions\.[a-z.]+|users\.noreply\.[a-z.]+)$"
+    r"(?:^|\.)(?:gserviceaccount\.com|calendar\.google\.com|appspot\.com|cloudbuild\.com|noreply\.gitlab\.com|openssh\.com|libssh\.org|gnome-shell-extensions\.[a-z.]+|users\.noreply\.[a-z.]+)$"
     r"|\.(?:svc|cluster|svc\.cluster\.local)$",
     re.IGNORECASE,
 )
@@ -149,9 +150,9 @@ def _is_address(source: Source, start: int, at: int, end: int, domain: str) -> b
         return False
     if before == b"=" and data[start - 2 : start - 1] in (b"=", b"!", b"<", b">", b"+"):
         return False
-    if (after == b":" and re.match(rb":(?:\d|[\w~./-]*/)", data[end : end + 80])) or re.match(
-        rb"\.\w", data[end : end + 2]
-    ):
+    # With three labels a host's name rather than a mail domain's: `user@build.acme.org:docs`.
+    path = rb":[\w~./-]" if len(labels) > 2 else rb":(?:\d|[\w~./-]*/)"
+    if (after == b":" and re.match(path, data[end : end + 80])) or re.match(rb"\.\w", data[end : end + 2]):
         return False
     numbers = [
         label for label in labels[:-1] if re.fullmatch(r"\d+x?", label)
@@ -164,7 +165,11 @@ def _is_address(source: Source, start: int, at: int, end: int, domain: str) -> b
         return False
     line = source.before(start, 160)
     # Credentials of a URL are another rule's.
-    if re.search(rb"://[^\s/@\"']*\Z", line) or _NOT_MAIL_BEFORE.search(line):
+    if (
+        re.search(rb"://[^\s/@\"']*\Z", line)
+        or _NOT_MAIL_BEFORE.search(line)
+        or is_message_id(data, start, local, line)
+    ):
         return False
     return _clear(source, local, labels, line, end)
 

@@ -51,7 +51,7 @@ _GOES_ON = re.compile(
 _SENTENCE_END = re.compile(r"[.!?:][\"')\]]*$")
 _BOUNDARY = re.compile(r"(?<=[.!?])[\"')\]]?\s+(?=[\"'(\[]?[A-Z©@])")
 _ABBREVIATION = re.compile(
-    r"(?:^\W*(?:\d{1,2}|[ivxIVX]{2,5})|\b[A-Za-z]|\b(?:inc|ltd|co|corp|dr|mr|mrs|ms|st|jr|sr|vs|e\.g|i\.e|no|dept|univ|prof|etc|al|ver|vol|llc|cf|fig|sec|bros))\.[\"')\]]?$",
+    r"(?:^\W*\d{1,2}|\b[A-Za-z]|\b(?:inc|ltd|co|corp|dr|mr|mrs|ms|st|jr|sr|vs|e\.g|i\.e|no|dept|univ|prof|etc|al|ver|vol|llc|cf|fig|sec|bros))\.[\"')\]]?$",
     re.I,
 )
 

@@ -133,17 +133,18 @@ def _written(placeholder: bytes, place: Place) -> bytes:
 _AUTHOR = None
 
 
-def _author_patterns() -> tuple[Any, Any]:
+def _author_patterns() -> tuple[Any, Any, Any]:
     global _AUTHOR
     if _AUTHOR is None:
         word = r"\p{Lu}\p{L}*(?:['-]\p{L}+)*"
         name = rf"({word}(?: \p{{Lu}}\.)?(?: (?:van|von|de|der|den|la|le|da|di|del|dos))?(?: {word}){{1,3}})"
+        more = re2.compile(rf" (?:and|&) {name}")
         tag = re2.compile(
             r"(?m)^[ \t]*(?:[*#;%!]+|//+|--+|/\*+|REM)?[ \t]*(?:@author:?|\\author|[Aa]uthors?[ \t]*:|[Ww]ritten by:?|[Cc]reated by:?|"
             r"[Mm]aintainer[ \t]*:|[Cc]ontributors?[ \t]*:)[ \t]+" + name
         )
         dunder = re2.compile(r"(?m)^__(?:author|maintainer|credits)__[ \t]*=[ \t]*[\"']" + name)
-        _AUTHOR = tag, dunder
+        _AUTHOR = tag, dunder, more
     return _AUTHOR
 
 
@@ -157,11 +158,12 @@ _NO_NAME = re.compile(
 
 def _names(file: Source, hits: Hits) -> Iterator[Candidate]:
     """Names of persons after a tag that says author."""
-    for pattern in _author_patterns():
+    *patterns, more = _author_patterns()
+    for pattern in patterns:
         for match in pattern.finditer(file.data):
-            start, end = match.span(1)
-            if not _NO_NAME.search(file.data[start:end].decode("utf-8", "replace")):
-                yield Candidate(b"<name>", ((start, end),))
+            while match is not None and not _NO_NAME.search(match[1].decode("utf-8", "replace")):
+                yield Candidate(b"<name>", (match.span(1),))
+                match = more.match(file.data, match.end(1))  # "Ann Bell and Carl Dahl"
 
 
 # In order of precedence.
