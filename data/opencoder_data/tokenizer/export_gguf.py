@@ -140,7 +140,7 @@ def byte_level_tokens(tokenizer: Tokenizer, num_rows: int) -> tuple[list[str], l
 
 
 def _prefixes(characters: Iterable[str], room: int) -> tuple[list[bytes], set[str]]:
-    """First bytes (two and more) of characters, shortest first, as many as there is room for; and the characters left."""
+    """First bytes (two and more) of characters, shortest first, as many as there is space for; and the characters left."""
     taken: set[bytes] = set()
     spelt: set[str] = set()
     for character in characters:

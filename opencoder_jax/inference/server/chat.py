@@ -64,7 +64,7 @@ class Chat:
         choice: dict[str, Any] = {"index": a.index, "logprobs": None, "finish_reason": a.finish_reason}
         if self.options.log_probs is not None:
             content = [self._log_prob(token, found, self.options.log_probs) for token, found in log_probs]
-            choice["logprobs"] = {"content": content, "refusal": None}
+            choice["logprobs"] = {"content": content, "rejection": None}
         if self.options.return_token_ids:
             choice |= {"token_ids": list(tokens), "prompt_token_ids": a.prompt}
         return choice

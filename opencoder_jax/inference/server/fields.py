@@ -1,4 +1,4 @@
-"""Fields of a request's body: types, ranges, what this server cannot honour. Unknown fields are ignored."""
+"""Fields of a request's body: types, ranges, what this server does not support. Unknown fields are ignored."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ UNSUPPORTED: dict[str, Callable[[Any], bool]] = {
 
 @dataclass(frozen=True)
 class Options:
-    """What completions and chats share. max_tokens None: as many as the context has room for. log_probs: alternatives
+    """What completions and chats share. max_tokens None: as many as the context has space for. log_probs: alternatives
     to report, None: no log-probabilities."""
 
     max_tokens: int | None

@@ -142,7 +142,7 @@ def test_no_prompts_no_rows(params):
 
 
 def test_end_tokens_and_length(params, prompts):
-    """A row ends with the first end token; others go on; 20 is no multiple of the block."""
+    """A row ends with the first end token; others go on; 20 is not a multiple of the block."""
     free = generate_tokens(CFG, params, prompts, Sampling(20))
     assert [len(row) for row in free] == [20, 20, 20]
     end = free[0][7]
@@ -183,7 +183,7 @@ def test_tokens_spell_the_text_where_no_stop_cuts_it(texts_model, tokenizer):
         assert tokenizer.decode(row.tokens) == row.text
 
 
-def test_an_empty_stop_is_refused(texts_model, tokenizer):
+def test_an_empty_stop_is_rejected(texts_model, tokenizer):
     cfg, weights = texts_model
     with pytest.raises(ValueError, match="stop=''"):
         generate_text(cfg, weights, tokenizer, ["x"], Sampling(3), stop=["a", ""])

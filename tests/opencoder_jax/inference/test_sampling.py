@@ -43,7 +43,7 @@ def kept(p, **filters):
     [
         ([0.25] * 4, 0.5, [0, 1]),  # ties: no more than it takes, smaller ids first
         ([0.25] * 4, 0.51, [0, 1, 2]),
-        ([0.1] * 10, 0.7, range(7)),  # 0.7 is no sum of fp32 tenths
+        ([0.1] * 10, 0.7, range(7)),  # 0.7 is not a sum of fp32 tenths
         ([0.1, 0.3, 0.3, 0.3], 0.3, [1]),
         ([0.1, 0.3, 0.3, 0.3], 0.6, [1, 2]),
         ([0.1, 0.3, 0.3, 0.3], 0.95, [0, 1, 2, 3]),

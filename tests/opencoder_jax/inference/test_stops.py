@@ -42,7 +42,7 @@ BYTES = "é→\U0001f600"  # 2, 3 and 4 bytes, none with a piece of its own
         (f"ab{BYTES}cd", ["\U0001f600"], "abé→"),
         (f"ab{BYTES}cd", ["→\U0001f600c", "zz"], "abé"),
         (f"ab{BYTES}cd", ["é"], "ab"),
-        (f"ab{BYTES}cd", ["\ufffd"], f"ab{BYTES}cd"),  # half a character is no replacement character
+        (f"ab{BYTES}cd", ["\ufffd"], f"ab{BYTES}cd"),  # half a character is not a replacement character
         ("stop", ["stop"], ""),
         ("no such thing", ["never", "n\n"], "no such thing"),
         ("ends wit", ["with"], "ends wit"),  # only the beginning of a stop
