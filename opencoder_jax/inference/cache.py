@@ -69,20 +69,13 @@ def pack(x: Array, like: Store) -> Store:
     return Store(jnp.round(wide / scale[..., None]).astype(jnp.int8), scale)
 
 
-def unpack(x: Store, dtype: jnp.dtype) -> Array:
-    return x.data.astype(dtype) if x.scale is None else (x.data * x.scale[..., None]).astype(dtype)
-
-
 def write_prompts(layer: Layer, slots: Array, k: Array, v: Array) -> Layer:
     """Prompts into the beginnings of slots. Args: slots int32 [R], those that do not exist are left out; k, v [R, T, K, H]."""
 
     def put(store: Store, x: Array) -> Store:
         new = pack(x.transpose(0, 2, 1, 3), store)
         T = x.shape[1]
-        return Store(*(
-            old if old is None else old.at[slots, :, :T].set(part, mode="drop")
-            for old, part in zip(store, new, strict=True)
-        ))  # fmt: skip
+        return jax.tree.map(lambda old, part: old.at[slots, :, :T].set(part, mode="drop"), store, new)
 
     return Layer(put(layer.k, k), put(layer.v, v))
 

@@ -12,7 +12,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -282,10 +282,10 @@ class Engine:
 
     def _rows(self, rows: list[Row], count: int, places: Sequence[int] | None = None) -> programs.Rows:
         f, i = np.float32, np.int32
-        arrays = programs.Rows(
+        arrays: list[Any] = [
             np.zeros((count, 2), np.uint32), np.zeros(count, np.uint32), np.zeros(count, f), np.ones(count, f),
             np.zeros(count, i), np.zeros(count, f), np.zeros(count, i), np.zeros(count, bool),
-        )  # fmt: skip
+        ]  # fmt: skip
         for at, row in zip(range(len(rows)) if places is None else places, rows, strict=True):
             s, r = row.request.sampling, row.request
             values = (
@@ -294,7 +294,7 @@ class Engine:
             )  # fmt: skip
             for array, value in zip(arrays, values, strict=True):
                 array[at] = value
-        return arrays
+        return programs.Rows(*arrays)
 
     def _take(self, row: Row, drawn: programs.Drawn, i: int) -> Event:
         """Adds a block's tokens to a row, and ends it where it ends."""

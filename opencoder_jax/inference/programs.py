@@ -112,13 +112,13 @@ def decode(
         layers = list(recent)
 
         def attend(n: int, q: Array, k: Array, v: Array) -> Array:
-            layers[n] = kv.Layer(*(
-                kv.Store(*(
-                    old if old is None else jax.lax.dynamic_update_slice_in_dim(old, new, i, axis=2)
-                    for old, new in zip(store, kv.pack(x.transpose(0, 2, 1, 3), store), strict=True)
-                ))
-                for store, x in zip(layers[n], (k, v), strict=True)
-            ))  # fmt: skip
+            def put(store: kv.Store, x: Array) -> kv.Store:
+                new = kv.pack(x.transpose(0, 2, 1, 3), store)
+                return jax.tree.map(
+                    lambda old, part: jax.lax.dynamic_update_slice_in_dim(old, part, i, axis=2), store, new
+                )
+
+            layers[n] = kv.Layer(put(layers[n].k, k), put(layers[n].v, v))
             return kv.attend(q, windows[n], layers[n], lengths, i)
 
         hidden = model.extend(tokens[:, None], (lengths + i)[:, None], weights.layers, attend)

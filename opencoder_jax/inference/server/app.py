@@ -204,7 +204,7 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def unless_disconnected[T](request: Request, work: Any) -> T:
+async def unless_disconnected[T](request: Request, work: Awaitable[T]) -> T:
     """The result of `work`, which is cancelled when the client goes away. Raises: ClientDisconnect."""
     task, gone = asyncio.ensure_future(work), asyncio.create_task(_disconnected(request.receive))
     try:
