@@ -1,6 +1,6 @@
 """llama.cpp on a GGUF file, run in an environment of its own (`make .venv-llamacpp/ready`).
 
-    .venv-llamacpp/bin/python scripts/clients/llama_cpp.py COMMAND --model FILE.gguf --input IN.json --output OUT.json
+    .venv-llamacpp/bin/python scripts/clients/run_llama_cpp.py COMMAND --model FILE.gguf --input IN.json --output OUT.json
 
 COMMAND   input                                   output
 tokenize  texts; special (names are tokens)       ids: a list for each text
