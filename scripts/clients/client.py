@@ -1,4 +1,4 @@
-"""Calls llama.cpp (`llama_cpp.py`) in its own environment, with files in between."""
+"""Calls llama.cpp (`run_llama_cpp.py`) in its own environment, with files in between."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def call(command: str, model: str | Path, *, timeout: float = 600, **given: Any)
         Path(work, "in.json").write_text(json.dumps(given))
         files = ["--model", str(model), "--input", f"{work}/in.json", "--output", f"{work}/out.json"]
         done = subprocess.run(
-            [str(PYTHON), "-P", str(Path(__file__).with_name("llama_cpp.py")), command, *files],
+            [str(PYTHON), "-P", str(Path(__file__).with_name("run_llama_cpp.py")), command, *files],
             env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
             capture_output=True,
             text=True,

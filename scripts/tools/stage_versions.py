@@ -32,7 +32,15 @@ PACKAGE = "opencoder_data"
 ROOT = Path(__file__).resolve().parents[2] / "data"
 TABLE = ROOT.parent / "tests" / "opencoder_data" / "pipeline" / "stage_versions.json"
 # When, where and within which memory a task runs, and options whose values are part of a run's fingerprint: never the rows.
-_NEUTRAL = ("address_space", "command", "numba_cache", "pipeline.config", "pipeline.executors", "refinecode.config")
+_NEUTRAL = (
+    "address_space",
+    "command",
+    "fields",
+    "numba_cache",
+    "pipeline.config",
+    "pipeline.executors",
+    "refinecode.config",
+)
 NEUTRAL = frozenset({PACKAGE, *(f"{PACKAGE}.{name}" for name in _NEUTRAL)})
 # Libraries that the reached modules import and that decide no row: where files are, and progress.
 NEUTRAL_LIBRARIES = frozenset({"fsspec", "tqdm"})

@@ -46,6 +46,6 @@ def test_patterns_and_rules_list_every_file_once(output, capsys):
 
 def test_what_is_not_there(output, capsys, tmp_path):
     assert "did you mean source/kept.py?" in ask(capsys, f"--run={output}", "source/kepd.py", code=2)
-    assert "did you mean empty?" in ask(capsys, f"--run={output}", "--rule=emty", code=2)
+    assert "did you mean empty?" in ask(capsys, f"--run={output}", "--rule=empt", code=2)
     assert "give a path" in ask(capsys, f"--run={output}", code=2)
     assert "run.json is missing" in ask(capsys, f"--run={tmp_path}", "a.py", code=2)
