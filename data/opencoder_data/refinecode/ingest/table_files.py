@@ -159,7 +159,7 @@ class _Table:
 
     def _longest_entry(self, group: int, column: str) -> int:
         """Bytes of the longest text in the dictionary of a column, of which there is one in a row group."""
-        first = next(self._read(group, column, 1, True), None)
+        first: Any = next(self._read(group, column, 1, True), None)
         entries = first.dictionary if isinstance(first, pa.DictionaryArray) else None
         if entries is None or not len(entries):
             return 0
