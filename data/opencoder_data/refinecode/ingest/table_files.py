@@ -159,13 +159,8 @@ class _Table:
 
     def _longest_entry(self, group: int, column: str) -> int:
         """Bytes of the longest text in the dictionary of a column, of which there is one in a row group."""
-<<<<<<< HEAD
         first = next(self._read(group, column, 1, True), None)
         entries: pa.Array | None = getattr(first, "dictionary", None)
-=======
-        first: Any = next(self._read(group, column, 1, True), None)
-        entries = first.dictionary if isinstance(first, pa.DictionaryArray) else None
->>>>>>> a8e698bc32819077b5e41422a579bd623e4c86e0
         if entries is None or not len(entries):
             return 0
         lengths = pc.call_function("binary_length", [as_binary(entries)])
