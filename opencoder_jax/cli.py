@@ -24,7 +24,7 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "train": Command("opencoder_jax.train", "train, resume or anneal a model: --config=8b --data.sources=SHARDS:1"),
-    "evaluate": Command("opencoder_jax.evaluate", "loss and bits per byte of a checkpoint on held-out shards"),
+    "validate": Command("opencoder_jax.validate", "loss and bits per byte of a checkpoint on held-out shards"),
     "plan": Command("opencoder_jax.perf.plan", "memory, collectives and step time on a target without hardware (AOT)"),
     "sweep": Command("opencoder_jax.perf.sweep.sweep", "one mesh against another, timed"),
     "profile": Command("opencoder_jax.perf.profile", "where the time of a step goes"),

@@ -46,12 +46,12 @@ from opencoder_jax.checkpoint import (
 )
 from opencoder_jax.compiled import write_hlo
 from opencoder_jax.config import RunConfig, check, replace
-from opencoder_jax.evaluate import Evaluator
 from opencoder_jax.lock import RunLock
 from opencoder_jax.metrics import MetricsWriter, Progress
 from opencoder_jax.resume import check_same_run, warm_start
 from opencoder_jax.sharding import make_mesh
 from opencoder_jax.step import State, TrainStep, make_train_step
+from opencoder_jax.validate import Evaluator
 from opencoder_jax.watch import BEFORE_THE_LOOP, EXIT_NONFINITE, EXIT_SIGTERM, Stopped, Watch
 from opencoder_jax.xla_flags import compile_lowered, set_memory_fraction
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from opencoder_jax import evaluate, overrides, train
+from opencoder_jax import overrides, train, validate
 from opencoder_jax.checkpoint import load_params, read_record, resolve, write_checksums
 from opencoder_jax.train import main
 from tests.opencoder_jax.training import T, Trainer, micro_config, write_shards
@@ -29,7 +29,7 @@ from tests.opencoder_jax.training import T, Trainer, micro_config, write_shards
 STEPS = 24
 # Waits of tests: what is silent for a second after a signal hangs.
 FAST = "import opencoder_jax.watch as w\nw.LOOP_GRACE = w.EXIT_GRACE = 1.0\n"
-READ, LOAD = "opencoder_data.shard_format.ShardReader.__getitem__", "opencoder_jax.evaluate.Evaluator._load"
+READ, LOAD = "opencoder_data.shard_format.ShardReader.__getitem__", "opencoder_jax.validate.Evaluator._load"
 EVENT = "tensorboardX.event_file_writer.EventsWriter.write_event"
 COMMIT = "opencoder_jax.checkpoint.write_checksums"
 
@@ -225,7 +225,7 @@ def test_a_checkpoint_of_a_newer_version_is_named_by_its_field(trainer, here, wh
         write_checksums(checkpoint)
     for name, options in (("newer", {}), ("child", {"init_from": run})):
         assert "unknown field model.qk_norm: saved by a newer version" in last_line(here(name, code=2, **options))
-    for read in (load_params, lambda path: read_record(resolve(path))):  # of generate, and of export and evaluate
+    for read in (load_params, lambda path: read_record(resolve(path))):  # of generate, and of export and validate
         with pytest.raises(ValueError, match=r"unknown field model\.qk_norm"):
             read(run)
 
@@ -301,7 +301,7 @@ def test_a_run_directory_that_is_not_text_in_this_locale_is_rejected(here, train
     assert "done" in here("café", num_steps=5)
 
 
-@pytest.mark.parametrize("module", [train, evaluate])
+@pytest.mark.parametrize("module", [train, validate])
 def test_help_is_printed(module, capsys):
     assert module.main(["--help"]) == 0
     printed = capsys.readouterr().out

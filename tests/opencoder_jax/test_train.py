@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from opencoder_data.shard_format import ShardReader, to_batch
 
-from opencoder_jax import evaluate, overrides
 from opencoder_jax import model as lm
+from opencoder_jax import overrides, validate
 from opencoder_jax.checkpoint import load_params, read_record, resolve
 from tests.opencoder_jax.training import FAST_COMPILE, VOCAB, T, Trainer, run_python, write_shards
 
@@ -126,7 +126,7 @@ def test_evaluation_is_loss_over_every_target(run):
 def test_evaluating_a_checkpoint_gives_the_same_figures(run):
     trainer, _ = run
     arguments = [f"--checkpoint={trainer.directory / 'full'}", f"--data.eval_sources={trainer.directory / 'go'}"]
-    code = "import sys; from opencoder_jax.evaluate import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from opencoder_jax.validate import main; sys.exit(main(sys.argv[1:]))"
     got = run_python(code, *arguments, variables={"XLA_FLAGS": FAST_COMPILE})
     row = json.loads((trainer.directory / "full" / "eval.jsonl").read_text().splitlines()[-1])
     assert got["checkpoint"].endswith(f"checkpoints/{STEPS}")
@@ -150,7 +150,7 @@ def test_evaluation_errors(run, arguments, message, capsys):
     arguments = [a.format(run=trainer.directory / "full") for a in arguments]
     if not any(a.startswith("--data") for a in arguments):
         arguments.append(f"--data.eval_sources={other}")
-    assert evaluate.main(arguments) == 2
+    assert validate.main(arguments) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert message in lines[0]

@@ -23,7 +23,7 @@ WRONG: dict[str, list[tuple[list[str], str]]] = {
         ([TINY, "x"], "write --field=value"),
         ([TINY, f"--data.sources={NOWHERE}"], NOWHERE),
     ],
-    "evaluate": [([], "give one --checkpoint=RUN"), ([f"--checkpoint={NOWHERE}"], f"{NOWHERE}: no checkpoint there")],
+    "validate": [([], "give one --checkpoint=RUN"), ([f"--checkpoint={NOWHERE}"], f"{NOWHERE}: no checkpoint there")],
     "plan": [
         ([TINY], "no --topology=NAME given, for example"),
         ([TINY, "--topologi=h100:8"], "did you mean it by --topologi?"),

@@ -1,6 +1,6 @@
 """Held-out loss and bits per byte, one row per source (one per language, say).
 
-Within training, or of a checkpoint: `python -m opencoder_jax.evaluate --checkpoint=RUN --data.eval_sources=A,B
+Within training, or of a checkpoint: `python -m opencoder_jax.validate --checkpoint=RUN --data.eval_sources=A,B
 [--field=value ...]`; prints a table and, last, the rows as JSON.
 """
 
