@@ -13,7 +13,7 @@ from tests.opencoder_jax.inference.serving import make_run, served
 @pytest.mark.oracle
 def test_local_completions_is_the_hf_backend(tmp_path):
     """Log-likelihoods to 1e-4, whether greedy, rolling ones, and generations; with the server's tokenizer alone."""
-    run = make_run(tmp_path)
+    run = make_run(tmp_path, whole_characters=True)
     export(run, tmp_path / "hf", dtype="fp32")
     contexts = ["def f(x):\n", "x = [1, 2", "import", "class Stack:"]
     texts = ["    return x\n", ", 3]\n", " os\nimport sys\n", "\n    def __init__(self):\n        pass"]
