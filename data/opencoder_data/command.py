@@ -107,7 +107,9 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        if message.startswith(("the following arguments are required", "unrecognized arguments")):
+        if message.startswith(
+            ("the following arguments are required", "one of the arguments", "unrecognized arguments")
+        ):
             message = self._typo() or message
         say(f"error: {message} (--help lists the options)")
         raise SystemExit(EXIT_REJECTED)

@@ -34,7 +34,7 @@ def comment(text, mark):
         ("c", "/*\n" + comment(APACHE, " *") + " */\n\n#include <stdio.h>\n", "#include <stdio.h>\n"),
         ("c", "/* Copyright (c) 1999-2004 Some Body */\nint x;\n", "int x;\n"),
         ("java", "/*\n * Reads frames from a socket.\n *\n * Copyright (C) 2011 Foo\n * All rights reserved.\n */\nclass A {}\n",
-         "/*\n * Reads frames from a socket.\n *\n */\nclass A {}\n"),
+         "/*\n * Reads frames from a socket.\n */\nclass A {}\n"),
         ("html", "<!DOCTYPE html>\n<!-- Copyright 2015 Foo. See LICENSE for details. -->\n<p>Copyright 2015 stays</p>\n",
          "<!DOCTYPE html>\n<p>Copyright 2015 stays</p>\n"),
         ("sql", "-- (c) 2003 Foo\nSELECT 1;\n", "SELECT 1;\n"),
