@@ -10,7 +10,7 @@ import os, sys
 import opencoder_data.refinecode
 from opencoder_data import address_space
 import numpy, pyarrow as pa, pyarrow.parquet as pq, pyarrow.dataset, scipy.sparse.csgraph
-import opencoder_data.refinecode.pipeline, opencoder_data.refinecode.stages
+import opencoder_data.refinecode.pipeline
 def status(name):
     return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1])
 address_space.start_threads()
