@@ -1,6 +1,6 @@
 """A process whose address space is bounded (`ulimit -v`, RLIMIT_AS) starts few threads, and these before memory is short.
 
-A thread of a C++ library that finds no room ends the process (std::system_error), whatever Python would have caught. Measured
+A thread of a C++ library that finds no space ends the process (std::system_error), whatever Python would have caught. Measured
 with pyarrow 25 and numpy 2 on two cores: OpenBLAS takes 40 MB for each thread, glibc 64 MB of heap for each, Arrow's default
 allocator 1 GB at its first use.
 """

@@ -80,7 +80,7 @@ def export_gguf(
         writer.add_string("opencoder.tokenizer.rate", str(measured))
         _add_shape(writer, cfg)
         for name, value in fields.items():
-            _add(writer, name, value)
+            add_field(writer, name, value)
         _write_tensors(writer, source, cfg, kind)
     size = Path(to).stat().st_size
     return f"{to}: {size:,} bytes, {dtype}\ntokenizer as {fields['tokenizer.ggml.pre']}: {measured}"
@@ -108,9 +108,12 @@ def _add_shape(writer: gguf.GGUFWriter, cfg: ModelConfig) -> None:
         writer.add_uint32(f"{SCALING}original_max_seq_len", scaling.original_max_seq_len)
 
 
-def _add(writer: gguf.GGUFWriter, name: str, value: Any) -> None:
+def add_field(writer: gguf.GGUFWriter, name: str, value: Any) -> None:
+    """A metadata field by the type of its value: bool, float (fp32), int (uint32), str, or an array of one of these."""
     if isinstance(value, bool):
         writer.add_bool(name, value)
+    elif isinstance(value, float):
+        writer.add_float32(name, value)
     elif isinstance(value, int):
         writer.add_uint32(name, value)
     elif isinstance(value, str):

@@ -94,25 +94,25 @@ def row_length(tokens: int) -> int:
 
 
 def _batches(lengths: list[int]) -> list[list[list[int]]]:
-    """Batches of rows of sequences' indices: longest first, each into the first row with room."""
+    """Batches of rows of sequences' indices: longest first, each into the first row with space."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     batches: list[list[list[int]]] = []
     while order:
         T = row_length(lengths[order[0]])
         rows: list[list[int]] = []
-        room: list[int] = []
+        space: list[int] = []
         left: list[int] = []
         for i in order:
-            at = next((r for r, free in enumerate(room) if free >= lengths[i]), None)
+            at = next((r for r, free in enumerate(space) if free >= lengths[i]), None)
             if at is None and (len(rows) < ROWS[-1] and (len(rows) + 1) * T <= max(PREFILL_TOKENS, T)):
                 at = len(rows)
                 rows.append([])
-                room.append(T)
+                space.append(T)
             if at is None:
                 left.append(i)
                 continue
             rows[at].append(i)
-            room[at] -= lengths[i]
+            space[at] -= lengths[i]
         batches.append(rows)
         order = left
     return batches

@@ -41,9 +41,9 @@ def tokenize(path: str, given: dict) -> dict:
 
 
 def _ids(vocab, data: bytes, special: bool) -> list[int]:
-    room = len(data) + 16
-    tokens = (llama_cpp.llama_token * room)()
-    count = llama_cpp.llama_tokenize(vocab, data, len(data), tokens, room, False, special)
+    capacity = len(data) + 16
+    tokens = (llama_cpp.llama_token * capacity)()
+    count = llama_cpp.llama_tokenize(vocab, data, len(data), tokens, capacity, False, special)
     assert count >= 0, count
     return list(tokens[:count])
 

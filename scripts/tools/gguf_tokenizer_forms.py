@@ -24,6 +24,8 @@ from opencoder_data.tokenizer import Tokenizer
 from opencoder_data.tokenizer.export_gguf import gguf_fields, sample
 from opencoder_data.tokenizer.special_tokens import ENDOFTEXT
 
+from opencoder_jax.hf.gguf_export import add_field
+
 
 def spm_fields(tokenizer: Tokenizer) -> dict[str, Any]:
     """As llama.cpp's own converter writes a tokenizer.model, with both prefix flags off."""
@@ -50,14 +52,7 @@ def write(path: Path, fields: dict[str, Any]) -> None:
         writer.add_uint32(f"llama.{name}", 64)
     writer.add_layer_norm_rms_eps(1e-5)
     for name, value in fields.items():
-        if isinstance(value, bool):
-            writer.add_bool(name, value)
-        elif isinstance(value, int):
-            writer.add_uint32(name, value)
-        elif isinstance(value, str):
-            writer.add_string(name, value)
-        else:
-            writer.add_array(name, value)
+        add_field(writer, name, value)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

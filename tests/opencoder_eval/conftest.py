@@ -1,11 +1,17 @@
-"""What the tests of the sandbox share."""
+"""What the tests of sandbox and benchmarks share."""
 
 import os
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from opencoder_eval.__main__ import SMALL
+from opencoder_eval.judging import Runner
 from opencoder_eval.sandbox import LANGUAGES, Sandbox, SandboxError
+
+sys.path.insert(0, str(Path(__file__).parent))
+import made_up
 
 REQUIRED = "OPENCODER_REQUIRE_SANDBOX"
 REQUIRED_PROGRAMS = {program for name in SMALL for program in LANGUAGES[name].programs()}
@@ -37,3 +43,14 @@ def needs(sandbox):
             pytest.skip(f"{', '.join(missing)} not installed")
 
     return check
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("OPENCODER_BENCHMARKS", str(tmp_path))
+    return made_up.write_data(tmp_path)
+
+
+@pytest.fixture
+def runner(sandbox: Sandbox) -> Runner:
+    return Runner(sandbox)

@@ -19,7 +19,7 @@ from opencoder_jax.config import RopeScaling, replace
 from opencoder_jax.hf import export as ex
 from opencoder_jax.hf import gguf_names, importer
 from opencoder_jax.hf import mapping as hf
-from opencoder_jax.hf.gguf_export import export_gguf
+from opencoder_jax.hf.gguf_export import add_field, export_gguf
 from opencoder_jax.hf.gguf_source import GgufFile
 from opencoder_jax.hf.importer import import_model
 
@@ -124,16 +124,7 @@ def rewrite(path, to, change=lambda fields, tensors: None, kind=None):
     change(fields, arrays)
     writer = gguf.GGUFWriter(to, fields.pop("general.architecture"))
     for name, value in fields.items():
-        if isinstance(value, bool):
-            writer.add_bool(name, value)
-        elif isinstance(value, float):
-            writer.add_float32(name, value)
-        elif isinstance(value, int):
-            writer.add_uint32(name, value)
-        elif isinstance(value, str):
-            writer.add_string(name, value)
-        else:
-            writer.add_array(name, value)
+        add_field(writer, name, value)
     for name, array in arrays.items():
         stored = kind if kind is not None and array.ndim > 1 else _Type.F32
         data = gguf.quants.quantize(array, stored)

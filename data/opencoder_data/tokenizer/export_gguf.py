@@ -139,14 +139,14 @@ def byte_level_tokens(tokenizer: Tokenizer, num_rows: int) -> tuple[list[str], l
     return names, types, merges
 
 
-def _prefixes(characters: Iterable[str], room: int) -> tuple[list[bytes], set[str]]:
+def _prefixes(characters: Iterable[str], space: int) -> tuple[list[bytes], set[str]]:
     """First bytes (two and more) of characters, shortest first, as many as there is space for; and the characters left."""
     taken: set[bytes] = set()
     spelt: set[str] = set()
     for character in characters:
         data = character.encode()
         new = {data[:n] for n in range(2, len(data))} - taken
-        if len(taken) + len(new) <= room:
+        if len(taken) + len(new) <= space:
             taken |= new
         else:
             spelt.add(character)

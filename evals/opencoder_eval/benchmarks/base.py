@@ -84,6 +84,23 @@ class Benchmark(Protocol):
     def judge(self, task: Task, solution: str, runner: Runner) -> Verdict: ...
 
 
+class TasksByLanguage:
+    """Tasks that are stored by language, read once."""
+
+    def __init__(self, languages: Sequence[str]):
+        self._languages = tuple(languages)
+        self._tasks: list[Task] | None = None
+
+    def tasks(self) -> Sequence[Task]:
+        """Language after language, each in the published order."""
+        if self._tasks is None:
+            self._tasks = [task for language in self._languages for task in self._load(language)]
+        return self._tasks
+
+    def _load(self, language: str) -> list[Task]:
+        raise NotImplementedError
+
+
 def chat(text: str) -> tuple[Mapping[str, str], ...]:
     """One user message."""
     return ({"role": "user", "content": text},)

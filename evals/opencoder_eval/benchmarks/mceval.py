@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opencoder_eval.benchmarks import data
-from opencoder_eval.benchmarks.base import Mode, Question, Task, chat
+from opencoder_eval.benchmarks.base import Mode, Question, Task, TasksByLanguage, chat
 from opencoder_eval.benchmarks.programs import CPU_SECONDS, DOCUMENTS, judge, same_document
 from opencoder_eval.extraction import python_function
 from opencoder_eval.placement import chosen_block, place
@@ -62,7 +62,7 @@ _PASSWD = "".join(
 _SERVICES = "".join(f"service{n}\t\t{n}/tcp\n" + ("\n" if n % 7 == 0 else "") for n in range(1, 60))
 
 
-class McEval:
+class McEval(TasksByLanguage):
     """languages: of the 40, by the sandbox's names."""
 
     modes: tuple[Mode, ...] = ("chat",)
@@ -70,13 +70,8 @@ class McEval:
     default_extraction = "parser"
 
     def __init__(self, name: str, title: str, languages: Sequence[str] = LANGUAGES):
-        self.name, self.title, self._languages = name, title, tuple(languages)
-        self._tasks: list[Task] | None = None
-
-    def tasks(self) -> Sequence[Task]:
-        if self._tasks is None:
-            self._tasks = [task for language in self._languages for task in self._load(language)]
-        return self._tasks
+        self.name, self.title = name, title
+        super().__init__(languages)
 
     def _load(self, language: str) -> list[Task]:
         path = _find(f"{language}.jsonl")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opencoder_eval.benchmarks import data
-from opencoder_eval.benchmarks.base import Mode, Question, Task, chat
+from opencoder_eval.benchmarks.base import Mode, Question, Task, TasksByLanguage, chat
 from opencoder_eval.benchmarks.programs import DOCUMENTS, judge, same_document
 from opencoder_eval.placement import chosen_block
 from opencoder_eval.verdicts import PASS, WRONG, Verdict
@@ -58,21 +58,16 @@ VARIANTS = {
 }
 
 
-class MdEval:
+class MdEval(TasksByLanguage):
     """variant: a key of VARIANTS."""
 
     modes: tuple[Mode, ...] = ("chat",)
     default_extraction = "parser"
 
     def __init__(self, name: str, title: str, variant: str, languages: Sequence[str] = LANGUAGES):
-        self.name, self.title, self._variant, self._languages = name, title, variant, tuple(languages)
+        self.name, self.title, self._variant = name, title, variant
         self.has_canonical = variant.startswith("repair")
-        self._tasks: list[Task] | None = None
-
-    def tasks(self) -> Sequence[Task]:
-        if self._tasks is None:
-            self._tasks = [task for language in self._languages for task in self._load(language)]
-        return self._tasks
+        super().__init__(languages)
 
     def _load(self, language: str) -> list[Task]:
         path = _find(f"{VARIANTS[self._variant]}/{FILES.get(language, language)}.jsonl")

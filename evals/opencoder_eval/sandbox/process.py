@@ -185,8 +185,8 @@ class _Watched:
             self.open.discard(name)
             return
         kept: bytearray = getattr(self.seen, name)
-        room = (self.limits.output_bytes if name in ("stdout", "stderr") else 4096) - len(kept)
-        kept += data[: max(room, 0)]
+        space = (self.limits.output_bytes if name in ("stdout", "stderr") else 4096) - len(kept)
+        kept += data[: max(space, 0)]
         self.seen.printed += len(data)
         most = PRINTED_OVER_KEPT * self.limits.output_bytes
         if self.seen.printed > most:

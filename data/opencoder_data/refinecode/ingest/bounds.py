@@ -59,7 +59,7 @@ class Budget:
             )
         self.check_time()
 
-    def has_room(self, count: int, rows: int) -> bool:
+    def has_space(self, count: int, rows: int) -> bool:
         """Whether `rows` rows of `count` bytes together stay within the bounds."""
         size = self.bytes + count
         return (

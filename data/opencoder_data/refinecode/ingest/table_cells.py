@@ -84,7 +84,7 @@ def text_cells(array: pa.Array, budget: Budget) -> Iterator[Any]:
 def _whole(values: pa.Array, lengths: pa.Array, budget: Budget) -> list[Any] | None:
     """All cells at once where no bound is near and every text is UTF-8, else None."""
     total, longest = pc.call_function("sum", [lengths]).as_py() or 0, pc.call_function("max", [lengths]).as_py() or 0
-    if total > UNFOLDED_BYTES or longest > budget.member or not budget.has_room(total, len(values)):
+    if total > UNFOLDED_BYTES or longest > budget.member or not budget.has_space(total, len(values)):
         return None
     cells = _strings(values)
     if cells is not None:
